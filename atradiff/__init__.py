@@ -1,0 +1,1 @@
+"""Imaginary trajectories for off-policy reinforcement learning: the science, without ray."""

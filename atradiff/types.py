@@ -1,0 +1,151 @@
+"""The small frozen dataclasses that cross module borders.
+
+Shape legend of the whole project: ``B`` batch, ``K`` trajectory length (rows), ``N`` transitions, ``E`` episodes,
+``S`` observation width, ``A`` action width. All floating columns are float32, all flags are bool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+ActionArray = NDArray[Any]
+"""float32 (N, A) for continuous actions, int64 (N,) for discrete ones."""
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What a policy sees and does, in a form that JSON can hold.
+
+    Observations are flat vectors: dictionary spaces are flattened by Gymnasium's own rule before they get here.
+    """
+
+    observation_size: int
+    action_kind: Literal["continuous", "discrete"]
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+    n_actions: int = 0
+
+    def __post_init__(self) -> None:
+        if self.observation_size < 1:
+            raise ValueError(f"observation_size must be at least 1, got {self.observation_size}.")
+        if self.action_kind == "discrete" and self.n_actions < 2:
+            raise ValueError(f"a discrete action space needs n_actions >= 2, got {self.n_actions}.")
+        if self.action_kind == "continuous" and not (len(self.action_low) == len(self.action_high) > 0):
+            raise ValueError(
+                "a continuous action space needs action_low and action_high of one length, got "
+                f"{len(self.action_low)} and {len(self.action_high)} entries."
+            )
+
+    @property
+    def action_size(self) -> int:
+        """Width of an action inside a diffuser's row: A, or n_actions (one-hot) for discrete actions."""
+        return self.n_actions if self.action_kind == "discrete" else len(self.action_low)
+
+    @property
+    def discrete(self) -> bool:
+        return self.action_kind == "discrete"
+
+    @classmethod
+    def from_gymnasium(cls, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:
+        """Read the spaces of an environment; raises ``ValueError`` for action spaces that are neither Box nor Discrete."""
+        size = int(gym.spaces.utils.flatdim(observation_space))
+        if isinstance(action_space, gym.spaces.Discrete):
+            if action_space.start != 0:
+                raise ValueError(f"discrete actions must start at 0, got a space that starts at {action_space.start}.")
+            return cls(size, "discrete", n_actions=int(action_space.n))
+        if isinstance(action_space, gym.spaces.Box) and len(action_space.shape) == 1:
+            return cls(
+                size,
+                "continuous",
+                action_low=tuple(float(x) for x in action_space.low),
+                action_high=tuple(float(x) for x in action_space.high),
+            )
+        raise ValueError(f"action space {action_space} is not supported: use a one-dimensional Box or a Discrete space.")
+
+    def require_equal(self, other: Spaces, ours: str, theirs: str) -> None:
+        """Raise ``ValueError`` naming the first difference; ``ours`` and ``theirs`` say whose spaces these are."""
+        for field in fields(self):
+            mine, yours = getattr(self, field.name), getattr(other, field.name)
+            same = np.allclose(mine, yours, atol=1e-5) if _numbers(mine, yours) else mine == yours
+            if not same:
+                raise ValueError(f"{ours} and {theirs} do not fit: {field.name} is {mine} in {ours} and {yours} in {theirs}.")
+
+
+def _numbers(mine: Any, yours: Any) -> bool:
+    return isinstance(mine, tuple) and isinstance(yours, tuple) and len(mine) == len(yours)
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """N transitions as columns. ``terminated`` ends an MDP; ``truncated`` only ends the recording (bootstrap through it)."""
+
+    observations: FloatArray  # (N, S)
+    actions: ActionArray  # (N, A) float32, or (N,) int64
+    rewards: FloatArray  # (N,)
+    next_observations: FloatArray  # (N, S)
+    terminated: BoolArray  # (N,)
+    truncated: BoolArray  # (N,)
+
+    def __post_init__(self) -> None:
+        lengths = {field.name: len(getattr(self, field.name)) for field in fields(self)}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"transition columns must have one length, got {lengths}.")
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    def __getitem__(self, rows: slice | IntArray | BoolArray) -> Transitions:
+        return Transitions(**{name: column[rows] for name, column in self.items()})
+
+    def items(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        return ((field.name, getattr(self, field.name)) for field in fields(self))
+
+    @classmethod
+    def concatenate(cls, parts: list[Transitions]) -> Transitions:
+        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+
+
+@dataclass(frozen=True)
+class SyntheticTrajectories:
+    """B imagined trajectories, padded with zeros after ``lengths``; row j of trajectory i is real where j < lengths[i].
+
+    ``observations[:, 0]`` is exactly the state that was asked for. A trajectory that ends without ``terminated`` is
+    truncated: its last row's ``truncated`` flag is set by :meth:`to_transitions`.
+    """
+
+    observations: FloatArray  # (B, K + 1, S)
+    actions: ActionArray  # (B, K, A) float32, or (B, K) int64
+    rewards: FloatArray  # (B, K)
+    terminated: BoolArray  # (B, K)
+    lengths: IntArray  # (B,), each in 1..K
+    generator_version: int
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def mask(self) -> BoolArray:
+        """(B, K), True where a row is part of its trajectory."""
+        return np.arange(self.rewards.shape[1])[None, :] < self.lengths[:, None]
+
+    def to_transitions(self) -> Transitions:
+        """All rows of all trajectories, one trajectory after the other (N = lengths.sum())."""
+        mask = self.mask
+        last = np.arange(mask.shape[1])[None, :] == self.lengths[:, None] - 1
+        return Transitions(
+            observations=self.observations[:, :-1][mask],
+            actions=self.actions[mask],
+            rewards=self.rewards[mask],
+            next_observations=self.observations[:, 1:][mask],
+            terminated=self.terminated[mask],
+            truncated=(last & ~self.terminated)[mask],
+        )
