@@ -69,7 +69,9 @@ class Spaces:
                 action_low=tuple(float(x) for x in action_space.low),
                 action_high=tuple(float(x) for x in action_space.high),
             )
-        raise ValueError(f"action space {action_space} is not supported: use a one-dimensional Box or a Discrete space.")
+        raise ValueError(
+            f"action space {action_space} is not supported: use a one-dimensional Box or a Discrete space."
+        )
 
     def require_equal(self, other: Spaces, ours: str, theirs: str) -> None:
         """Raise ``ValueError`` naming the first difference; ``ours`` and ``theirs`` say whose spaces these are."""
@@ -77,7 +79,9 @@ class Spaces:
             mine, yours = getattr(self, field.name), getattr(other, field.name)
             same = np.allclose(mine, yours, atol=1e-5) if _numbers(mine, yours) else mine == yours
             if not same:
-                raise ValueError(f"{ours} and {theirs} do not fit: {field.name} is {mine} in {ours} and {yours} in {theirs}.")
+                raise ValueError(
+                    f"{ours} and {theirs} do not fit: {field.name} is {mine} in {ours} and {yours} in {theirs}."
+                )
 
 
 def _numbers(mine: Any, yours: Any) -> bool:
