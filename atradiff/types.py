@@ -56,7 +56,7 @@ class Spaces:
 
     @classmethod
     def from_gymnasium(cls, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:
-        """Read the spaces of an environment; raises ``ValueError`` for action spaces that are neither Box nor Discrete."""
+        """Read an environment's spaces; raises ``ValueError`` for actions that are neither Box nor Discrete."""
         size = int(gym.spaces.utils.flatdim(observation_space))
         if isinstance(action_space, gym.spaces.Discrete):
             if action_space.start != 0:
@@ -90,7 +90,7 @@ def _numbers(mine: Any, yours: Any) -> bool:
 
 @dataclass(frozen=True)
 class Transitions:
-    """N transitions as columns. ``terminated`` ends an MDP; ``truncated`` only ends the recording (bootstrap through it)."""
+    """N transitions as columns. ``terminated`` ends the MDP, ``truncated`` only the recording (bootstrap through it)."""
 
     observations: FloatArray  # (N, S)
     actions: ActionArray  # (N, A) float32, or (N,) int64
