@@ -26,8 +26,8 @@ class Trajectories:
         ends = np.asarray(self.offsets)
         if len(ends) < 2 or ends[0] != 0 or ends[-1] != len(self.columns) or np.any(np.diff(ends) < 1):
             raise ValueError(
-                f"episode offsets must rise from 0 to the number of transitions ({len(self.columns)}) with at least one "
-                f"episode and none empty, got {ends[:3]}...{ends[-3:]}."
+                f"episode offsets must rise from 0 to the number of transitions ({len(self.columns)}) with at least "
+                f"one episode and none empty, got {ends[:3]}...{ends[-3:]}."
             )
 
     def __len__(self) -> int:

@@ -1,0 +1,71 @@
+"""The in-process way to answer the replay buffer's requests: the generator pool's job, done between two updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from atradiff.ports import TrajectoryGenerator
+from atradiff.replay.mixed import GenerationRequest, MixedReplay
+from atradiff.types import SyntheticTrajectories, Transitions
+
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """Requests are generated ``batch_size`` at a time, or sooner when the oldest has waited ``max_wait`` env steps."""
+
+    batch_size: int = 64
+    max_wait: int = 200
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.max_wait < 0:
+            raise ValueError(
+                f"batch_size must be at least 1 and max_wait at least 0, got {self.batch_size} and {self.max_wait}."
+            )
+
+
+def request_seed(run_seed: int, first: GenerationRequest) -> int:
+    """The generator seed of a batch: a function of the run and the batch's first request, so that retries agree."""
+    return int(np.random.SeedSequence([run_seed, first.request_id]).generate_state(1)[0])
+
+
+class LocalServer:
+    """Generates queued requests in the calling process; the same seed and requests give the same rows.
+
+    ``to_learner`` brings a generator's transitions (the environment's action scale) to the scale of the replay rows.
+    """
+
+    def __init__(
+        self,
+        replay: MixedReplay,
+        generator: TrajectoryGenerator,
+        config: ServingConfig,
+        seed: int,
+        to_learner: Callable[[Transitions], Transitions],
+    ) -> None:
+        self.replay = replay
+        self.generator = generator
+        self._config = config
+        self._seed = seed
+        self._to_learner = to_learner
+
+    def serve(self) -> int:
+        """Answer every batch that is due; returns the number of synthetic rows stored."""
+        stored = 0
+        while self._due():
+            stored += self._answer(self.replay.take_requests(self._config.batch_size))
+        return stored
+
+    def _due(self) -> bool:
+        pending, age = self.replay.pending, self.replay.oldest_request_age
+        return pending >= self._config.batch_size or (pending > 0 and age >= self._config.max_wait)
+
+    def _answer(self, requests: list[GenerationRequest]) -> int:
+        states = np.stack([request.state for request in requests])
+        trajectories: SyntheticTrajectories = self.generator.generate(
+            states, generator_seed=request_seed(self._seed, requests[0])
+        )
+        rows = self._to_learner(trajectories.to_transitions())
+        return self.replay.store_synthetic(requests, rows, trajectories.lengths, trajectories.generator_version)

@@ -1,0 +1,72 @@
+"""Between RLlib's episodes and the project's columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from atradiff.types import ActionArray, FloatArray, Spaces, Transitions
+
+
+@dataclass(frozen=True)
+class ActionScale:
+    """Episodes hold actions before RLlib un-normalises them: [-1, 1] under ``normalize_actions``, else the env's own.
+
+    ``low`` and ``high`` are None where both scales are the same (discrete or unbounded actions, no normalising).
+    """
+
+    low: FloatArray | None = None
+    high: FloatArray | None = None
+
+    @classmethod
+    def of(cls, spaces: Spaces, normalize_actions: bool) -> ActionScale:
+        low, high = np.float32(spaces.action_low), np.float32(spaces.action_high)
+        if spaces.discrete or not normalize_actions or not np.all(np.isfinite([low, high])):
+            return cls()
+        return cls(low, high)
+
+    def to_learner(self, rows: Transitions) -> Transitions:
+        """Rows in the environment's action scale, as the learner's replay holds them."""
+        if self.low is None or self.high is None:
+            return rows
+        return replace(rows, actions=2 * (rows.actions - self.low) / (self.high - self.low) - 1)
+
+    def to_environment(self, actions: ActionArray) -> ActionArray:
+        """The learner's actions (N, A), as the environment takes them."""
+        if self.low is None or self.high is None:
+            return actions
+        return np.clip(self.low + (actions + 1) * (self.high - self.low) / 2, self.low, self.high)
+
+
+def episodes_to_transitions(episodes: list[SingleAgentEpisode], spaces: Spaces) -> Transitions:
+    """The rows of these episode chunks, end to end, in the learner's action scale; empty chunks are passed over.
+
+    Raises ``ValueError`` when there is no row at all: an env runner that returns nothing is a fault to hear of.
+    """
+    chunks = [_chunk_to_transitions(episode, spaces) for episode in episodes if len(episode) > 0]
+    if not chunks:
+        raise ValueError(f"the env runners returned {len(episodes)} episodes without a single step.")
+    return Transitions.concatenate(chunks)
+
+
+def _chunk_to_transitions(episode: SingleAgentEpisode, spaces: Spaces) -> Transitions:
+    n = len(episode)
+    observations = _stack(episode.get_observations()).reshape(n + 1, spaces.observation_size)
+    actions = _stack(episode.get_actions())
+    last = np.arange(n) == n - 1
+    return Transitions(
+        observations=observations[:-1],
+        actions=actions.astype(np.int64) if spaces.discrete else actions.astype(np.float32).reshape(n, -1),
+        rewards=_stack(episode.get_rewards()),
+        next_observations=observations[1:],
+        terminated=last & episode.is_terminated,
+        truncated=last & (episode.is_truncated and not episode.is_terminated),
+    )
+
+
+def _stack(values: Any) -> Any:
+    stacked = np.asarray(values)
+    return stacked.astype(np.float32) if stacked.dtype == np.float64 else stacked
