@@ -90,7 +90,7 @@ def _numbers(mine: Any, yours: Any) -> bool:
 
 @dataclass(frozen=True)
 class Transitions:
-    """N transitions as columns; ``terminated`` ends the MDP, ``truncated`` only the recording (bootstrap through it)."""
+    """N transitions as columns; ``terminated`` ends the MDP, ``truncated`` the recording (bootstrap through it)."""
 
     observations: FloatArray  # (N, S)
     actions: ActionArray  # (N, A) float32, or (N,) int64

@@ -23,7 +23,7 @@ class ActionScale:
 
     @classmethod
     def of(cls, spaces: Spaces, normalize_actions: bool) -> ActionScale:
-        low, high = np.float32(spaces.action_low), np.float32(spaces.action_high)
+        low, high = np.array(spaces.action_low, np.float32), np.array(spaces.action_high, np.float32)
         if spaces.discrete or not normalize_actions or not np.all(np.isfinite([low, high])):
             return cls()
         return cls(low, high)
@@ -63,7 +63,7 @@ def _chunk_to_transitions(episode: SingleAgentEpisode, spaces: Spaces) -> Transi
         rewards=_stack(episode.get_rewards()),
         next_observations=observations[1:],
         terminated=last & episode.is_terminated,
-        truncated=last & (episode.is_truncated and not episode.is_terminated),
+        truncated=last & episode.is_truncated,
     )
 
 
