@@ -1,0 +1,140 @@
+"""From flat rows and flags to whole episodes: where each ends, and what its last next observation is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atradiff.data.raw import RawColumns
+from atradiff.types import ActionArray, BoolArray, FloatArray, IntArray, Transitions
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Transitions cut into finished episodes, the source rows they came from, and what had to be done to get them."""
+
+    columns: Transitions
+    offsets: IntArray
+    rows: IntArray  # (N,) row of the source that each transition was
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Ends:
+    terminated: BoolArray
+    truncated: BoolArray
+    notes: tuple[str, ...]
+
+    @property
+    def last(self) -> BoolArray:
+        return self.terminated | self.truncated
+
+
+def cut_episodes(raw: RawColumns, actions: ActionArray, horizon: int | None) -> Episodes:
+    """Cut checked columns into episodes.
+
+    An episode ends where the file says terminated or truncated, else after ``horizon`` rows, else where the file
+    keeps episodes apart. The tail after the last end is kept as a truncated episode. Where the file has no next
+    observations they are the following row's; a truncated episode's last row then has none and is dropped, a
+    terminated one's repeats the observation, so that its reward and flag are not lost.
+
+    Raises :class:`DataError` when no episode is finished at all.
+    """
+    ends = _close_tail(raw, _ends(raw, horizon))
+    if raw.next_observations is not None:
+        return _assemble(raw, actions, raw.next_observations, ends, np.arange(len(raw)))
+    following, ends, rows = _follow(raw, ends)
+    return _assemble(raw, actions, following, ends, rows)
+
+
+def _ends(raw: RawColumns, horizon: int | None) -> _Ends:
+    terminated: BoolArray = raw.terminated
+    if raw.truncated is not None:
+        truncated: BoolArray = raw.truncated
+        return _Ends(terminated, truncated | _recorded_ends(raw, terminated | truncated), ())
+    if raw.starts is not None:
+        return _Ends(terminated, _recorded_ends(raw, terminated), ())
+    if horizon is None:
+        return _Ends(terminated, np.zeros(len(raw), bool), ())
+    note = f"the file marks no time-outs: episodes were cut after {horizon} steps, the environment's horizon"
+    return _Ends(terminated, _horizon_ends(terminated, horizon), (note,))
+
+
+def _recorded_ends(raw: RawColumns, marked: BoolArray) -> BoolArray:
+    """True on the last row of each recorded episode that carries no mark of its end."""
+    ends = np.zeros(len(raw), bool)
+    if raw.starts is not None:
+        ends[np.append(raw.starts[1:], len(raw)) - 1] = True
+    return ends & ~marked
+
+
+def _horizon_ends(terminated: BoolArray, horizon: int) -> BoolArray:
+    """Time-outs every ``horizon`` rows since the last end."""
+    truncated = np.zeros(len(terminated), bool)
+    bounds = np.concatenate([[0], np.flatnonzero(terminated) + 1, [len(terminated)]])
+    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        truncated[start + horizon - 1 : stop : horizon] = True
+    return truncated & ~terminated
+
+
+def _close_tail(raw: RawColumns, ends: _Ends) -> _Ends:
+    if not ends.last.any():
+        raise raw.error(
+            f"no episode is finished: none of the {len(raw)} rows is terminated"
+            + (", and the file marks no time-outs." if raw.truncated is None else " or timed out."),
+            "Mark the end of each episode, name the environment with --env, or give the episode length with --horizon.",
+            "terminated",
+            row=len(raw) - 1,
+        )
+    if ends.last[-1]:
+        return ends
+    tail = len(raw) - 1 - int(np.flatnonzero(ends.last)[-1])
+    truncated = ends.truncated.copy()
+    truncated[-1] = True
+    note = f"the last episode has no end in the file: its {tail} rows are kept as a truncated episode"
+    return _Ends(ends.terminated, truncated, (*ends.notes, note))
+
+
+def _follow(raw: RawColumns, ends: _Ends) -> tuple[NDArray[Any], _Ends, IntArray]:
+    """(next observations, ends, kept rows) from the rows' own order."""
+    observations = raw.observations
+    following = np.concatenate([observations[1:], observations[-1:]])
+    following[ends.terminated] = observations[ends.terminated]
+    dropped = ends.truncated & ~ends.terminated
+    before = np.zeros(len(raw), bool)
+    before[:-1] = dropped[1:] & ~ends.last[:-1]
+    keep = np.flatnonzero(~dropped)
+    if len(keep) == 0:
+        raise raw.error(
+            "every episode is a single row without a next observation, so no transition is left.",
+            "Write next_observations.",
+            "next_observations",
+            row=0,
+        )
+    notes = list(ends.notes)
+    if dropped.any():
+        notes.append(f"{int(dropped.sum())} last rows of truncated episodes had no next observation and were dropped")
+    if ends.terminated.any():
+        notes.append(
+            f"{int(ends.terminated.sum())} terminal rows had no next observation and repeat their own observation"
+        )
+    return following[keep], _Ends(ends.terminated[keep], before[keep], tuple(notes)), keep
+
+
+def _assemble(raw: RawColumns, actions: ActionArray, following: NDArray[Any], ends: _Ends, rows: IntArray) -> Episodes:
+    def narrow(column: NDArray[Any]) -> FloatArray:
+        return np.ascontiguousarray(column, dtype=np.float32)
+
+    columns = Transitions(
+        observations=narrow(raw.observations[rows]),
+        actions=np.ascontiguousarray(actions[rows]),
+        rewards=narrow(raw.rewards[rows]),
+        next_observations=narrow(following),
+        terminated=ends.terminated,
+        truncated=ends.truncated,
+    )
+    offsets = np.concatenate([[0], np.flatnonzero(ends.last) + 1]).astype(np.int64)
+    return Episodes(columns, offsets, rows, ends.notes)
