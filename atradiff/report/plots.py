@@ -1,0 +1,78 @@
+"""Pictures of learning curves, drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atradiff.report.curves import RunCurve, align
+from atradiff.report.stats import curve_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, which colour-blind readers can tell apart."""
+
+STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.8,
+    "axes.edgecolor": "#666666",
+    "legend.frameon": False,
+    "figure.dpi": 150,
+}
+
+
+def new_figure(rows: int, columns: int, size: tuple[float, float], **grid: Any) -> tuple[Figure, Any]:
+    """A figure with a (rows, columns) array of axes, ``size`` in inches, off screen and outside pyplot's global list.
+
+    Call within ``matplotlib.rc_context(STYLE)``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **grid)
+
+
+def save_learning_curves(
+    curves: Mapping[str, Sequence[RunCurve]],
+    path: Path,
+    *,
+    threshold: float | None = None,
+    title: str = "",
+    seed: int = 0,
+) -> None:
+    """Return against environment steps for each named arm: interquartile mean, 95 % interval, single runs behind."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(1, 1, (7.0, 4.3))
+        ax = axes[0, 0]
+        for index, (name, runs) in enumerate(curves.items()):
+            _draw_arm(ax, name, runs, PALETTE[index % len(PALETTE)], seed)
+        if threshold is not None:
+            ax.axhline(threshold, color="#666666", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        ax.set(xlabel="environment steps", ylabel="evaluation return", title=title)
+        ax.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
+        ax.margins(x=0.01)
+        ax.legend(loc="best")
+        figure.savefig(path)
+
+
+def _draw_arm(ax: Axes, name: str, runs: Sequence[RunCurve], color: str, seed: int) -> None:
+    for run in runs:
+        ax.plot(run.steps, run.returns, color=color, linewidth=0.7, alpha=0.35, zorder=2)
+    grid, returns = align(runs)
+    middle, low, high = curve_interval(returns, seed=seed)
+    label = f"{name} ({len(runs)} seed{'s' if len(runs) > 1 else ''})"
+    ax.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0, zorder=3)
+    ax.plot(grid, middle, color=color, linewidth=2.0, label=label, zorder=4)
