@@ -1,0 +1,136 @@
+"""ATraDiff in one line on an unmodified RLlib config of SAC, TQC or DQN."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.callbacks.callbacks import RLlibCallback
+
+from atradiff.ports import TrajectoryGenerator
+from atradiff.replay.mixed import MixedReplay, ReplayConfig
+from atradiff.serving import LocalServer, ServingConfig
+from atradiff.types import Spaces
+from rllib_ext.checkpoint import ReplayCheckpoint, add_to_checkpoints
+from rllib_ext.columns import ActionScale
+from rllib_ext.compatibility import UnsupportedConfigError, require_supported
+from rllib_ext.diffuser_source import DiffuserSource
+from rllib_ext.replay_facade import ReplayFacade, feed_columns, replay_metrics
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """What :meth:`ATraDiffCallback.using` was given. ``capacity`` and ``seed`` None: take the algorithm config's."""
+
+    source: DiffuserSource
+    replay: ReplayConfig
+    serving: ServingConfig
+    capacity: int | None
+    seed: int | None
+
+
+class ATraDiffCallback(RLlibCallback):
+    """Puts Algorithm 1's replay with its diffuser in the place of RLlib's replay buffer::
+
+        config.callbacks(ATraDiffCallback.using(diffuser="models/hopper", rho=0.5))
+
+    Sampling is uniform within the real and within the synthetic rows: the ``alpha`` and ``beta`` of a prioritised
+    ``replay_buffer_config`` (RLlib's default) have no effect, and a warning says so. Its ``capacity`` counts.
+
+    Checkpoints of the algorithm gain the buffers, the request queue, SAC's log alpha and the random state of replay and
+    torch. Environments are not part of RLlib's checkpoints: a restored run begins with fresh episodes.
+    """
+
+    settings: ClassVar[AugmentationSettings | None] = None
+
+    @classmethod
+    def using(
+        cls,
+        diffuser: str | Path | TrajectoryGenerator,
+        rho: float = 0.5,
+        *,
+        seed: int | None = None,
+        **options: Any,
+    ) -> type[ATraDiffCallback]:
+        """A callback class for ``config.callbacks``, with these settings.
+
+        ``diffuser`` is a folder that ``TrajectoryDiffuser.save_pretrained`` wrote, or a generator object (which then
+        stays in this process: runs under Tune need the folder). ``rho`` is the synthetic share of each batch.
+        ``options`` are those of :class:`ReplayConfig` and :class:`ServingConfig`. ``seed`` None takes the config's.
+        Raises ``ValueError`` for values out of range and ``TypeError`` for options that do not exist.
+        """
+        known = {f.name: owner for owner in (ServingConfig, ReplayConfig) for f in fields(owner)}
+        unknown = sorted(options.keys() - known.keys())
+        if unknown:
+            raise TypeError(f"ATraDiffCallback.using has no option {unknown}; there are {sorted(known)}.")
+        settings = AugmentationSettings(
+            DiffuserSource(diffuser),
+            ReplayConfig(rho=rho, **{k: v for k, v in options.items() if known[k] is ReplayConfig}),
+            ServingConfig(**{k: v for k, v in options.items() if known[k] is ServingConfig}),
+            options.get("capacity"),
+            seed,
+        )
+        return type(cls.__name__, (cls,), {"settings": settings, "__module__": cls.__module__, "__doc__": cls.__doc__})
+
+    def on_algorithm_init(self, *, algorithm: Algorithm, **_: Any) -> None:
+        """Check that the config can work, load the diffuser, and take the replay buffer's place.
+
+        Raises :class:`UnsupportedConfigError` (a ``ValueError``), before any environment step is taken.
+        """
+        settings = self._settings()
+        spaces = require_supported(algorithm)
+        generator = settings.source.load()
+        try:
+            generator.spaces.require_equal(spaces, "the diffuser", "the environment")
+        except ValueError as error:
+            raise UnsupportedConfigError(f"{error} Fit a diffuser on data of this environment.") from error
+        _warn_of_priorities(algorithm)
+        facade = _build_facade(algorithm, settings, generator, spaces)
+        learner = algorithm.learner_group._learner
+        feed_columns(learner)
+        algorithm.local_replay_buffer = facade
+        add_to_checkpoints(algorithm, ReplayCheckpoint(facade.replay, learner))
+
+    def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
+        result["atradiff"] = replay_metrics(algorithm.local_replay_buffer)
+
+    def _settings(self) -> AugmentationSettings:
+        if self.settings is None:
+            raise UnsupportedConfigError(
+                "ATraDiffCallback was given to config.callbacks as it is: give it "
+                "ATraDiffCallback.using(diffuser=...) instead."
+            )
+        return self.settings
+
+
+def _build_facade(
+    algorithm: Algorithm, settings: AugmentationSettings, generator: TrajectoryGenerator, spaces: Spaces
+) -> ReplayFacade:
+    config = algorithm.config
+    capacity = settings.capacity or int(config.replay_buffer_config.get("capacity", settings.replay.capacity))
+    seed = _first_given(settings.seed, config.seed)
+    replay = MixedReplay(spaces, replace(settings.replay, capacity=capacity), seed)
+    scale = ActionScale.of(spaces, config.normalize_actions)
+    server = LocalServer(replay, generator, settings.serving, seed, scale.to_learner)
+    return ReplayFacade(replay, server, spaces)
+
+
+def _first_given(*seeds: int | None) -> int:
+    given = next((seed for seed in seeds if seed is not None), None)
+    return int(np.random.default_rng().integers(2**31)) if given is None else int(given)
+
+
+def _warn_of_priorities(algorithm: Algorithm) -> None:
+    kind = str(algorithm.config.replay_buffer_config.get("type", ""))
+    if "Prioritized" in kind:
+        _logger.warning(
+            "replay_buffer_config asks for %s; under ATraDiff sampling is uniform and all importance weights are 1. "
+            'Set replay_buffer_config={"type": "EpisodeReplayBuffer"} to silence this.',
+            kind,
+        )

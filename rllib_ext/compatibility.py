@@ -1,0 +1,94 @@
+"""What :class:`rllib_ext.callback.ATraDiffCallback` can work with, checked before the first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.dqn.dqn import DQN
+from ray.rllib.connectors.env_to_module import MeanStdFilter
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+from atradiff.types import Spaces
+
+
+class UnsupportedConfigError(ValueError):
+    """The algorithm's config cannot be combined with ATraDiff; the message says what to change."""
+
+
+def require_supported(algorithm: Algorithm) -> Spaces:
+    """The spaces of the rows that ``algorithm`` learns from; raises :class:`UnsupportedConfigError`."""
+    config = algorithm.config
+    _require_algorithm(algorithm)
+    _require(
+        config.num_learners == 0,
+        f"num_learners={config.num_learners} does not work with ATraDiffCallback, which hands rows to a learner in the "
+        "driver process. Use config.learners(num_learners=0), or EnsembleSACConfig for remote learners.",
+    )
+    _require(
+        config.n_step == 1,
+        f"n_step={config.n_step} does not work with ATraDiff: its synthetic rows are single steps. "
+        "Use config.training(n_step=1).",
+    )
+    _require(
+        config._learner_connector is None,
+        "a learner_connector of your own would never see an episode: ATraDiff hands columns to the learner. "
+        "Move what it does into an env_to_module connector or an environment wrapper.",
+    )
+    _require_plain_observations(algorithm)
+    return _learner_spaces(algorithm)
+
+
+def _require_algorithm(algorithm: Algorithm) -> None:
+    config, name = algorithm.config, type(algorithm).__name__
+    _require(
+        config.enable_rl_module_and_learner and config.enable_env_runner_and_connector_v2,
+        "ATraDiffCallback needs RLlib's new API stack. Remove config.api_stack(enable_rl_module_and_learner=False, "
+        "enable_env_runner_and_connector_v2=False).",
+    )
+    own_training_step = type(algorithm).training_step is not DQN.training_step
+    _require(
+        isinstance(algorithm, DQN) and not own_training_step and not config.is_offline,
+        f"ATraDiffCallback works with RLlib's SAC, TQC and DQN, which learn online from a replay buffer; {name} does "
+        "not. Use one of these, or EnsembleSACConfig.",
+    )
+    _require(
+        not config.is_multi_agent,
+        "ATraDiffCallback is for single-agent environments. Train one algorithm per agent, or remove "
+        "config.multi_agent(...).",
+    )
+
+
+def _require_plain_observations(algorithm: Algorithm) -> None:
+    """Synthetic rows are in the environment's own units: RLlib must not rescale the real ones."""
+    runner = algorithm.env_runner
+    pipeline = algorithm.env_to_module_connector if runner is None else runner._env_to_module
+    _require(
+        not any(isinstance(piece, MeanStdFilter) for piece in pipeline.connectors),
+        "MeanStdFilter changes the scale of observations as training goes on, synthetic rows would not follow. Remove "
+        "it from env_to_module_connector: normalise inside the RLModule, or with a fixed environment wrapper.",
+    )
+
+
+def _learner_spaces(algorithm: Algorithm) -> Spaces:
+    module = algorithm.learner_group._learner.module[DEFAULT_MODULE_ID]
+    _require(
+        not module.is_stateful(),
+        "recurrent modules (use_lstm) need sequences, the ATraDiff replay gives single steps. Remove use_lstm from "
+        "model_config.",
+    )
+    _require(
+        isinstance(module.observation_space, gym.spaces.Box) and len(module.observation_space.shape) == 1,
+        f"ATraDiff needs flat observations, the RLModule sees {module.observation_space}. Flatten them: "
+        "config.env_runners(env_to_module_connector=lambda env, spaces, device: FlattenObservations()).",
+    )
+    try:
+        return Spaces.from_gymnasium(module.observation_space, module.action_space)
+    except ValueError as error:
+        raise UnsupportedConfigError(str(error)) from error
+
+
+def _require(condition: Any, message: str) -> None:
+    if not condition:
+        raise UnsupportedConfigError(message)

@@ -1,0 +1,150 @@
+"""RLlib's replay buffer interface over :class:`atradiff.replay.mixed.MixedReplay`, and columns straight to the learner.
+
+RLlib hands a buffer ``list[SingleAgentEpisode]`` and wants as many back as the batch has rows, to take them apart again
+in its learner connectors. Both ends are ours, so a batch travels as columns in the place of one long episode::
+
+    env runner -> add(episodes) -> columns -> MixedReplay.store -> LocalServer.serve
+    learner <- NumpyToTensor <- ColumnsToBatch <- [ColumnEpisode] <- sample() <- MixedReplay.sample
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ray.rllib.connectors.common import NumpyToTensor
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.replay_buffers import PrioritizedEpisodeReplayBuffer
+
+from atradiff.replay.mixed import MixedReplay, ReplayBatch
+from atradiff.serving import LocalServer
+from atradiff.types import BoolArray, FloatArray, IntArray, Spaces
+from rllib_ext.columns import episodes_to_transitions
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """The absolute TD errors (B,) of the rows of the last update; ids are those of each row's own ring."""
+
+    row_ids: IntArray  # (B,)
+    synthetic: BoolArray  # (B,)
+    td_errors: FloatArray  # (B,)
+
+
+class ColumnEpisode:
+    """The learner's columns (B, ...), in the list where RLlib expects episodes; B steps long for its counters."""
+
+    def __init__(self, columns: dict[str, NDArray[Any]]) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns[Columns.REWARDS])
+
+
+class ColumnsToBatch(ConnectorV2):
+    """Makes the columns of the one :class:`ColumnEpisode` the batch of the one module."""
+
+    def __call__(self, *, batch: dict[str, Any], episodes: list[ColumnEpisode], **_: Any) -> dict[str, Any]:
+        (episode,) = episodes
+        batch[DEFAULT_MODULE_ID] = episode.columns
+        return batch
+
+
+def feed_columns(learner: Learner) -> None:
+    """Make ``learner``'s connector pipeline take a :class:`ColumnEpisode` instead of real episodes.
+
+    Its pieces that take episodes apart are removed; the one that makes tensors on the learner's device stays.
+    """
+    pipeline = learner._learner_connector
+    to_tensors = [piece for piece in pipeline.connectors if isinstance(piece, NumpyToTensor)]
+    pipeline.connectors[:] = [ColumnsToBatch(), *to_tensors]
+
+
+def learner_columns(rows: ReplayBatch) -> dict[str, NDArray[Any]]:
+    """The columns that RLlib's off-policy losses read, all weights 1 (uniform sampling) and one-step returns."""
+    t = rows.transitions
+    return {
+        Columns.OBS: t.observations,
+        Columns.ACTIONS: t.actions,
+        Columns.REWARDS: t.rewards,
+        Columns.NEXT_OBS: t.next_observations,
+        Columns.TERMINATEDS: t.terminated,
+        Columns.TRUNCATEDS: t.truncated,
+        "weights": np.ones(len(t), np.float32),
+        "n_step": np.ones(len(t), np.float32),
+    }
+
+
+class ReplayFacade(PrioritizedEpisodeReplayBuffer):
+    """What ``algorithm.local_replay_buffer`` becomes under :class:`rllib_ext.callback.ATraDiffCallback`.
+
+    A subclass only so that RLlib returns the TD errors: it calls ``update_priorities`` for this class alone. Its
+    ``__init__`` is not called and none of its storage exists; sampling is uniform within each ring.
+    """
+
+    def __init__(self, replay: MixedReplay, server: LocalServer, spaces: Spaces) -> None:
+        self.replay = replay
+        self.server = server
+        self.capacity = replay.config.capacity
+        self.scored: ScoredRows | None = None
+        self._spaces = spaces
+        self._last_sample: ReplayBatch | None = None
+
+    def __len__(self) -> int:
+        """Real rows held; synthetic rows are extra."""
+        return len(self.replay)
+
+    def get_num_timesteps(self, *_: Any, **__: Any) -> int:
+        return len(self.replay)
+
+    def add(self, episodes: list[SingleAgentEpisode] | SingleAgentEpisode, weight: float | None = None) -> None:  # noqa: ARG002
+        """Store the rows of these episode chunks and answer the generation requests that are due."""
+        chunks = episodes if isinstance(episodes, list) else [episodes]
+        self.replay.store(episodes_to_transitions(chunks, self._spaces))
+        self.server.serve()
+
+    def sample(self, num_items: int, *, n_step: int = 1, **_: Any) -> list[ColumnEpisode]:
+        """``num_items`` rows for the learner, real and synthetic mixed; ``n_step`` must be 1."""
+        if n_step != 1:
+            raise ValueError(f"the ATraDiff replay gives one-step rows, n_step={n_step} was asked for.")
+        self._last_sample = self.replay.sample(num_items)
+        return [ColumnEpisode(learner_columns(self._last_sample))]
+
+    def update_priorities(self, priorities: NDArray[Any], module_id: str | None = None) -> None:  # noqa: ARG002
+        """Keep the TD errors (B,) of the last sample, in its order, in :attr:`scored`."""
+        sample = self._last_sample
+        if sample is None or len(priorities) != len(sample.row_ids):
+            rows = 0 if sample is None else len(sample.row_ids)
+            raise ValueError(f"{len(priorities)} TD errors came back for a sample of {rows} rows.")
+        td_errors = np.abs(np.asarray(priorities, np.float32))
+        self.scored = ScoredRows(sample.row_ids, sample.synthetic, td_errors)
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Nothing: RLlib asks after every update; :func:`replay_metrics` is put into each result once instead."""
+        return {}
+
+
+def replay_metrics(facade: ReplayFacade) -> dict[str, float]:
+    """The counters of one run so far, for the ``atradiff`` group of a result (see ``docs/metrics.md``)."""
+    replay, counters = facade.replay, facade.replay.counters
+    sampled = counters.sampled_real + counters.sampled_synthetic
+    return {
+        "real_rows": len(replay.real),
+        "synthetic_rows": len(replay.synthetic),
+        "memory_bytes": replay.real.nbytes + replay.synthetic.nbytes,
+        "rho": replay.rho,
+        "synthetic_share_sampled": counters.sampled_synthetic / sampled if sampled else 0.0,
+        "requests": counters.requests,
+        "requests_pending": replay.pending,
+        "requests_dropped": counters.requests_dropped,
+        "oldest_request_age": replay.oldest_request_age,
+        "trajectories": counters.trajectories,
+        "expected_length": replay.expected_length,
+        "generator_version": facade.server.generator.version,
+    }
