@@ -1,0 +1,140 @@
+"""The fluent configuration of EnsembleSAC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from atradiff.ports import TrajectoryGenerator
+from atradiff.replay.mixed import ReplayConfig
+from atradiff.serving import ServingConfig
+from rllib_ext.ensemble_sac.settings import OWN_SETTINGS, SHARED_WITH_RLLIB, SACSettings
+from rllib_ext.env_runner import DirectEnvRunner
+
+
+class GeneratorSource:
+    """A generator, or the folder it is loaded from. RLlib copies configurations often; this is not copied with them."""
+
+    def __init__(self, generator: TrajectoryGenerator | str | Path) -> None:
+        self._generator = generator
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GeneratorSource:
+        return self
+
+    def load(self) -> TrajectoryGenerator:
+        """The generator itself; raises ``OSError`` where the folder holds none."""
+        if not isinstance(self._generator, str | Path):
+            return self._generator
+        from atradiff import TrajectoryDiffuser
+
+        return TrajectoryDiffuser.from_pretrained(self._generator)
+
+
+class EnsembleSACConfig(AlgorithmConfig):
+    """SAC with N critics as the ATraDiff paper runs it, fed with columns, with or without imagined trajectories.
+
+    Example::
+
+        config = (
+            EnsembleSACConfig()
+            .environment("HalfCheetah-v5")
+            .training(n_critics=2, utd=1, layer_norm=True)
+            .augmentation(generator="models/halfcheetah", replay=ReplayConfig(rho=0.5))
+        )
+        algo = config.build_algo()
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        from rllib_ext.ensemble_sac.algorithm import EnsembleSAC
+
+        super().__init__(algo_class=algo_class or EnsembleSAC)
+        for name, default in OWN_SETTINGS.items():
+            setattr(self, name, default)
+        self.gamma = 0.99
+        self.train_batch_size_per_learner = 256
+        self.lr = None
+        self.env_runner_cls = DirectEnvRunner
+        self.rollout_fragment_length = 50
+        self.num_env_runners = 0
+        self.generator: GeneratorSource | None = None
+        self.replay = ReplayConfig()
+        self.serving = ServingConfig()
+
+    def training(self, **settings: Any) -> Self:  # type: ignore[override]
+        """Set any field of :class:`SACSettings`, or what RLlib's own ``training`` takes.
+
+        ``gamma`` is RLlib's, ``batch_size`` is RLlib's ``train_batch_size_per_learner``.
+        """
+        if "batch_size" in settings:
+            settings["train_batch_size_per_learner"] = settings.pop("batch_size")
+        for name in OWN_SETTINGS.keys() & settings.keys():
+            setattr(self, name, settings.pop(name))
+        super().training(**settings)
+        return self
+
+    def augmentation(
+        self,
+        *,
+        generator: TrajectoryGenerator | str | Path | None = NotProvided,
+        replay: ReplayConfig = NotProvided,
+        serving: ServingConfig = NotProvided,
+    ) -> Self:
+        """Who imagines trajectories (None: nobody, plain SAC), how they are mixed in and how they are served."""
+        if generator is not NotProvided:
+            self.generator = None if generator is None else GeneratorSource(generator)
+        if replay is not NotProvided:
+            self.replay = replay
+        if serving is not NotProvided:
+            self.serving = serving
+        return self
+
+    @property
+    def settings(self) -> SACSettings:
+        """The learner's settings, checked; raises ``ValueError`` for what cannot be."""
+        own = {name: getattr(self, name) for name in OWN_SETTINGS}
+        own["hidden_sizes"] = tuple(own["hidden_sizes"])
+        return SACSettings(**own, **{ours: getattr(self, theirs) for ours, theirs in SHARED_WITH_RLLIB.items()})
+
+    def validate(self) -> None:
+        super().validate()
+        self.settings  # noqa: B018 - its checks are what is wanted
+        if self.is_multi_agent:
+            self._value_error("EnsembleSAC trains one agent: train one algorithm for each agent.")
+        if self.num_learners > 0:
+            self._value_error(
+                f"EnsembleSAC learns in the driver's process, got num_learners={self.num_learners}: set "
+                ".learners(num_learners=0), with num_gpus_per_learner=1 to learn on a GPU."
+            )
+        if not self.normalize_actions:
+            self._value_error("EnsembleSAC acts in [-1, 1]: leave .env_runners(normalize_actions=True) as it is.")
+        if self.lr is not None or self.grad_clip is not None:
+            self._value_error(
+                f"EnsembleSAC has actor_lr, critic_lr and alpha_lr and no gradient clipping, got lr={self.lr} and "
+                f"grad_clip={self.grad_clip}: leave both at None."
+            )
+
+    def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
+        return int(self.rollout_fragment_length)
+
+    def get_default_learner_class(self) -> type:
+        from rllib_ext.ensemble_sac.learner import EnsembleSACLearner
+
+        return EnsembleSACLearner
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        from rllib_ext.ensemble_sac.rl_module import EnsembleSACModule
+
+        return RLModuleSpec(module_class=EnsembleSACModule)
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        s = self.settings
+        return super()._model_config_auto_includes | {
+            "n_critics": s.n_critics,
+            "hidden_sizes": s.hidden_sizes,
+            "layer_norm": s.layer_norm,
+            "initial_alpha": s.initial_alpha,
+        }

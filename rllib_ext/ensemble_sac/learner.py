@@ -1,0 +1,98 @@
+"""RLlib's learner around the plain-torch update: many updates per call, one set of metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+
+from atradiff.types import Transitions
+from rllib_ext.ensemble_sac.settings import SACSettings
+from rllib_ext.ensemble_sac.updater import SACOptimizers, SACUpdater, StepResult, TensorBatch
+
+TD_ERROR = "td_error_per_row"
+LEARNER_METRICS = frozenset({"critic_loss", "q_mean", "td_error", "alpha", "actor_loss", "entropy"})
+LEARNED_COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminated")
+
+
+def to_rllib_batch(batches: list[Transitions]) -> MultiAgentBatch:
+    """U batches of B rows each, end to end, as RLlib's learner group takes them (U B rows)."""
+    columns = {name: np.concatenate([getattr(b, name) for b in batches]) for name in LEARNED_COLUMNS}
+    rows = len(columns["rewards"])
+    return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(columns)}, env_steps=rows)
+
+
+class EnsembleSACLearner(TorchLearner):
+    """Runs one gradient step per ``batch_size`` rows of the batch that it is given."""
+
+    def build(self) -> None:
+        super().build()
+        generator = torch.Generator(device=self._device)
+        generator.manual_seed(self.config.seed if self.config.seed is not None else torch.seed() % 2**63)
+        module = self.module[DEFAULT_MODULE_ID]
+        action_size = module.action_space.shape[0]
+        self.updater = SACUpdater(module, self.optimizers, self._settings, action_size, generator)
+
+    @property
+    def _settings(self) -> SACSettings:
+        return self.config.settings
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        module = self.module[module_id]
+        settings = (config or self.config).settings
+        self.optimizers = SACOptimizers.of(module, settings)
+        for name in ("actor", "critics", "alpha"):
+            optimizer = getattr(self.optimizers, name)
+            params = [p for group in optimizer.param_groups for p in group["params"]]
+            self.register_optimizer(module_id=module_id, optimizer_name=name, optimizer=optimizer, params=params)
+
+    def update(self, batch: MultiAgentBatch | None = None, training_data: Any = None, **_: Any) -> dict[str, Any]:
+        """One gradient step per ``batch_size`` rows; returns RLlib's metrics, with |TD| of each row in order."""
+        self._check_is_built()
+        rows = (training_data.batch if batch is None else batch)[DEFAULT_MODULE_ID]
+        results = [self.updater.step(minibatch) for minibatch in self._minibatches(rows)]
+        self._weights_seq_no += 1
+        self._log(results)
+        return self.metrics.reduce()
+
+    def compute_loss_for_module(self, **_: Any) -> Any:
+        raise NotImplementedError(
+            "EnsembleSAC's three losses are stepped in turn by SACUpdater.step and have no sum: call Learner.update."
+        )
+
+    def _minibatches(self, rows: SampleBatch) -> Iterator[TensorBatch]:
+        columns = {name: torch.as_tensor(rows[name]).to(self._device, torch.float32) for name in LEARNED_COLUMNS}
+        size = self._settings.batch_size
+        for start in range(0, len(columns["rewards"]), size):
+            yield TensorBatch(**{name: column[start : start + size] for name, column in columns.items()})
+
+    def _log(self, results: list[StepResult]) -> None:
+        values = {
+            "critic_loss": _mean([r.critic_loss for r in results]),
+            "q_mean": _mean([r.q_mean for r in results]),
+            "td_error": _mean([r.td_error.mean() for r in results]),
+            "alpha": self.module[DEFAULT_MODULE_ID].log_alpha.exp().item(),
+        }
+        learned = [r for r in results if r.actor_loss is not None and r.log_prob is not None]
+        if learned:
+            values["actor_loss"] = _mean([r.actor_loss for r in learned])  # type: ignore[misc]
+            values["entropy"] = -_mean([r.log_prob for r in learned])  # type: ignore[misc]
+        if not math.isfinite(values["critic_loss"]):
+            raise FloatingPointError(
+                f"the critic loss is {values['critic_loss']} after {self.updater.updates} updates: look for infinite "
+                "rewards or observations in the data, or lower critic_lr."
+            )
+        for name, value in values.items():
+            self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
+        td_errors = torch.cat([r.td_error for r in results]).cpu().numpy()
+        self.metrics.log_value((DEFAULT_MODULE_ID, TD_ERROR), td_errors, reduce="item_series")
+
+
+def _mean(values: list[torch.Tensor]) -> float:
+    return float(torch.stack(values).mean())

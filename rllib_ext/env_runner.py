@@ -1,0 +1,129 @@
+"""An env runner that asks the actor directly: RLlib's connector pipelines cost more than the environment's step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.env_runner import ENV_STEP_FAILURE
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from atradiff.types import FloatArray, Spaces
+from rllib_ext.columns import ActionScale
+
+
+class DirectEnvRunner(SingleAgentEnvRunner):
+    """Steps the environments with the module's own actions, without connectors, and returns RLlib's episodes.
+
+    The module must give ``Columns.ACTIONS`` in [-1, 1] for flat observations. Episodes, callbacks and metrics are
+    those of the base class; a configuration with connectors of its own runs the base class's loop instead.
+    All noise comes from one generator seeded from ``config.seed`` and the worker's index. Random actions are uniform
+    in [-1, 1], in the scale that episodes hold (the base class stores them in the environment's scale).
+    """
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        self.noise = torch.Generator()
+        self.noise.manual_seed(self._seed if self._seed is not None else torch.seed() % 2**63)
+        self._own_connectors = config._env_to_module_connector is None and config._module_to_env_connector is None
+
+    def make_env(self) -> None:
+        super().make_env()
+        spaces = Spaces.from_gymnasium(self.env.single_observation_space, self.env.single_action_space)
+        self._scale = ActionScale.of(spaces, normalize_actions=True)
+
+    def end_episodes(self, seed: int | None) -> None:
+        """Drop the running episodes: the next sample starts with environments that are reset with ``seed``."""
+        self._seed = seed
+        self._needs_initial_reset = True
+
+    def _sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[SingleAgentEpisode]:
+        if not self._own_connectors:
+            return super()._sample(
+                num_timesteps=num_timesteps,
+                num_episodes=num_episodes,
+                explore=explore,
+                random_actions=random_actions,
+                force_reset=force_reset,
+            )
+        if force_reset or num_episodes is not None or self._needs_initial_reset:
+            self._restart(explore)
+        self._needs_initial_reset = num_episodes is not None
+        done: list[SingleAgentEpisode] = []
+        steps = 0
+        while steps < num_timesteps if num_timesteps is not None else len(done) < num_episodes:  # type: ignore[operator]
+            taken = self._step(self._act(explore, random_actions), done)
+            if taken is None:  # the environment failed and was made anew
+                self._restart(explore)
+            else:
+                steps += taken
+        self._done_episodes_for_metrics.extend(done)
+        chunks = self._cut_chunks() if num_timesteps is not None else []
+        self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=max(steps, 1))
+        self._increase_sampled_metrics(steps, len(done))
+        return done + chunks
+
+    def _restart(self, explore: bool) -> None:
+        """Reset all environments, with the seed if this is the first reset."""
+        self._reset_envs_and_episodes(explore)
+        self._observations = np.stack([episode.get_observations(-1) for episode in self._ongoing_episodes])
+
+    def _act(self, explore: bool, random_actions: bool) -> FloatArray:
+        """Actions in [-1, 1] (E, A) for the latest observations (E, S)."""
+        if random_actions:
+            shape = (self.num_envs, *self.env.single_action_space.shape)
+            return (2 * torch.rand(shape, generator=self.noise) - 1).numpy()
+        batch = {Columns.OBS: torch.as_tensor(self._observations, dtype=torch.float32, device=self._device)}
+        if not explore:
+            return self.module.forward_inference(batch)[Columns.ACTIONS].cpu().numpy()
+        return self.module.forward_exploration(batch, generator=self.noise)[Columns.ACTIONS].cpu().numpy()
+
+    def _step(self, actions: FloatArray, done: list[SingleAgentEpisode]) -> int | None:
+        """Step all environments once; finished episodes go to ``done``. Returns the steps taken, None on a failure."""
+        results = self._try_env_step(self._scale.to_environment(actions))
+        if isinstance(results, str) and results == ENV_STEP_FAILURE:
+            return None
+        self._observations, rewards, terminated, truncated, infos = results
+        self._observations = self._observations.copy()  # Gymnasium may write the next ones into the same memory
+        steps = 0
+        for i, episode in enumerate(self._ongoing_episodes):
+            if not episode.is_reset:  # this step was the automatic reset, and the action was ignored
+                episode.add_env_reset(observation=self._observations[i], infos=infos[i])
+                self._make_on_episode_callback("on_episode_start", i, self._ongoing_episodes)
+                continue
+            steps += 1
+            episode.add_env_step(
+                observation=self._observations[i],
+                action=actions[i],
+                reward=rewards[i],
+                infos=infos[i],
+                terminated=terminated[i],
+                truncated=truncated[i],
+            )
+            self._make_on_episode_callback("on_episode_step", i, self._ongoing_episodes)
+            if episode.is_done:
+                self._make_on_episode_callback("on_episode_end", i, self._ongoing_episodes)
+                done.append(episode.to_numpy() if self.episodes_to_numpy else episode)
+                self._new_episode(i)
+        return steps
+
+    def _cut_chunks(self) -> list[SingleAgentEpisode]:
+        """The running episodes so far; what follows goes into fresh chunks of the same episodes."""
+        running = [episode for episode in self._ongoing_episodes if episode.t > 0]
+        lookback = self.config.episode_lookback_horizon
+        self._ongoing_episodes = [episode.cut(len_lookback_buffer=lookback) for episode in self._ongoing_episodes]
+        for episode in running:
+            episode.validate()
+            self._ongoing_episodes_for_metrics[episode.id_].append(episode)
+        return [episode.to_numpy() if self.episodes_to_numpy else episode for episode in running]
