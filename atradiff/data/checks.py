@@ -30,11 +30,12 @@ def check_columns(raw: RawColumns) -> RawColumns:
     _check_kind(raw, "rewards", "fiub", "numbers", "Convert it to float32 when writing the file.")
     for name in ("observations", "actions", "rewards", "next_observations"):
         _check_finite(raw, name)
-    return replace(raw, **{name: _flags(raw, name) for name in ("terminated", "truncated") if name in raw.present()})
+    truncated = None if raw.truncated is None else _flags(raw, "truncated")
+    return replace(raw, terminated=_flags(raw, "terminated"), truncated=truncated)
 
 
 def check_actions(raw: RawColumns, spaces: Spaces, *, clip: bool) -> tuple[NDArray[Any], int]:
-    """(actions as stored, number of clipped rows); raises :class:`DataError` for actions that ``spaces`` do not hold."""
+    """(actions as stored, number of clipped rows); raises :class:`DataError` for actions outside ``spaces``."""
     return _discrete_actions(raw, spaces) if spaces.discrete else _continuous_actions(raw, spaces, clip=clip)
 
 
@@ -129,7 +130,7 @@ def _discrete_actions(raw: RawColumns, spaces: Spaces) -> tuple[NDArray[Any], in
     actions = raw.actions
     if actions.dtype.kind not in "iu" or actions.ndim != 1:
         raise raw.error(
-            f"has dtype {actions.dtype} and shape {actions.shape}, but the action space is Discrete({spaces.n_actions}).",
+            f"has dtype {actions.dtype} and shape {actions.shape}, but the space is Discrete({spaces.n_actions}).",
             "Write one integer per row, or name the right environment with --env.",
             "actions",
         )

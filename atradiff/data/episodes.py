@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ def _horizon_ends(terminated: BoolArray, horizon: int) -> BoolArray:
     """Time-outs every ``horizon`` rows since the last end."""
     truncated = np.zeros(len(terminated), bool)
     bounds = np.concatenate([[0], np.flatnonzero(terminated) + 1, [len(terminated)]])
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in itertools.pairwise(bounds):
         truncated[start + horizon - 1 : stop : horizon] = True
     return truncated & ~terminated
 

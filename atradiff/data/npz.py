@@ -26,7 +26,7 @@ def read_npz(path: Path) -> Source:
 def raw_from_arrays(arrays: dict[str, NDArray[Any]], path: Path) -> RawColumns:
     """Sort named arrays into core columns and extras; raises :class:`DataError` for a missing column."""
     arrays = dict(arrays)
-    found: dict[str, NDArray[Any]] = {}
+    found: dict[str, Any] = {}
     names: dict[str, str] = {}
     for column in ("observations", "actions", "rewards", "terminated", "truncated", "next_observations"):
         name = next((n for n in ALIASES.get(column, (column,)) if n in arrays), None)
@@ -38,7 +38,7 @@ def raw_from_arrays(arrays: dict[str, NDArray[Any]], path: Path) -> RawColumns:
     return RawColumns(file=str(path), **found, extras=extras, names=names)
 
 
-def _require(found: dict[str, NDArray[Any]], names: list[str], path: Path) -> None:
+def _require(found: dict[str, Any], names: list[str], path: Path) -> None:
     for column in ("observations", "actions", "rewards", "terminated"):
         if column not in found:
             wanted = " or ".join(f"'{name}'" for name in ALIASES.get(column, (column,)))
