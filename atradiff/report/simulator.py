@@ -16,7 +16,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from atradiff.types import ActionArray, BoolArray, FloatArray
+from atradiff.environments import make_env
+from atradiff.types import ActionArray, BoolArray, FloatArray, Spaces
 
 Observation = NDArray[np.float64]  # (S,) one observation, as the setters see it
 
@@ -57,6 +58,10 @@ class Simulator:
         self._rule = rule
         self._base = env.unwrapped
         env.reset(seed=0)  # wrappers refuse a step before the first reset
+
+    @property
+    def spaces(self) -> Spaces:
+        return Spaces.from_gymnasium(self._env.observation_space, self._env.action_space)
 
     @property
     def hidden_reward(self) -> str:
@@ -101,16 +106,12 @@ class Simulator:
         return True
 
 
-def simulator_for(env_id: str, **settings: Any) -> Simulator:
-    """A simulator of the environment ``env_id`` made with ``settings``.
+def simulator_for(env_id: str, **options: Any) -> Simulator:
+    """A simulator of the environment that :func:`~atradiff.environments.make_env` makes.
 
     Raises :class:`UnsettableEnvironment` where the observation does not determine the state.
     """
-    if env_id.startswith(("PointMaze", "AntMaze", "FrankaKitchen", "AdroitHand")):
-        import gymnasium_robotics
-
-        gym.register_envs(gymnasium_robotics)
-    env = gym.make(env_id, disable_env_checker=True, **settings)
+    env = make_env(env_id, **options)
     name = type(env.unwrapped).__name__
     if name not in _RULES:
         env.close()

@@ -86,7 +86,7 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
 def test_settings_reach_the_environment() -> None:
     real = rollout(made("PointMaze_UMaze-v3", continuing_task=False), 300)
     real.observations[:, 2:4] = real.observations[:, :2]  # a goal underfoot
-    steps = simulator_for("PointMaze_UMaze-v3", continuing_task=False).step(real.observations, real.actions)
+    steps = simulator_for("PointMaze_UMaze-v3?continuing_task=false").step(real.observations, real.actions)
     assert steps.terminated.all()
     assert (steps.rewards == 1).all()
 
