@@ -1,1 +1,37 @@
-"""Imaginary trajectories for off-policy reinforcement learning: the science, without ray."""
+"""Imaginary trajectories for off-policy reinforcement learning: the science, without ray.
+
+Names are imported when first asked for, so that ``import atradiff`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atradiff.config import DiffuserConfig, FitConfig
+    from atradiff.data.store import open_trajectories
+    from atradiff.data.trajectories import Trajectories
+    from atradiff.fit import fit
+    from atradiff.generator import TrajectoryDiffuser
+
+_HOMES = {
+    "DiffuserConfig": "atradiff.config",
+    "FitConfig": "atradiff.config",
+    "Trajectories": "atradiff.data.trajectories",
+    "TrajectoryDiffuser": "atradiff.generator",
+    "fit": "atradiff.fit",
+    "open_trajectories": "atradiff.data.store",
+}
+
+__all__ = ["DiffuserConfig", "FitConfig", "Trajectories", "TrajectoryDiffuser", "fit", "open_trajectories"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}.")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

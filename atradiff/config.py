@@ -1,0 +1,120 @@
+"""Settings of a trajectory diffuser and of its fit. Each checks itself and names the value, the limit and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+Prune = Literal["none", "paper", "gated"]
+Refine = Literal["none", "cut", "dynamics"]
+Process = Literal["shortcut", "edm"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def require(holds: bool, what: str, value: object, remedy: str) -> None:
+    """Raise ``ValueError`` with the offending value unless ``holds``."""
+    if not holds:
+        raise ValueError(f"{what} {remedy}, got {value!r}.")
+
+
+def require_one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
+    require(value in choices, what, value, f"must be one of {', '.join(choices)}")
+
+
+class _JsonConfig:
+    """Round trip through the plain types of JSON; unknown keys are refused by name."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        require(set(values) <= known, cls.__name__, sorted(set(values) - known), "does not know these settings")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class DiffuserConfig(_JsonConfig):
+    """What a diffuser is: rows, network, process, and how its trajectories are sampled by default.
+
+    ``width`` and ``depth`` of ``None`` are filled in at fit time: 128 and 4 on a CPU, 384 and 8 on a GPU.
+    """
+
+    lengths: tuple[int, ...] = (5, 10, 15, 20, 25)
+    rows: Literal["differences"] = "differences"
+    network: Literal["transformer"] = "transformer"
+    width: int | None = None
+    depth: int | None = None
+    heads: int = 4
+    task_size: int = 0
+    process: Process = "shortcut"
+    calls: int | None = None
+    """Network calls per window; ``None`` takes the process's own default."""
+    solver: Literal["dpm++", "heun"] = "dpm++"
+    length_quantile: float = 0.8
+    prune: Prune = "gated"
+    refine: Refine = "dynamics"
+    dynamics_models: int = 5
+    dynamics_width: int = 256
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip(self.lengths, self.lengths[1:], strict=False))
+        require(bool(self.lengths) and rising and self.lengths[0] >= 1, "lengths", self.lengths, "must rise from >= 1")
+        require_one_of("rows", self.rows, ("differences",))
+        require_one_of("network", self.network, ("transformer",))
+        require_one_of("process", self.process, ("shortcut", "edm"))
+        require_one_of("solver", self.solver, ("dpm++", "heun"))
+        require_one_of("prune", self.prune, ("none", "paper", "gated"))
+        require_one_of("refine", self.refine, ("none", "cut", "dynamics"))
+        for name in ("width", "depth", "calls"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "must be at least 1, or null for the default")
+        require(self.heads >= 1, "heads", self.heads, "must be at least 1")
+        require(self.width is None or self.width % self.heads == 0, "width", self.width, "must be a multiple of heads")
+        require(self.task_size >= 0, "task_size", self.task_size, "must not be negative")
+        require(0 < self.length_quantile < 1, "length_quantile", self.length_quantile, "must lie between 0 and 1")
+        require(self.dynamics_models >= 1, "dynamics_models", self.dynamics_models, "must be at least 1")
+        require(self.dynamics_width >= 8, "dynamics_width", self.dynamics_width, "must be at least 8")
+
+    @property
+    def longest(self) -> int:
+        """K_max, the longest window in rows."""
+        return self.lengths[-1]
+
+
+@dataclass(frozen=True)
+class FitConfig(_JsonConfig):
+    """How a diffuser is fitted. Give ``steps`` (bit-reproducible) or ``cpu_minutes`` (a budget), not both."""
+
+    steps: int | None = None
+    cpu_minutes: float | None = None
+    tokens_per_step: int = 2560
+    """Rows per diffuser batch: windows of one length K per step, ``tokens_per_step // K`` of them."""
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+    ema_decay: float = 0.995
+    dynamics_updates: int = 4
+    """Updates of the one-step model per diffuser step."""
+    dynamics_batch: int = 256
+    held_out: float = 0.05
+    """Share of the episodes kept for the held-out loss and the calibration."""
+    checkpoint_every: int = 500
+    seed: int = 0
+    threads: int = 1
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        given = (self.steps is not None) + (self.cpu_minutes is not None)
+        require(given == 1, "steps and cpu_minutes", (self.steps, self.cpu_minutes), "must be given one at a time")
+        require(self.steps is None or self.steps >= 1, "steps", self.steps, "must be at least 1")
+        require(self.cpu_minutes is None or self.cpu_minutes > 0, "cpu_minutes", self.cpu_minutes, "must be positive")
+        for name in ("tokens_per_step", "dynamics_updates", "dynamics_batch", "checkpoint_every", "threads"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be positive")
+        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "must not be negative")
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "must lie in [0, 1)")
+        require(0 < self.held_out < 1, "held_out", self.held_out, "must lie between 0 and 1")
+        require_one_of("precision", self.precision, ("auto", "float32", "bfloat16"))

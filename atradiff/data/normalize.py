@@ -1,0 +1,170 @@
+"""Windows to the rows a diffuser learns, and back: t = (a_t, r_t, s_{t+1} - s_t, d_t) with s_1 as condition only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from atradiff.data.trajectories import Trajectories
+from atradiff.data.windows import Windows
+from atradiff.types import ActionArray, BoolArray, FloatArray, Spaces
+
+_CONSTANT = 1e-5
+"""A column whose spread is below this share of its magnitude does not move: float32 noise, not signal."""
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """Scales of the offline data; fitted once, frozen, saved with the model. Scale 0 marks a column that never moves.
+
+    Rewards of terminal rows have their own centre and scale: one +100 at the goal among thousands of -0.1 would
+    otherwise flatten every other reward to nothing.
+    """
+
+    state_mean: FloatArray  # (S,)
+    state_scale: FloatArray  # (S,)
+    state_low: FloatArray  # (S,) range of the data
+    state_high: FloatArray  # (S,)
+    delta_scale: FloatArray  # (S,) standard deviation of s' - s
+    delta_low: FloatArray  # (S,) range of s' - s
+    delta_high: FloatArray  # (S,)
+    action_mean: FloatArray  # (A,), zeros for discrete actions
+    action_scale: FloatArray  # (A,), ones for discrete actions
+    reward_mean: FloatArray  # (2,): other rows, terminal rows
+    reward_scale: FloatArray  # (2,)
+
+    @classmethod
+    def fit(cls, data: Trajectories) -> Normalizer:
+        columns = data.columns
+        observations = np.concatenate([columns.observations, columns.next_observations])
+        deltas = columns.next_observations - columns.observations
+        return cls(
+            state_mean=observations.mean(0, dtype=np.float64).astype(np.float32),
+            state_scale=_scale(observations),
+            state_low=observations.min(0),
+            state_high=observations.max(0),
+            delta_scale=_scale(deltas, magnitude=np.abs(observations).max(0)),
+            delta_low=deltas.min(0),
+            delta_high=deltas.max(0),
+            **_action_scales(data.spaces, columns.actions),
+            **_reward_scales(columns.rewards, columns.terminated),
+        )
+
+    def arrays(self) -> dict[str, FloatArray]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def states(self, states: FloatArray) -> FloatArray:
+        """(..., S) standardised and clipped to 10 scales, so that a state far from the data cannot blow up a network."""
+        return np.clip((states - self.state_mean) * inverse(self.state_scale), -10, 10)
+
+
+def inverse(scale: FloatArray) -> FloatArray:
+    """1 / scale, and 0 for columns that never move."""
+    return np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+
+
+def _scale(values: FloatArray, magnitude: FloatArray | None = None) -> FloatArray:
+    spread = values.std(0, dtype=np.float64)
+    magnitude = np.abs(values).max(0) if magnitude is None else magnitude
+    return np.where(spread > _CONSTANT * np.maximum(magnitude, 1e-6), spread, 0).astype(np.float32)
+
+
+def _action_scales(spaces: Spaces, actions: ActionArray) -> dict[str, FloatArray]:
+    if spaces.discrete:
+        return {
+            "action_mean": np.zeros(spaces.n_actions, np.float32),
+            "action_scale": np.ones(spaces.n_actions, np.float32),
+        }
+    return {"action_mean": actions.mean(0, dtype=np.float64).astype(np.float32), "action_scale": _scale(actions)}
+
+
+def _reward_scales(rewards: FloatArray, terminated: BoolArray) -> dict[str, FloatArray]:
+    live = rewards[~terminated] if np.any(~terminated) else rewards
+    terminal = rewards[terminated] if np.any(terminated) else live
+    live_scale = _scale(live[:, None])[0] or _scale(rewards[:, None])[0] or np.float32(1)
+    terminal_scale = max(_scale(terminal[:, None])[0], live_scale)
+    return {
+        "reward_mean": np.array([live.mean(dtype=np.float64), terminal.mean(dtype=np.float64)], np.float32),
+        "reward_scale": np.array([live_scale, terminal_scale], np.float32),
+    }
+
+
+@dataclass(frozen=True)
+class DecodedRows:
+    """B windows of K rows in the environment's own units; ``terminated`` marks every row with d > 0."""
+
+    states: FloatArray  # (B, K + 1, S)
+    actions: ActionArray  # (B, K, A) float32, or (B, K) int64
+    rewards: FloatArray  # (B, K)
+    terminated: BoolArray  # (B, K)
+
+
+@dataclass(frozen=True)
+class DifferenceRows:
+    """Row layout (a, r, s' - s, d): actions and rewards standardised, differences divided by their own scale.
+
+    Discrete actions are one-hot in {-1, +1} and come back by argmax; d is -1 or +1.
+    """
+
+    spaces: Spaces
+    normalizer: Normalizer
+
+    @property
+    def row_size(self) -> int:
+        """R = A + 1 + S + 1."""
+        return self.spaces.action_size + self.spaces.observation_size + 2
+
+    @property
+    def delta_columns(self) -> slice:
+        """Where the state differences lie in a row."""
+        start = self.spaces.action_size + 1
+        return slice(start, start + self.spaces.observation_size)
+
+    @property
+    def delta_to_state(self) -> FloatArray:
+        """(S,) what one unit of a difference column moves a standardised state by."""
+        return self.normalizer.delta_scale * inverse(self.normalizer.state_scale)
+
+    def encode_actions(self, actions: ActionArray) -> FloatArray:
+        """(..., A) from actions in environment units, or from integers (...)."""
+        if self.spaces.discrete:
+            return np.eye(self.spaces.n_actions, dtype=np.float32)[actions] * 2 - 1
+        return (actions - self.normalizer.action_mean) * inverse(self.normalizer.action_scale)
+
+    def encode(self, windows: Windows) -> FloatArray:
+        """(B, K, R) rows of windows."""
+        n = self.normalizer
+        kind = windows.terminated.astype(np.int64)
+        rewards = (windows.rewards - n.reward_mean[kind]) / n.reward_scale[kind]
+        deltas = np.diff(windows.states, axis=1) * inverse(n.delta_scale)
+        parts = [
+            self.encode_actions(windows.actions),
+            np.where(windows.padding, 0, rewards)[..., None],
+            deltas,
+            (kind * 2 - 1)[..., None],
+        ]
+        return np.concatenate(parts, axis=-1).astype(np.float32)
+
+    def decode(self, states: FloatArray, rows: FloatArray) -> DecodedRows:
+        """Rows (B, K, R) that start at ``states`` (B, S); ``states[:, 0]`` of the result is that input, bit for bit.
+
+        Differences are held to the range seen in the data, actions to the action space.
+        """
+        n, a = self.normalizer, self.spaces.action_size
+        terminated = rows[..., -1] > 0
+        kind = terminated.astype(np.int64)
+        deltas = np.clip(rows[..., self.delta_columns] * n.delta_scale, n.delta_low, n.delta_high)
+        path = states[:, None] + np.cumsum(deltas, axis=1, dtype=np.float32)
+        return DecodedRows(
+            states=np.concatenate([states[:, None], path], axis=1),
+            actions=self._decode_actions(rows[..., :a]),
+            rewards=rows[..., a] * n.reward_scale[kind] + n.reward_mean[kind],
+            terminated=terminated,
+        )
+
+    def _decode_actions(self, columns: FloatArray) -> ActionArray:
+        if self.spaces.discrete:
+            return columns.argmax(-1)
+        actions = columns * self.normalizer.action_scale + self.normalizer.action_mean
+        return np.clip(actions, np.float32(self.spaces.action_low), np.float32(self.spaces.action_high))

@@ -1,0 +1,75 @@
+"""Windows of K rows cut from whole episodes, with the paper's padding (ATraDiff, section 4.1).
+
+After the last state of an episode that *terminated*, K rows repeat it with a = 0, r = 0 and d = +1, so that every row of
+the episode can start a window. An episode that was only *truncated* went on unseen: there is nothing true to pad with, and
+padding would teach the model that a time limit is an end. Windows of such episodes must lie inside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from atradiff.data.trajectories import Trajectories
+from atradiff.types import ActionArray, BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Windows:
+    """B windows of K rows. ``terminated`` is true on a terminal row and on all the padding after it."""
+
+    states: FloatArray  # (B, K + 1, S)
+    actions: ActionArray  # (B, K, A) float32, or (B, K) int64
+    rewards: FloatArray  # (B, K)
+    terminated: BoolArray  # (B, K)
+    padding: BoolArray  # (B, K), true on rows after the episode's end
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+
+class WindowSampler:
+    """Draws windows of any of ``lengths`` uniformly over all rows where one may start; never crosses an episode."""
+
+    def __init__(self, data: Trajectories, lengths: tuple[int, ...]) -> None:
+        """Raises ``ValueError`` where no window of the shortest length fits; longer ones that never fit are left out."""
+        self._columns = data.columns
+        rows = np.arange(data.n_transitions, dtype=np.int64)
+        self._last = np.repeat(data.offsets[1:] - 1, data.lengths).astype(np.int64)
+        self._padded = np.asarray(data.columns.terminated)[self._last]
+        self._starts = {k: rows[self._padded | (rows + k - 1 <= self._last)] for k in lengths}
+        self.lengths = tuple(k for k in lengths if len(self._starts[k]))
+        if not self.lengths:
+            raise ValueError(
+                f"no window of {min(lengths)} rows fits the data: its longest episode has {data.lengths.max()} rows and "
+                "none terminates. Give longer episodes or shorter lengths."
+            )
+
+    def starts(self, length: int) -> IntArray:
+        """Rows at which a window of ``length`` may start, rising."""
+        if length not in self.lengths:
+            raise ValueError(f"length must be one of {self.lengths}, got {length}.")
+        return self._starts[length]
+
+    def sample(self, length: int, batch: int, rng: np.random.Generator) -> Windows:
+        starts = self.starts(length)
+        return self.at(starts[rng.integers(len(starts), size=batch)], length)
+
+    def at(self, starts: IntArray, length: int) -> Windows:
+        """The windows of ``length`` rows that start at the given rows."""
+        wanted = starts[:, None] + np.arange(length)
+        last = self._last[starts][:, None]
+        rows, padding = np.minimum(wanted, last), wanted > last
+        if np.any(padding & ~self._padded[rows]):
+            raise ValueError(f"a window of {length} rows would run past the end of a truncated episode.")
+        following = self._columns.next_observations[rows]
+        actions = self._columns.actions[rows]
+        actions[padding] = 0
+        return Windows(
+            states=np.concatenate([self._columns.observations[starts][:, None], following], axis=1),
+            actions=actions,
+            rewards=np.where(padding, np.float32(0), self._columns.rewards[rows]),
+            terminated=padding | self._columns.terminated[rows],
+            padding=padding,
+        )

@@ -1,0 +1,86 @@
+"""The EDM process (Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models")."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from atradiff.diffusion.conditioning import Condition
+from atradiff.diffusion.transformer import RowTransformer
+
+SIGMA_DATA, SIGMA_MIN, SIGMA_MAX = 1.0, 0.002, 80.0
+P_MEAN, P_STD = -1.2, 1.2
+
+
+def edm_loss(network: RowTransformer, rows: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
+    """Denoising error of rows (B, K, R), weighted so that the network's own target has unit variance (equation 8)."""
+    normal = torch.randn(len(rows), generator=generator, device=rows.device)
+    sigma = (P_MEAN + P_STD * normal).exp()
+    noise = torch.randn(rows.shape, generator=generator, device=rows.device)
+    wide = sigma[:, None, None]
+    noisy = rows + wide * noise
+    c_skip, c_out = _skip_and_out(wide)
+    return (raw_output(network, noisy, sigma, condition) - (rows - c_skip * noisy) / c_out).square().mean()
+
+
+def raw_output(network: RowTransformer, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+    """F(c_in x; c_noise), the network between the skip and the output scaling (equation 7); ``sigma`` (B,)."""
+    scaled = noisy / (sigma.square() + SIGMA_DATA**2).sqrt()[:, None, None]
+    return network(scaled, sigma.log() / 4, torch.zeros_like(sigma), condition)
+
+
+def denoise(network: RowTransformer, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+    """D(x; sigma), the expected clean rows (equation 7)."""
+    c_skip, c_out = _skip_and_out(sigma[:, None, None])
+    return c_skip * noisy + c_out * raw_output(network, noisy, sigma, condition)
+
+
+def _skip_and_out(sigma: Tensor) -> tuple[Tensor, Tensor]:
+    total = sigma.square() + SIGMA_DATA**2
+    return SIGMA_DATA**2 / total, sigma * SIGMA_DATA / total.sqrt()
+
+
+def sample_edm(
+    network: RowTransformer, noise: Tensor, condition: Condition, calls: int, solver: Literal["dpm++", "heun"]
+) -> Tensor:
+    """Walk from unit noise (B, K, R) to rows in at most ``calls`` network calls along Karras' noise levels."""
+    return _dpm(network, noise, condition, calls) if solver == "dpm++" else _heun(network, noise, condition, calls)
+
+
+def _dpm(network: RowTransformer, noise: Tensor, condition: Condition, calls: int) -> Tensor:
+    """DPM-Solver++ 2M of ``diffusers``; a scheduler holds state, so each request makes its own."""
+    from diffusers import EDMDPMSolverMultistepScheduler  # seconds of import that only this path needs
+
+    scheduler = EDMDPMSolverMultistepScheduler(sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, sigma_data=SIGMA_DATA)
+    scheduler.set_timesteps(calls, device=noise.device)
+    rows = noise * scheduler.init_noise_sigma
+    for i, time in enumerate(scheduler.timesteps):
+        sigma = scheduler.sigmas[i].to(rows).expand(len(rows))
+        rows = scheduler.step(raw_output(network, rows, sigma, condition), time, rows).prev_sample
+    return rows
+
+
+def _heun(network: RowTransformer, noise: Tensor, condition: Condition, calls: int) -> Tensor:
+    """Heun's method (algorithm 1 there), two calls per step but the last.
+
+    ``diffusers`` ties its Heun scheduler to the noise levels of a beta schedule; twelve lines keep Karras' own.
+    """
+    sigmas = karras_sigmas((calls + 1) // 2, noise.device)
+    rows = noise * sigmas[0]
+    for here, there in zip(sigmas[:-1], sigmas[1:], strict=True):
+        slope = (rows - denoise(network, rows, here.expand(len(rows)), condition)) / here
+        euler = rows + (there - here) * slope
+        if there == 0:
+            return euler
+        end_slope = (euler - denoise(network, euler, there.expand(len(rows)), condition)) / there
+        rows = rows + (there - here) * (slope + end_slope) / 2
+    return rows
+
+
+def karras_sigmas(steps: int, device: torch.device, rho: float = 7.0) -> Tensor:
+    """(steps + 1,) noise levels from SIGMA_MAX down to 0 (equation 5)."""
+    ramp = torch.linspace(0, 1, steps, device=device)
+    high, low = SIGMA_MAX ** (1 / rho), SIGMA_MIN ** (1 / rho)
+    return torch.cat([(high + ramp * (low - high)) ** rho, ramp.new_zeros(1)])

@@ -1,0 +1,65 @@
+"""From a request (states, lengths, task) to rows, by whichever process the model was fitted with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from atradiff.config import DiffuserConfig, Precision
+from atradiff.diffusion.conditioning import Condition
+from atradiff.diffusion.edm import sample_edm
+from atradiff.diffusion.shortcut import sample_shortcut
+from atradiff.diffusion.transformer import RowTransformer
+
+CHUNK = 256
+"""Windows per pass: activations of one pass stay in a CPU core's cache."""
+
+DEFAULT_CALLS = {"shortcut": 2, "edm": 16}
+
+
+def resolve_device(device: str) -> torch.device:
+    """``auto`` is the GPU where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 where the device multiplies it natively, float32 elsewhere (there it would be emulated)."""
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+@torch.inference_mode()
+def sample_rows(
+    network: RowTransformer,
+    config: DiffuserConfig,
+    condition: Condition,
+    generator: torch.Generator,
+    calls: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Rows (B, max length, R) in float32; rows past a window's own length are zero. ``generator`` draws all the noise."""
+    device, calls = condition.states.device, calls or config.calls or DEFAULT_CALLS[config.process]
+    longest = int(condition.lengths.max())
+    noise = torch.randn((len(condition.states), longest, network.head.out_features), generator=generator).to(device)
+    order = torch.argsort(condition.lengths, stable=True)  # equal lengths side by side: little padding per chunk
+    rows = torch.zeros_like(noise)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        for chunk in order.split(CHUNK):
+            part = _take(condition, chunk)
+            width = int(part.lengths.max())
+            rows[chunk, :width] = _walk(network, config, noise[chunk, :width], part, calls)
+    real = torch.arange(longest, device=device) < condition.lengths[:, None]
+    return torch.where(real[..., None], rows, 0)
+
+
+def _walk(network: RowTransformer, config: DiffuserConfig, noise: Tensor, condition: Condition, calls: int) -> Tensor:
+    if config.process == "edm":
+        return sample_edm(network, noise, condition, calls, config.solver)
+    return sample_shortcut(network, noise, condition, calls)
+
+
+def _take(condition: Condition, rows: Tensor) -> Condition:
+    task = None if condition.task is None else condition.task[rows]
+    return Condition(condition.states[rows], condition.lengths[rows], task)

@@ -1,0 +1,96 @@
+"""One transformer for windows of all lengths: a token per row, adaptive layer norm from the condition."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from atradiff.diffusion.conditioning import Condition, ConditionEncoder
+
+
+class Block(nn.Module):
+    """Self-attention and a feed-forward net, both modulated and gated by the condition (adaLN-Zero, Peebles & Xie 2023)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, modulation: Tensor, mask: Tensor | None) -> Tensor:
+        """``x`` (B, K, W), ``modulation`` (B, 1, 6 W), ``mask`` (B, 1, 1, K) true where a key may be seen."""
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = modulation.chunk(6, dim=-1)
+        x = x + gate_a * self._attend(torch.addcmul(shift_a, F.layer_norm(x, x.shape[-1:]), 1 + scale_a), mask)
+        hidden = torch.addcmul(shift_f, F.layer_norm(x, x.shape[-1:]), 1 + scale_f)
+        return x + gate_f * self.down(F.gelu(self.up(hidden), approximate="tanh"))
+
+    def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+class RowTransformer(nn.Module):
+    """Maps noisy rows (B, K, R) to a prediction of the same shape; rows past a window's length are neither seen nor used.
+
+    Each token also sees the state its row starts in, as far as the noisy differences before it tell: s_1 plus their running
+    sum. Without it the net would have to add up rows by attention before it could apply the dynamics.
+    """
+
+    delta_to_state: Tensor
+
+    def __init__(
+        self,
+        row_size: int,
+        delta_columns: slice,
+        delta_to_state: Tensor,
+        longest: int,
+        width: int,
+        depth: int,
+        heads: int,
+        task_size: int = 0,
+    ) -> None:
+        super().__init__()
+        state_size = len(delta_to_state)
+        self.delta_columns = delta_columns
+        self.register_buffer("delta_to_state", delta_to_state)
+        self.encode = ConditionEncoder(state_size, task_size, longest, width)
+        self.embed = nn.Linear(row_size + state_size, width)
+        self.position = nn.Parameter(0.02 * torch.randn(longest, width))
+        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(depth)])
+        self.modulate = nn.Linear(width, (6 * depth + 2) * width)
+        self.head = nn.Linear(width, row_size)
+        for layer in (self.modulate, self.head):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, rows: Tensor, noise: Tensor, step: Tensor, condition: Condition) -> Tensor:
+        """``rows`` (B, K, R), ``noise`` and ``step`` (B,); returns (B, K, R)."""
+        batch, length, _ = rows.shape
+        mask = self._key_mask(condition.lengths, length)
+        modulation = self.modulate(self.encode(noise, step, condition))[:, None]
+        per_block = modulation[..., : -2 * self.head.in_features].chunk(len(self.blocks), dim=-1)
+        x = self._tokens(rows, condition.states).to(modulation.dtype)
+        for block, part in zip(self.blocks, per_block, strict=True):
+            x = block(x, part, mask)
+        shift, scale = modulation[..., -2 * self.head.in_features :].chunk(2, dim=-1)
+        x = torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale)
+        with torch.autocast(rows.device.type, enabled=False):  # eight bits of mantissa are too few for the output
+            return F.linear(x.float(), self.head.weight, self.head.bias)
+
+    def _tokens(self, rows: Tensor, states: Tensor) -> Tensor:
+        travelled = torch.cumsum(rows[..., self.delta_columns] * self.delta_to_state, dim=1)
+        before = F.pad(travelled[:, :-1], (0, 0, 1, 0))
+        implied = (states[:, None] + before).clamp(-10, 10)
+        with torch.autocast(rows.device.type, enabled=False):
+            return self.embed(torch.cat([rows, implied], dim=-1)) + self.position[: rows.shape[1]]
+
+    @staticmethod
+    def _key_mask(lengths: Tensor, length: int) -> Tensor | None:
+        if bool((lengths >= length).all()):
+            return None
+        return (torch.arange(length, device=lengths.device) < lengths[:, None])[:, None, None, :]

@@ -1,0 +1,183 @@
+"""The learned one-step model: an ensemble that maps (s, a) to s', reward and terminal, trained beside the diffuser.
+
+Reward and terminal are read from (s, a, s'), since a goal or a fall is a property of where the step leads. Rewards of
+terminal rows have a head of their own: a single rare +100 needs no compromise with the -0.1 of all other rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from atradiff.data.normalize import DifferenceRows, inverse
+from atradiff.types import FloatArray, Transitions
+
+
+class BatchedMLP(nn.Module):
+    """M independent MLPs of the given layer sizes as batched matrix products: (M, B, in) to (M, B, out)."""
+
+    def __init__(self, models: int, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(
+            [_uniform((models, i, o), i) for i, o in zip(sizes, sizes[1:], strict=False)],
+        )
+        self.biases = nn.ParameterList([_uniform((models, 1, o), i) for i, o in zip(sizes, sizes[1:], strict=False)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            x = F.silu(x) if i < last else x
+        return x
+
+
+def _uniform(shape: tuple[int, ...], fan_in: int) -> nn.Parameter:
+    bound = 1 / math.sqrt(fan_in)
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """Rows of the one-step model in its own units; a leading axis of M gives each member its own draw."""
+
+    states: Tensor  # (M, B, S) standardised
+    actions: Tensor  # (M, B, A) encoded
+    deltas: Tensor  # (M, B, S) in units of the differences' scale
+    rewards: Tensor  # (M, B) standardised by the row's kind
+    terminated: Tensor  # (M, B) bool
+
+
+@dataclass(frozen=True)
+class StepPrediction:
+    """What the ensemble expects of B steps, in environment units."""
+
+    deltas: Tensor  # (B, S) s' - s
+    rewards: Tensor  # (B,)
+    terminated: Tensor  # (B,) bool
+    disagreement: (
+        Tensor  # (B,) root mean square over columns of the members' spread, in units of the differences' scale
+    )
+
+
+class DynamicsEnsemble(nn.Module):
+    """M members, each a transition net and an outcome net. Holds the scales it was made with as buffers."""
+
+    state_mean: Tensor
+    state_inverse: Tensor
+    delta_scale: Tensor
+    delta_inverse: Tensor
+    delta_to_state: Tensor
+    action_mean: Tensor
+    action_inverse: Tensor
+    reward_mean: Tensor
+    reward_scale: Tensor
+    reach_low: Tensor
+    reach_high: Tensor
+
+    def __init__(self, codec: DifferenceRows, models: int, width: int) -> None:
+        super().__init__()
+        self.spaces, self.models = codec.spaces, models
+        self.moving = max(int((codec.normalizer.delta_scale > 0).sum()), 1)
+        for name, value in _buffers(codec).items():
+            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(value)), persistent=False)
+        state, action = codec.spaces.observation_size, codec.spaces.action_size
+        self.transition = BatchedMLP(models, (state + action, width, width, width, state))
+        self.outcome = BatchedMLP(models, (3 * state + action, width, width, 3))
+
+    def encode_states(self, states: Tensor) -> Tensor:
+        return ((states - self.state_mean) * self.state_inverse).clamp(-10, 10)
+
+    def encode_actions(self, actions: Tensor) -> Tensor:
+        """(..., A) from environment units, or from integers (...)."""
+        if self.spaces.discrete:
+            return F.one_hot(actions, self.spaces.n_actions).float() * 2 - 1
+        return (actions - self.action_mean) * self.action_inverse
+
+    def loss(self, batch: StepBatch) -> Tensor:
+        """Squared error of differences and rewards plus cross-entropy of the terminal, averaged over members."""
+        predicted = self.transition(torch.cat([batch.states, batch.actions], dim=-1))
+        outcome = self.outcome(self._outcome_input(batch.states, batch.actions, batch.deltas))
+        reward = torch.where(batch.terminated, outcome[..., 2], outcome[..., 1])
+        return (
+            F.mse_loss(predicted, batch.deltas)
+            + F.mse_loss(reward, batch.rewards)
+            + F.binary_cross_entropy_with_logits(outcome[..., 0], batch.terminated.float())
+        )
+
+    @torch.inference_mode()
+    def predict(self, states: Tensor, actions: Tensor) -> StepPrediction:
+        """One step of the ensemble's mean from ``states`` (B, S) under ``actions`` (B, A) or (B,)."""
+        state = self.encode_states(states).expand(self.models, -1, -1)
+        action = self.encode_actions(actions).expand(self.models, -1, -1)
+        members = self.transition(torch.cat([state, action], dim=-1)) * (self.delta_scale > 0)
+        mean = members.mean(0)
+        outcome = self.outcome(self._outcome_input(state, action, mean.expand_as(members))).mean(0)
+        terminated = outcome[:, 0] > 0
+        kind = terminated.long()
+        spread = members.var(0, unbiased=False).sum(-1) / self.moving
+        return StepPrediction(
+            deltas=mean * self.delta_scale,
+            rewards=outcome[:, 1:].gather(1, kind[:, None])[:, 0] * self.reward_scale[kind] + self.reward_mean[kind],
+            terminated=terminated,
+            disagreement=spread.sqrt(),
+        )
+
+    def residual(self, states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
+        """(B,) how far s' lies from the ensemble's mean: root mean square over the moving columns, in their scale."""
+        gap = (next_states - states - self.predict(states, actions).deltas) * self.delta_inverse
+        return (gap.square().sum(-1) / self.moving).sqrt()
+
+    def leaves_data(self, states: Tensor) -> Tensor:
+        """(B,) true where a state lies beyond the data's range by more than half its width in some column."""
+        return ((states < self.reach_low) | (states > self.reach_high)).any(-1)
+
+    def batch(self, transitions: Transitions, size: int, rng: np.random.Generator) -> StepBatch:
+        """``size`` rows for each member, drawn independently: what differs between members is all disagreement has."""
+        rows = transitions[rng.integers(len(transitions), size=(self.models, size))]
+        columns = {name: torch.as_tensor(column, device=self.state_mean.device) for name, column in rows.items()}
+        kind = columns["terminated"].long()
+        return StepBatch(
+            states=self.encode_states(columns["observations"]),
+            actions=self.encode_actions(columns["actions"]),
+            deltas=(columns["next_observations"] - columns["observations"]) * self.delta_inverse,
+            rewards=(columns["rewards"] - self.reward_mean[kind]) / self.reward_scale[kind],
+            terminated=columns["terminated"],
+        )
+
+    def update(self, transitions: Transitions, steps: int, *, seed: int, batch: int = 256, rate: float = 3e-4) -> float:
+        """Train on ``transitions`` for ``steps`` updates, as an agent's own experience comes in; returns the mean loss."""
+        rng, optimizer = np.random.default_rng(seed), torch.optim.Adam(self.parameters(), lr=rate)
+        total = 0.0
+        for _ in range(steps):
+            loss = self.loss(self.batch(transitions, batch, rng))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+        return total / max(steps, 1)
+
+    def _outcome_input(self, states: Tensor, actions: Tensor, deltas: Tensor) -> Tensor:
+        return torch.cat([states, actions, deltas, states + deltas * self.delta_to_state], dim=-1)
+
+
+def _buffers(codec: DifferenceRows) -> dict[str, FloatArray]:
+    n = codec.normalizer
+    margin = 0.5 * (n.state_high - n.state_low)
+    return {
+        "state_mean": n.state_mean,
+        "state_inverse": inverse(n.state_scale),
+        "delta_scale": n.delta_scale,
+        "delta_inverse": inverse(n.delta_scale),
+        "delta_to_state": codec.delta_to_state,
+        "action_mean": n.action_mean,
+        "action_inverse": inverse(n.action_scale),
+        "reward_mean": n.reward_mean,
+        "reward_scale": n.reward_scale,
+        "reach_low": n.state_low - margin,
+        "reach_high": n.state_high + margin,
+    }

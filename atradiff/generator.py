@@ -1,0 +1,258 @@
+"""The trajectory diffuser: what everything else in the project asks for imagined trajectories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atradiff.config import DiffuserConfig, Precision, Prune, Refine, require, require_one_of
+from atradiff.data.normalize import DecodedRows, DifferenceRows
+from atradiff.diffusion.conditioning import Condition
+from atradiff.diffusion.sample import resolve_device, resolve_precision, sample_rows
+from atradiff.diffusion.transformer import RowTransformer
+from atradiff.dynamics import DynamicsEnsemble
+from atradiff.imagine import Ending, GenerationReport, imagine
+from atradiff.lengths import LengthEstimator, round_up
+from atradiff.refine import Thresholds
+from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What held-out data said about the fitted parts, in units of the differences' scale."""
+
+    noise: float = 0.0
+    """How far the diffuser's states move where they should stand still: the gate of pruning opens with it."""
+    residual_limit: float = float("inf")
+    disagreement_limit: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model comes from; part of its card."""
+
+    env_id: str | None = None
+    data_hash: str = ""
+    episodes: int = 0
+    transitions: int = 0
+    fit: dict[str, Any] = field(default_factory=dict)
+    steps: int = 0
+    cpu_seconds: float = 0.0
+    held_out_loss: float = float("nan")
+
+
+class Networks(torch.nn.Module):
+    """The three networks that are fitted together."""
+
+    def __init__(self, config: DiffuserConfig, codec: DifferenceRows) -> None:
+        super().__init__()
+        require(config.width is not None and config.depth is not None, "width and depth", None, "must be set by now")
+        state_size = codec.spaces.observation_size
+        self.diffuser = RowTransformer(
+            codec.row_size,
+            codec.delta_columns,
+            torch.from_numpy(codec.delta_to_state),
+            config.longest,
+            config.width or 0,
+            config.depth or 0,
+            config.heads,
+            config.task_size,
+        )
+        self.lengths = LengthEstimator(state_size, config.task_size, config.longest)
+        self.dynamics = DynamicsEnsemble(codec, config.dynamics_models, config.dynamics_width)
+
+
+class TrajectoryDiffuser:
+    """A fitted diffuser with its length estimator, one-step model and scales.
+
+    Satisfies :class:`atradiff.ports.TrajectoryGenerator`. Nothing here draws from torch's global generator.
+    """
+
+    def __init__(
+        self,
+        config: DiffuserConfig,
+        codec: DifferenceRows,
+        networks: Networks,
+        calibration: Calibration | None = None,
+        provenance: Provenance | None = None,
+        *,
+        version: int = 0,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> None:
+        self.config, self.codec = config, codec
+        self.calibration, self.provenance = calibration or Calibration(), provenance or Provenance()
+        self.device = resolve_device(device)
+        self.dtype = resolve_precision(precision, self.device)
+        self.networks = networks.to(self.device).eval().requires_grad_(False)
+        self._version = version
+
+    @property
+    def spaces(self) -> Spaces:
+        return self.codec.spaces
+
+    @property
+    def version(self) -> int:
+        """Counts the weight updates since the model was fitted."""
+        return self._version
+
+    @property
+    def dynamics(self) -> DynamicsEnsemble:
+        """The one-step model."""
+        return self.networks.dynamics
+
+    def generate(
+        self,
+        states: FloatArray,
+        task: FloatArray | None = None,
+        *,
+        generator_seed: int,
+        horizon: int | None = None,
+        length: int | None = None,
+        refine: Refine | None = None,
+        prune: Prune | None = None,
+        calls: int | None = None,
+    ) -> SyntheticTrajectories:
+        """Trajectories (B, K) that start exactly at ``states`` (B, S); see :meth:`generate_with_report`."""
+        options = {"horizon": horizon, "length": length, "refine": refine, "prune": prune, "calls": calls}
+        return self.generate_with_report(states, task, generator_seed=generator_seed, **options)[0]  # type: ignore[arg-type]
+
+    def generate_with_report(
+        self,
+        states: FloatArray,
+        task: FloatArray | None = None,
+        *,
+        generator_seed: int,
+        horizon: int | None = None,
+        length: int | None = None,
+        refine: Refine | None = None,
+        prune: Prune | None = None,
+        calls: int | None = None,
+    ) -> tuple[SyntheticTrajectories, GenerationReport]:
+        """Trajectories and what happened to them on the way.
+
+        ``length`` fixes the window (otherwise the length estimator chooses), ``horizon`` is the most rows a trajectory
+        may have: beyond the longest window, windows are chained. ``None`` takes the model's own setting. Raises
+        ``ValueError`` for states of a wrong width or with NaN or infinity, and for a task vector that does not fit.
+        """
+        states = self._checked_states(states)
+        request = _Request(self, self._checked_task(task, len(states)), generator_seed, length, horizon, calls)
+        settings = self._ending(refine or self.config.refine, prune or self.config.prune)
+        return imagine(
+            request, self.dynamics, settings, self.spaces, states, request.total, request.chained, self._version
+        )
+
+    def update_dynamics(self, transitions: Transitions, steps: int, *, seed: int, batch: int = 256) -> float:
+        """Train the one-step model on an agent's own experience; returns the mean loss and raises the version by one."""
+        self.dynamics.requires_grad_(True)
+        loss = self.dynamics.update(transitions, steps, seed=seed, batch=batch)
+        self.dynamics.requires_grad_(False)
+        self._version += 1
+        return loss
+
+    def diffused(self, states: FloatArray, length: int, *, generator_seed: int) -> DecodedRows:
+        """Windows (B, K) of ``length`` rows just as the diffuser makes them: not ended, not pruned, not refined."""
+        states = self._checked_states(states)
+        request = _Request(self, None, generator_seed, length, None, None)
+        everyone = np.arange(len(states))
+        return request.windows_for(states, np.full(len(states), length, np.int64), everyone)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model folder (staged, then renamed); raises ``FileExistsError`` where there is one already."""
+        from atradiff.model_folder import save_model
+
+        save_model(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_id: str | Path, *, device: str = "auto", precision: Precision = "auto"
+    ) -> TrajectoryDiffuser:
+        """Read a model folder, or fetch one from the Hugging Face hub by its id."""
+        from atradiff.model_folder import load_model
+
+        return load_model(path_or_id, device, precision)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False) -> None:
+        """Upload the model folder to the Hugging Face hub."""
+        from atradiff.model_folder import push_model
+
+        push_model(self, repo_id, private)
+
+    def _ending(self, refine: Refine, prune: Prune) -> Ending:
+        require_one_of("refine", refine, ("none", "cut", "dynamics"))
+        require_one_of("prune", prune, ("none", "paper", "gated"))
+        limits = Thresholds(self.calibration.residual_limit, self.calibration.disagreement_limit)
+        return Ending(prune, refine, self.codec.normalizer.delta_scale, self.calibration.noise, limits)
+
+    def _checked_states(self, states: FloatArray) -> FloatArray:
+        states = np.asarray(states, np.float32)
+        width = self.spaces.observation_size
+        require(
+            states.ndim == 2 and len(states) > 0, "states", states.shape, f"must have the shape (B, {width}), B >= 1"
+        )
+        require(states.shape[1] == width, "states", states.shape, f"must be {width} wide as in the model's data")
+        bad = np.flatnonzero(~np.isfinite(states).all(1))
+        require(len(bad) == 0, "states", f"NaN or infinity in row {bad[:1]}", "must be finite")
+        return states
+
+    def _checked_task(self, task: FloatArray | None, batch: int) -> FloatArray | None:
+        size = self.config.task_size
+        if size == 0:
+            require(task is None, "task", np.shape(task), "must be left out: this model was fitted without tasks")
+            return None
+        shape = np.shape(task)
+        require(shape == (batch, size), "task", shape, f"must have the shape ({batch}, {size}) of this model's tasks")
+        return np.asarray(task, np.float32)
+
+
+class _Request:
+    """One call of ``generate``: holds its noise and answers for the windows that chaining asks for."""
+
+    def __init__(
+        self,
+        model: TrajectoryDiffuser,
+        task: FloatArray | None,
+        seed: int,
+        length: int | None,
+        horizon: int | None,
+        calls: int | None,
+    ) -> None:
+        longest = model.config.longest
+        require(length is None or 1 <= length <= longest, "length", length, f"must lie in 1..{longest}; see horizon")
+        require(horizon is None or horizon >= 1, "horizon", horizon, "must be at least 1")
+        require(calls is None or calls >= 1, "calls", calls, "must be at least 1")
+        self._model, self._calls, self._fixed = model, calls, length
+        self._task = None if task is None else torch.as_tensor(task, device=model.device)
+        self._generator = torch.Generator().manual_seed(seed)
+        self.total = horizon or length or longest
+        self.chained = horizon is not None
+
+    def lengths_for(self, states: FloatArray, rows: IntArray) -> tuple[IntArray, BoolArray]:
+        config = self._model.config
+        if self._fixed is not None:
+            return np.full(len(states), self._fixed, np.int64), np.zeros(len(states), np.bool_)
+        estimate = self._model.networks.lengths.quantile(
+            self._states(states), config.length_quantile, self._tasks(rows)
+        )
+        lengths = round_up(estimate, config.lengths).cpu().numpy()
+        return lengths, np.asarray(estimate.cpu().numpy() < config.longest)
+
+    def windows_for(self, states: FloatArray, lengths: IntArray, rows: IntArray) -> DecodedRows:
+        model = self._model
+        trained = round_up(torch.as_tensor(lengths, device=model.device), model.config.lengths)
+        condition = Condition(self._states(states), trained, self._tasks(rows))
+        sampled = sample_rows(
+            model.networks.diffuser, model.config, condition, self._generator, self._calls, model.dtype
+        )
+        return model.codec.decode(states, sampled[:, : int(lengths.max())].cpu().numpy())
+
+    def _states(self, states: FloatArray) -> Tensor:
+        return torch.as_tensor(self._model.codec.normalizer.states(states), device=self._model.device)
+
+    def _tasks(self, rows: IntArray) -> Tensor | None:
+        return None if self._task is None else self._task[torch.as_tensor(rows, device=self._task.device)]

@@ -1,0 +1,192 @@
+"""From states to trajectories: windows are sampled, ended, refined, and chained where a horizon asks for more.
+
+s_1 -> length -> rows -> end (d > 0, pruning) -> refine -> [last state is the next s_1] -> ...
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from atradiff.config import Prune, Refine
+from atradiff.data.normalize import DecodedRows
+from atradiff.dynamics import DynamicsEnsemble
+from atradiff.pruning import kept_rows
+from atradiff.refine import Thresholds, refine_windows
+from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticTrajectories
+
+
+@dataclass(frozen=True)
+class GenerationReport:
+    """What happened on the way to one batch of trajectories. Shares are of windows, lengths in rows."""
+
+    windows: int
+    pruned: float
+    """Share shortened by pruning, beyond what the terminal flag d > 0 ended."""
+    cut: float
+    """Share ended by the consistency cut (``refine: cut``)."""
+    disagreement: float
+    """Share ended by ensemble disagreement or by leaving the data's range (``refine: dynamics``)."""
+    mean_window_length: float
+    """Before the end, pruning and refinement were applied."""
+    mean_length: float
+    """Of the finished trajectories; chaining makes it longer than a window."""
+    terminated: float
+    """Share of trajectories that end in a terminal row."""
+    residual: float
+    """Mean gap between diffused next states and the one-step model's, in units of the differences' scale (0: not asked)."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How windows are brought to their end."""
+
+    prune: Prune
+    refine: Refine
+    delta_scale: FloatArray  # (S,)
+    noise: float
+    thresholds: Thresholds
+
+
+@dataclass(frozen=True)
+class Link:
+    """One finished window per running trajectory."""
+
+    rows: DecodedRows
+    lengths: IntArray  # (B,)
+    ended: BoolArray  # (B,) nothing may follow
+    pruned: BoolArray  # (B,)
+    stopped: BoolArray  # (B,) by refinement
+    residual: FloatArray  # (B,)
+
+
+class WindowSource(Protocol):
+    """What chaining needs of a diffuser."""
+
+    def lengths_for(self, states: FloatArray, rows: IntArray) -> tuple[IntArray, BoolArray]:
+        """(B,) lengths for windows from ``states``, and whether each is the estimated end of its trajectory."""
+
+    def windows_for(self, states: FloatArray, lengths: IntArray, rows: IntArray) -> DecodedRows:
+        """Windows (B, K) from ``states``; ``rows`` (B,) are their places in the request."""
+
+
+def end_windows(rows: DecodedRows, lengths: IntArray, ending: Ending) -> tuple[DecodedRows, IntArray, BoolArray]:
+    """(rows, kept lengths, pruned): cut after the first row with d > 0, or where the window begins to stand still.
+
+    A tail that stands still is terminal where most of its rows say so; then the last kept row carries the flag.
+    """
+    columns = np.arange(rows.terminated.shape[1])
+    flags = rows.terminated & (columns < lengths[:, None])
+    flagged = np.where(flags.any(1), flags.argmax(1) + 1, lengths)
+    pruned = kept_rows(ending.prune, rows.states, lengths, ending.delta_scale, ending.noise)
+    kept = np.minimum(flagged, pruned)
+    tail = (columns >= kept[:, None]) & (columns < lengths[:, None])
+    says_so = (flags & tail).sum(1) * 2 > tail.sum(1)
+    last = columns == kept[:, None] - 1
+    terminated = last & (flags | ((pruned < flagged) & says_so)[:, None])
+    return DecodedRows(rows.states, rows.actions, rows.rewards, terminated), kept, pruned < flagged
+
+
+def make_link(
+    source: WindowSource, model: DynamicsEnsemble, ending: Ending, states: FloatArray, rows: IntArray
+) -> Link:
+    """One window from each of ``states``; ``rows`` (B,) are their places in the request."""
+    lengths, final = source.lengths_for(states, rows)
+    window = source.windows_for(states, lengths, rows)
+    ended_rows, kept, pruned = end_windows(window, lengths, ending)
+    refined = refine_windows(ending.refine, model, ending.thresholds, ended_rows, kept)
+    at_end = refined.rows.terminated[np.arange(len(rows)), refined.lengths - 1]
+    stands_still = pruned & (ending.refine != "dynamics")  # a re-rolled state moved on: only its own model may end it
+    return Link(
+        rows=refined.rows,
+        lengths=refined.lengths,
+        ended=at_end | refined.stopped | stands_still | final,
+        pruned=pruned,
+        stopped=refined.stopped,
+        residual=refined.residual,
+    )
+
+
+def imagine(
+    source: WindowSource,
+    model: DynamicsEnsemble,
+    ending: Ending,
+    spaces: Spaces,
+    states: FloatArray,
+    total: int,
+    chained: bool,
+    version: int,
+) -> tuple[SyntheticTrajectories, GenerationReport]:
+    """Trajectories of at most ``total`` rows from ``states`` (B, S): one window each, or windows ``chained``.
+
+    A chain goes on from its last state until it is terminated, stopped by refinement, stands still, has reached the
+    estimated length, or is ``total`` rows long. Only running chains are sampled.
+    """
+    sheet = _Sheet(spaces, states, total)
+    active = np.arange(len(states))
+    links: list[Link] = []
+    while len(active):
+        here = sheet.observations[active, sheet.lengths[active]]
+        link = make_link(source, model, ending, here, active)
+        sheet.append(active, link)
+        links.append(link)
+        running = ~link.ended & (sheet.lengths[active] < total)
+        active = active[running] if chained else active[:0]
+    trajectories = sheet.finish(version)
+    return trajectories, _report(trajectories, links, ending)
+
+
+class _Sheet:
+    """Trajectories as they grow."""
+
+    def __init__(self, spaces: Spaces, states: FloatArray, total: int) -> None:
+        batch, width = len(states), total
+        self.observations = np.zeros((batch, width + 1, spaces.observation_size), np.float32)
+        self.observations[:, 0] = states
+        self.actions = (
+            np.zeros((batch, width), np.int64)
+            if spaces.discrete
+            else np.zeros((batch, width, spaces.action_size), np.float32)
+        )
+        self.rewards = np.zeros((batch, width), np.float32)
+        self.terminated = np.zeros((batch, width), np.bool_)
+        self.lengths = np.zeros(batch, np.int64)
+
+    def append(self, active: IntArray, link: Link) -> None:
+        """Write the kept rows of one link behind what each of the ``active`` trajectories has; drop what has no room."""
+        kept = np.minimum(link.lengths, self.rewards.shape[1] - self.lengths[active])
+        which, column = np.nonzero(np.arange(link.rows.rewards.shape[1]) < kept[:, None])
+        target = active[which], self.lengths[active[which]] + column
+        self.observations[target[0], target[1] + 1] = link.rows.states[which, column + 1]
+        self.actions[target] = link.rows.actions[which, column]
+        self.rewards[target] = link.rows.rewards[which, column]
+        self.terminated[target] = link.rows.terminated[which, column]
+        self.lengths[active] += kept
+
+    def finish(self, version: int) -> SyntheticTrajectories:
+        width = int(self.lengths.max())
+        return SyntheticTrajectories(
+            observations=self.observations[:, : width + 1],
+            actions=self.actions[:, :width],
+            rewards=self.rewards[:, :width],
+            terminated=self.terminated[:, :width],
+            lengths=self.lengths,
+            generator_version=version,
+        )
+
+
+def _report(trajectories: SyntheticTrajectories, links: list[Link], ending: Ending) -> GenerationReport:
+    stopped = float(np.concatenate([link.stopped for link in links]).mean())
+    asked = np.concatenate([np.full(len(link.lengths), link.rows.rewards.shape[1]) for link in links])
+    return GenerationReport(
+        windows=len(asked),
+        pruned=float(np.concatenate([link.pruned for link in links]).mean()),
+        cut=stopped if ending.refine == "cut" else 0.0,
+        disagreement=stopped if ending.refine == "dynamics" else 0.0,
+        mean_window_length=float(asked.mean()),
+        mean_length=float(trajectories.lengths.mean()),
+        terminated=float(trajectories.terminated.any(1).mean()),
+        residual=float(np.concatenate([link.residual for link in links]).mean()),
+    )

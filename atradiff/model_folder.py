@@ -1,0 +1,197 @@
+"""A model on disk: config.json, weights and scales as safetensors, a model card. Nothing in it is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from atradiff.config import DiffuserConfig, Precision
+from atradiff.data.normalize import DifferenceRows, Normalizer
+from atradiff.generator import Calibration, Networks, Provenance, TrajectoryDiffuser
+from atradiff.types import Spaces
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT = "atradiff-model-1"
+PARTS = {"diffuser": "model.safetensors", "lengths": "lengths.safetensors", "dynamics": "dynamics.safetensors"}
+
+
+def save_model(model: TrajectoryDiffuser, folder: Path) -> None:
+    """Write ``folder``; raises ``FileExistsError`` where it exists, so that no model is overwritten by accident."""
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty: choose another folder or remove it first.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    write_model_files(model, staged)
+    staged.chmod(0o755)
+    staged.replace(folder)
+
+
+def write_model_files(model: TrajectoryDiffuser, folder: Path) -> None:
+    """The files of a model, ``config.json`` last: a folder without it is not a model."""
+    for part, name in PARTS.items():
+        write_tensors(folder / name, getattr(model.networks, part).state_dict())
+    save_arrays(model.codec.normalizer.arrays(), _staging(folder / "normalizer.safetensors"))
+    _settle(folder / "normalizer.safetensors")
+    write_text(folder / "README.md", model_card(model))
+    write_text(folder / "config.json", json.dumps(_description(model), indent=2))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file, complete or absent."""
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, _staging(path))
+    _settle(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, complete or absent."""
+    _staging(path).write_text(text, encoding="utf-8")
+    _settle(path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; raises ``ValueError`` in words where it is missing or damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{path} cannot be read as model weights ({error}). Fit the model again or copy it anew."
+        ) from error
+
+
+def load_model(path_or_id: str | Path, device: str, precision: Precision) -> TrajectoryDiffuser:
+    """A model from a folder, or from the hub where no such folder exists."""
+    folder = Path(path_or_id) if Path(path_or_id).is_dir() else _from_hub(str(path_or_id))
+    description = _read_description(folder)
+    try:
+        config = DiffuserConfig.from_json(description["config"])
+        spaces = Spaces(**{k: tuple(v) if isinstance(v, list) else v for k, v in description["spaces"].items()})
+        codec = DifferenceRows(spaces, _read_normalizer(folder))
+        networks = Networks(config, codec)
+        calibration, provenance = Calibration(**description["calibration"]), Provenance(**description["provenance"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'config.json'} does not describe a model of this version: {error}.") from error
+    for part, name in PARTS.items():
+        _fill(getattr(networks, part), folder / name)
+    return TrajectoryDiffuser(
+        config,
+        codec,
+        networks,
+        calibration,
+        provenance,
+        version=int(description["version"]),
+        device=device,
+        precision=precision,
+    )
+
+
+def push_model(model: TrajectoryDiffuser, repo_id: str, private: bool) -> None:
+    """Upload a model folder to the hub."""
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_model_files(model, Path(folder))
+        HfApi().create_repo(repo_id, private=private, exist_ok=True)
+        HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
+
+
+def model_card(model: TrajectoryDiffuser) -> str:
+    """The model's README: what it was fitted on, and how."""
+    source, config, spaces = model.provenance, model.config, model.spaces
+    actions = f"{spaces.n_actions} discrete actions" if spaces.discrete else f"{spaces.action_size} continuous actions"
+    parameters = sum(p.numel() for p in model.networks.diffuser.parameters())
+    return f"""---
+library_name: atradiff
+tags: [reinforcement-learning, trajectory-diffusion]
+---
+
+# Trajectory diffuser for {source.env_id or "an environment without a registered name"}
+
+Imagines trajectories of up to {config.longest} rows from a state of {spaces.observation_size} numbers with {actions}.
+
+```python
+from atradiff import TrajectoryDiffuser
+
+diffuser = TrajectoryDiffuser.from_pretrained("this folder")
+imagined = diffuser.generate(states, generator_seed=0)
+```
+
+| | |
+|---|---|
+| data | {source.episodes} episodes, {source.transitions} transitions, content hash `{source.data_hash or "not known"}` |
+| fit | {source.steps} steps, {source.cpu_seconds:.0f} CPU seconds, held-out loss {source.held_out_loss:.4f} |
+| process | {config.process}, {parameters:,} parameters ({config.width} wide, {config.depth} layers) |
+| window lengths | {", ".join(map(str, config.lengths))} |
+| default refinement | `{config.refine}` with {config.dynamics_models} one-step models |
+
+Fit settings: `{json.dumps(source.fit)}`
+"""
+
+
+def _description(model: TrajectoryDiffuser) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": model.version,
+        "config": model.config.to_json(),
+        "spaces": asdict(model.spaces),
+        "calibration": asdict(model.calibration),
+        "provenance": asdict(model.provenance),
+    }
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no model folder: it has no config.json. `atradiff fit` makes one.")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}. Fit the model again or copy it anew.") from error
+    found = description.get("format") if isinstance(description, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path} must have the format {FORMAT!r}, got {found!r}: it is no model of this version.")
+    return description
+
+
+def _read_normalizer(folder: Path) -> Normalizer:
+    path = folder / "normalizer.safetensors"
+    try:
+        return Normalizer(**load_arrays(path))
+    except (OSError, SafetensorError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read as scales ({error}). Fit the model again or copy it anew.") from error
+
+
+def _fill(network: nn.Module, path: Path) -> None:
+    try:
+        network.load_state_dict(read_tensors(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit config.json beside it: {error}") from error
+
+
+def _from_hub(repo_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo_id))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(f"{repo_id!r} is neither a folder nor a model on the hub: {error}") from error
+
+
+def _staging(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _settle(path: Path) -> None:
+    _staging(path).replace(path)

@@ -1,0 +1,120 @@
+"""What happens to a diffused window before anyone learns from it: nothing, a cut, or its actions re-rolled.
+
+``dynamics`` output is diffused plans executed in a learned one-step model, and should be called so wherever it is compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atradiff.config import Refine
+from atradiff.data.normalize import DecodedRows
+from atradiff.dynamics import DynamicsEnsemble
+from atradiff.types import BoolArray, FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Limits calibrated on held-out data, in units of the differences' scale."""
+
+    residual: float
+    """``cut``: how far a diffused next state may lie from the one-step model's."""
+    disagreement: float
+    """``dynamics``: how far the ensemble's members may lie apart."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """B windows after refinement; rows from ``lengths`` on are meaningless."""
+
+    rows: DecodedRows
+    lengths: IntArray  # (B,), each at least 1
+    stopped: BoolArray  # (B,) cut by the residual, the disagreement or the data's range: not to be continued
+    residual: FloatArray  # (B,) mean over kept rows of the gap between diffused and one-step next states
+
+
+def refine_windows(
+    method: Refine, model: DynamicsEnsemble, thresholds: Thresholds, rows: DecodedRows, lengths: IntArray
+) -> Refined:
+    """Refine windows of ``lengths`` (B,) rows. A first row that fails is kept all the same: no trajectory is empty."""
+    if method == "none":
+        nothing = np.zeros(len(lengths), np.bool_)
+        return Refined(rows, lengths, nothing, np.zeros(len(lengths), np.float32))
+    if method == "cut":
+        return _cut(model, thresholds.residual, rows, lengths)
+    return _reroll(model, thresholds.disagreement, rows, lengths)
+
+
+def _cut(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: IntArray) -> Refined:
+    """End each window before its first row whose residual exceeds ``limit``."""
+    residual = step_residuals(model, rows)
+    beyond = (residual > limit) & (np.arange(residual.shape[1]) < lengths[:, None])
+    stopped = beyond.any(1)
+    kept = np.where(stopped, np.maximum(beyond.argmax(1), 1), lengths)
+    return Refined(rows, kept, stopped, _mean_over(residual, kept))
+
+
+def step_residuals(model: DynamicsEnsemble, rows: DecodedRows) -> FloatArray:
+    """(B, K) gap between each row's next state and the one-step model's, in units of the differences' scale."""
+    batch, length = rows.rewards.shape
+    before, after = rows.states[:, :-1], rows.states[:, 1:]
+    device = model.state_mean.device
+    flat = [
+        torch.as_tensor(x.reshape(batch * length, *x.shape[2:]), device=device) for x in (before, rows.actions, after)
+    ]
+    return model.residual(*flat).reshape(batch, length).cpu().numpy()
+
+
+def _reroll(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: IntArray) -> Refined:
+    """Roll the actions from s_1 through the one-step model; only windows that still run are stepped."""
+    device, batch, length = model.state_mean.device, *rows.rewards.shape
+    states = torch.zeros(rows.states.shape, device=device)
+    states[:, 0] = torch.as_tensor(rows.states[:, 0], device=device)
+    rewards, actions = torch.zeros((batch, length), device=device), torch.as_tensor(rows.actions, device=device)
+    terminated, stopped = (
+        torch.zeros_like(rewards, dtype=torch.bool),
+        torch.zeros(batch, dtype=torch.bool, device=device),
+    )
+    wanted = torch.as_tensor(lengths, device=device)
+    kept = torch.zeros_like(wanted)
+    alive = torch.arange(batch, device=device)
+    for j in range(length):
+        alive = alive[wanted[alive] > j]
+        if not len(alive):
+            break
+        step = model.predict(states[alive, j], actions[alive, j])
+        following = states[alive, j] + step.deltas
+        lost = (step.disagreement > limit) | model.leaves_data(following)
+        stopped[alive] = lost
+        good = ~lost | (j == 0)
+        alive, following, rewards_j, ends = alive[good], following[good], step.rewards[good], step.terminated[good]
+        states[alive, j + 1], rewards[alive, j], terminated[alive, j] = following, rewards_j, ends
+        kept[alive] = j + 1
+        alive = alive[~ends & ~stopped[alive]]
+    return _as_refined(rows, states, rewards, terminated, kept, stopped, model)
+
+
+def _as_refined(
+    rows: DecodedRows,
+    states: Tensor,
+    rewards: Tensor,
+    terminated: Tensor,
+    kept: Tensor,
+    stopped: Tensor,
+    model: DynamicsEnsemble,
+) -> Refined:
+    rolled, lengths = states.cpu().numpy(), kept.cpu().numpy()
+    moving = model.delta_inverse.cpu().numpy()
+    gap = np.square((rolled[:, 1:] - rows.states[:, 1:]) * moving).sum(-1) / model.moving
+    refined = DecodedRows(rolled, rows.actions, rewards.cpu().numpy(), terminated.cpu().numpy())
+    return Refined(refined, lengths, stopped.cpu().numpy(), _mean_over(np.sqrt(gap), lengths))
+
+
+def _mean_over(values: FloatArray, lengths: IntArray) -> FloatArray:
+    """(B,) mean of the first ``lengths`` columns."""
+    real = np.arange(values.shape[1]) < lengths[:, None]
+    return (np.where(real, values, 0).sum(1) / lengths).astype(np.float32)

@@ -1,0 +1,142 @@
+"""One fit step: a diffuser update, a length update and a few updates of the one-step model, all from one seed per step.
+
+Every step draws from generators seeded by (seed, step), so that a resumed fit needs no generator state to go on as if it
+had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from atradiff.config import DiffuserConfig, FitConfig
+from atradiff.data.normalize import DifferenceRows
+from atradiff.data.trajectories import Trajectories
+from atradiff.data.windows import Windows, WindowSampler
+from atradiff.diffusion.conditioning import Condition
+from atradiff.diffusion.edm import edm_loss
+from atradiff.diffusion.sample import resolve_precision
+from atradiff.diffusion.shortcut import shortcut_loss
+from atradiff.generator import Networks
+from atradiff.lengths import remaining_rows
+
+_HELD_OUT_WINDOWS = 64
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Losses of one step, in the units of each network's own standardised targets."""
+
+    diffuser: float
+    lengths: float
+    dynamics: float
+
+
+class Trainer:
+    """Networks, their moving average and their optimisers; :meth:`step` advances all of them."""
+
+    def __init__(
+        self, data: Trajectories, codec: DifferenceRows, config: DiffuserConfig, fit: FitConfig, device: torch.device
+    ) -> None:
+        self.data, self.codec, self.config, self.fit, self.device = data, codec, config, fit, device
+        self.windows = WindowSampler(data, config.lengths)
+        self.remaining = remaining_rows(data, config.longest)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(fit.seed)
+            self.networks = Networks(config, codec).to(device)
+        self.average = AveragedModel(self.networks.diffuser, multi_avg_fn=_warmed_average(fit.ema_decay))
+        shared = [*self.networks.diffuser.parameters(), *self.networks.lengths.parameters()]
+        self.optimizers = {
+            "diffuser": torch.optim.AdamW(shared, weight_decay=fit.weight_decay, betas=(0.9, 0.95)),
+            "dynamics": torch.optim.AdamW(self.networks.dynamics.parameters(), weight_decay=1e-4),
+        }
+        self.dtype = resolve_precision(fit.precision, device)
+
+    def step(self, index: int, progress: float) -> StepLosses:
+        """Step number ``index``; ``progress`` in 0..1 through the fit sets the learning rate."""
+        rate = self.fit.learning_rate * learning_rate_share(index, progress, self.fit.warmup_steps)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        rng = np.random.default_rng([self.fit.seed, 1, index])
+        diffuser, lengths = self._diffuser_step(rng)
+        return StepLosses(diffuser, lengths, self._dynamics_steps(rng))
+
+    def held_out_loss(self, held_out: WindowSampler) -> float:
+        """Mean diffuser loss of the averaged weights over fixed windows and fixed noise."""
+        rng = np.random.default_rng([self.fit.seed, 2])
+        losses = []
+        with torch.no_grad():
+            for length in held_out.lengths:
+                windows = held_out.sample(length, _HELD_OUT_WINDOWS, rng)
+                losses.append(
+                    self._diffuser_loss(self.average.module, windows, _torch_generator(rng, self.device)).item()
+                )
+        return float(np.mean(losses))
+
+    def _diffuser_step(self, rng: np.random.Generator) -> tuple[float, float]:
+        length = int(rng.choice(self.windows.lengths))
+        windows = self.windows.sample(length, max(self.fit.tokens_per_step // length, 1), rng)
+        diffuser = self._diffuser_loss(self.networks.diffuser, windows, _torch_generator(rng, self.device))
+        lengths = self._length_loss(rng)
+        self._descend("diffuser", diffuser + lengths)
+        self.average.update_parameters(self.networks.diffuser)
+        return diffuser.item(), lengths.item()
+
+    def _diffuser_loss(self, network: torch.nn.Module, windows: Windows, generator: torch.Generator) -> Tensor:
+        rows = torch.as_tensor(self.codec.encode(windows), device=self.device)
+        states = torch.as_tensor(self.codec.normalizer.states(windows.states[:, 0]), device=self.device)
+        condition = Condition(states, torch.full((len(rows),), rows.shape[1], device=self.device))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            if self.config.process == "edm":
+                return edm_loss(network, rows, condition, generator)
+            return shortcut_loss(network, self.average.module, rows, condition, generator)
+
+    def _length_loss(self, rng: np.random.Generator) -> Tensor:
+        rows = rng.integers(self.data.n_transitions, size=self.fit.dynamics_batch)
+        states = self.codec.normalizer.states(self.data.columns.observations[rows])
+        remaining = torch.as_tensor(self.remaining[rows], device=self.device)
+        return self.networks.lengths.loss(torch.as_tensor(states, device=self.device), remaining)
+
+    def _dynamics_steps(self, rng: np.random.Generator) -> float:
+        total = 0.0
+        for _ in range(self.fit.dynamics_updates):
+            batch = self.networks.dynamics.batch(self.data.columns, self.fit.dynamics_batch, rng)
+            loss = self.networks.dynamics.loss(batch)
+            self._descend("dynamics", loss)
+            total += loss.item()
+        return total / self.fit.dynamics_updates
+
+    def _descend(self, which: str, loss: Tensor) -> None:
+        optimizer = self.optimizers[which]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in optimizer.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+        optimizer.step()
+
+
+def learning_rate_share(index: int, progress: float, warmup: int) -> float:
+    """Linear warm-up over ``warmup`` steps, cosine decay to 1 % over the whole fit."""
+    decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return min((index + 1) / max(warmup, 1), 1.0) * decay
+
+
+def _warmed_average(decay: float):  # type: ignore[no-untyped-def]
+    """An exponential moving average that forgets fast at first: weights of a young network are worth little."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        share = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averages, current, 1 - share)
+
+    return update
+
+
+def _torch_generator(rng: np.random.Generator, device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(int(rng.integers(2**62)))

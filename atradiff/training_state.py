@@ -1,0 +1,67 @@
+"""What a fit needs to go on: raw and averaged weights and the optimisers' moments, in one safetensors file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from atradiff.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a fit is."""
+
+    steps: int = 0
+    cpu_seconds: float = 0.0
+
+
+def save_state(trainer: Trainer, progress: Progress, path: Path) -> None:
+    """Write the state, complete or not at all."""
+    staged = path.with_name(f".{path.name}.part")
+    metadata = {"steps": str(progress.steps), "cpu_seconds": repr(progress.cpu_seconds)}
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(trainer).items()}, staged, metadata
+    )
+    staged.replace(path)
+
+
+def load_state(trainer: Trainer, path: Path) -> Progress:
+    """Fill ``trainer`` from a state that was saved under the same settings; raises ``ValueError`` where it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is damaged ({error}): start the fit anew with overwrite.") from error
+    trainer.networks.load_state_dict(_under("raw.", tensors))
+    trainer.average.load_state_dict(_under("average.", tensors))
+    for name, optimizer in trainer.optimizers.items():
+        _fill_optimizer(optimizer, _under(f"{name}.", tensors))
+    return Progress(int(metadata["steps"]), float(metadata["cpu_seconds"]))
+
+
+def _tensors(trainer: Trainer) -> dict[str, Tensor]:
+    tensors = {f"raw.{k}": v for k, v in trainer.networks.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in trainer.average.state_dict().items()}
+    for name, optimizer in trainer.optimizers.items():
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": value.clone() for key, value in moments.items()}
+    return tensors
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _fill_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".")
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
