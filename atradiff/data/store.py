@@ -70,7 +70,7 @@ def read_episode_table(path: str | Path) -> dict[str, NDArray[Any]]:
         table = pq.read_table(file)
     except (OSError, ValueError) as error:
         raise DataError(f"is missing or damaged ({error}).", "Import or collect the data again.", file=file) from error
-    return {name: np.array(table[name].to_pylist()) for name in table.column_names}
+    return {name: _table_column(table[name]) for name in table.column_names}
 
 
 def write_trajectories(
@@ -167,6 +167,11 @@ def _write_episode_table(path: Path, trajectories: Trajectories, episode_columns
     }
     table.update(episode_columns)
     pq.write_table(pa.table({name: list(c) if c.ndim > 1 else c for name, c in table.items()}), path)
+
+
+def _table_column(column: Any) -> NDArray[Any]:
+    nested = "list" in str(column.type)
+    return np.array(column.to_pylist()) if nested else column.to_numpy()
 
 
 def _read_shards(folder: Path, kind: str, info: StoreInfo) -> dict[str, NDArray[Any]]:
