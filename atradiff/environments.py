@@ -8,7 +8,9 @@ that a data set's id says all that is needed to make its environment again.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
 import json
 import warnings
 from typing import Any
@@ -74,7 +76,8 @@ def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 def is_registered(name: str) -> bool:
     """Whether Gymnasium or gymnasium-robotics (loaded when first asked for) has an environment ``name``."""
     if name not in gym.registry:
-        with warnings.catch_warnings():
+        # It greets with notices about environments nobody asked for.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             import gymnasium_robotics
 

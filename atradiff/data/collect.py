@@ -110,16 +110,17 @@ class _Recorder:
         return _Episode(_columns(rows, self._env_id), success)
 
     def _act(self, observation: NDArray[Any], level: float) -> Any:
-        action, space = self._policy.act(observation, self._env), self._env.action_space
+        action = self._policy.act(observation, self._env)
+        space: Any = self._env.action_space
         if level > 0 and self._rng.random() < RANDOM_SHARE * level:
             return random_action(space, self._rng)
         if isinstance(space, gym.spaces.Discrete):
             return int(action)
-        moved = np.asarray(action, dtype=np.float32)
+        moved = np.asarray(action, dtype=np.float64)
         if level > 0:
-            half_range = np.where(np.isfinite(space.high - space.low), (space.high - space.low) / 2, 1.0)  # type: ignore[attr-defined]
+            half_range = np.where(np.isfinite(space.high - space.low), (space.high - space.low) / 2, 1.0)
             moved = moved + self._rng.normal(size=moved.shape) * level * half_range
-        return np.clip(moved, space.low, space.high).astype(np.float32)  # type: ignore[attr-defined]
+        return np.clip(moved, space.low, space.high).astype(np.float32)
 
 
 def _success(info: dict[str, Any]) -> bool | None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atradiff.data import d4rl_table, download
+from atradiff.data import d4rl_table, download, origin
 from atradiff.data.errors import DataError
 from atradiff.data.npz import raw_from_arrays
 from atradiff.data.raw import RawColumns, Source, require_file
-from atradiff.data.schema import spaces_from_json
-
-ORIGIN_ATTRIBUTE = "atradiff"
-"""HDF5 attribute of the files we export: JSON with what D4RL's layout has no place for."""
 
 _LOCOMOTION_FILE = re.compile(r"(hopper|halfcheetah|walker2d|ant)[-_][a-z]+([-_][a-z]+)?-v(\d)$")
 _ROBOTS = {"hopper": "Hopper", "halfcheetah": "HalfCheetah", "walker2d": "Walker2d", "ant": "Ant"}
@@ -54,25 +50,31 @@ def read_d4rl_file(path: Path) -> Source:
     try:
         with h5py.File(str(path), "r") as file:
             arrays = _arrays(file)
-            origin = json.loads(file.attrs.get(ORIGIN_ATTRIBUTE, "{}"))
+            text = file.attrs.get(origin.KEY)
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"is truncated or no HDF5 file ({error}).", "Download or copy the file again.", file=path
         ) from error
-    return _source(raw_from_arrays(arrays, path), path, origin)
+    ours = {k: arrays.pop(k) for k in list(arrays) if k.startswith(f"{origin.EPISODES}/")}
+    raw = raw_from_arrays(arrays, path)
+    if text is None:
+        return _somebodys(raw, path)
+    return origin.source_from_origin(text, _with_episodes(raw, ours))
 
 
-def _source(raw: RawColumns, path: Path, origin: dict[str, Any]) -> Source:
-    """Who made the file: we ourselves (``origin``), D4RL (by the file's name), or somebody."""
-    if origin:
-        return Source(
-            raw=raw,
-            source=origin["source"],
-            licence=origin["licence"],
-            spaces=spaces_from_json(origin["spaces"]),
-            env_id=origin["env_id"],
-            dataset_name=origin["dataset_name"],
-        )
+def _with_episodes(raw: RawColumns, columns: dict[str, NDArray[Any]]) -> RawColumns:
+    """Add the episode columns that we exported, where the file still has those episodes."""
+    last = np.flatnonzero(raw.terminated | raw.truncated) if raw.truncated is not None else np.zeros(0, np.int64)
+    if any(len(column) != len(last) for column in columns.values()):
+        return raw
+    starts = np.concatenate([[0], last[:-1] + 1]).astype(np.int64)
+    return replace(
+        raw, starts=starts, episode_columns={k.removeprefix(f"{origin.EPISODES}/"): v for k, v in columns.items()}
+    )
+
+
+def _somebodys(raw: RawColumns, path: Path) -> Source:
+    """A file that we did not write: D4RL's by its name, or somebody's."""
     dataset = d4rl_table.dataset_of_file(path.stem)
     if dataset is not None:
         return Source(

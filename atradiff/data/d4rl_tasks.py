@@ -22,9 +22,10 @@ class D4RLTask:
 
 
 _MUJOCO = (
-    "the mujoco-py physics (-v2) became mujoco >= 2.3 bindings (-v5); returns of the same policy differ by a few %"
+    "mujoco-py's MuJoCo 2 (-v2) gave way to MuJoCo 3 (-v5), whose solver differs: the same actions lead elsewhere "
+    "after a while"
 )
-_HEALTHY = "-v5 also gives the healthy reward on the step that terminates"
+_HEALTHY = "-v5 gives the healthy reward only while healthy, earlier versions on every step"
 _MAZE = (
     "D4RL observes position and velocity only and never ends an episode; the counterpart observes goal and achieved "
     "goal too, and draws a goal per episode where D4RL's is fixed"
@@ -39,7 +40,12 @@ _LOCOMOTION = (
     D4RLTask("hopper", 1000, -20.272305, 3234.3, "Hopper-v5", f"{_MUJOCO}; {_HEALTHY}"),
     D4RLTask("halfcheetah", 1000, -280.178953, 12135.0, "HalfCheetah-v5", _MUJOCO),
     D4RLTask(
-        "walker2d", 1000, 1.629008, 4592.3, "Walker2d-v5", f"{_MUJOCO}; {_HEALTHY}; both feet have the same friction since -v5"
+        "walker2d",
+        1000,
+        1.629008,
+        4592.3,
+        "Walker2d-v5",
+        f"{_MUJOCO}; {_HEALTHY}; both feet have the same friction since -v5",
     ),
     D4RLTask(
         "ant",

@@ -56,6 +56,7 @@ def import_data(
     """
     refuse_existing(Path(out), overwrite=overwrite, ours=INFO)
     source = read_source(src, mirror=mirror, progress=progress)
+    dtypes = {name: column.dtype.name for name, column in source.raw.present().items()}
     raw = check_columns(source.raw)
     source, spaces, its_horizon = _settle(replace(source, raw=raw), env)
     actions, clipped = check_actions(raw, spaces, clip=clip_actions)
@@ -71,7 +72,7 @@ def import_data(
         dataset_name=source.dataset_name,
         extras={name: column[episodes.rows] for name, column in raw.extras.items()},
         episode_columns=_episode_columns(raw, episodes),
-        source_dtypes={name: column.dtype.name for name, column in source.raw.present().items()},
+        source_dtypes=source.source_dtypes or dtypes,
         notes=notes,
         overwrite=overwrite,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from atradiff.data import origin
 from atradiff.data.errors import DataError
 from atradiff.data.raw import RawColumns, Source
-from atradiff.data.schema import spaces_from_json
 from atradiff.types import IntArray, Spaces
 
-ORIGIN_KEY = "atradiff"
-"""Metadata key of the data sets we export: JSON with what Minari has no place for."""
-
-NEXT_OBSERVATIONS = "next_observations"
+NEXT_OBSERVATIONS = "atradiff_next_observations"
 """Info under which we export next observations that are not the following row's observation."""
+
+PLAIN_COLUMNS = "infos/columns/"
+"""Where we export extras whose name does not start with ``infos/``."""
 
 _NAMES = {"terminated": "terminations", "truncated": "truncations"}
 
@@ -67,8 +68,8 @@ def _read(dataset: Any, path: Path) -> Source:
         raw = _raw(episodes, dataset, path)
     except (OSError, KeyError, RuntimeError) as error:
         raise DataError(f"is truncated or damaged ({error}).", "Download the data set again.", file=path) from error
-    if ORIGIN_KEY in metadata:
-        return _our_own(raw, json.loads(metadata[ORIGIN_KEY]))
+    if origin.KEY in metadata:
+        return origin.source_from_origin(metadata[origin.KEY], _our_own(raw, dataset))
     env_id, note = _env_id(dataset.env_spec)
     return Source(
         raw=raw,
@@ -81,15 +82,18 @@ def _read(dataset: Any, path: Path) -> Source:
     )
 
 
-def _our_own(raw: RawColumns, origin: dict[str, Any]) -> Source:
-    return Source(
-        raw=raw,
-        source=origin["source"],
-        licence=origin["licence"],
-        spaces=spaces_from_json(origin["spaces"]),
-        env_id=origin["env_id"],
-        dataset_name=origin["dataset_name"],
+def _our_own(raw: RawColumns, dataset: Any) -> RawColumns:
+    """``raw`` of a data set that we exported: extras under their own names, episode columns as they were."""
+    kept = [_leaves(metadata.get(origin.EPISODES, {}), "") for metadata in _episode_metadata(dataset)]
+    return replace(
+        raw,
+        extras={name.removeprefix(PLAIN_COLUMNS): column for name, column in raw.extras.items()},
+        episode_columns={name: np.stack([one[name] for one in kept]) for name in kept[0]},
     )
+
+
+def _episode_metadata(dataset: Any) -> list[dict[str, Any]]:
+    return list(dataset.storage.get_episode_metadata(dataset.episode_indices))
 
 
 def _raw(episodes: list[Any], dataset: Any, path: Path) -> RawColumns:
@@ -186,7 +190,7 @@ def _common(infos: list[dict[str, NDArray[Any]]], episodes: list[Any]) -> list[s
 
 
 def _seeds(dataset: Any) -> dict[str, NDArray[Any]]:
-    seeds = [m.get("seed") for m in dataset.storage.get_episode_metadata(dataset.episode_indices)]
+    seeds = [metadata.get("seed") for metadata in _episode_metadata(dataset)]
     if any(seed is None or seed < 0 for seed in seeds):
         return {}
     return {"seed": np.array(seeds, dtype=np.uint64)}

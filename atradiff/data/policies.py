@@ -87,7 +87,7 @@ class _MetaWorldExpert:
         self._expert = expert
 
     def act(self, observation: NDArray[Any], env: gym.Env[Any, Any]) -> Any:
-        return np.clip(self._expert.get_action(observation), env.action_space.low, env.action_space.high)  # type: ignore[attr-defined]
+        return np.clip(self._expert.get_action(observation), env.action_space.low, env.action_space.high)
 
 
 def meta_world_expert(task: str) -> Policy:

@@ -66,6 +66,8 @@ class Source:
     dataset_name: str | None = None
     horizon: int | None = None
     notes: tuple[str, ...] = ()
+    source_dtypes: Mapping[str, str] | None = None
+    """Dtypes further back than ``raw``'s own, where the file was exported from a store."""
 
 
 def require_file(path: Path, what: str) -> None:

@@ -19,6 +19,9 @@ from atradiff.data.statistics import column_statistics
 from atradiff.data.trajectories import Trajectories
 from atradiff.types import IntArray, Transitions
 
+EPISODE_COLUMNS = ("start", "length", "return", "terminated", "truncated")
+"""What the episode table says of every data set."""
+
 SHARD_ROWS = 16_777_216
 """Rows per shard. One shard is viewed in place; several have to be copied together when they are opened."""
 
@@ -158,14 +161,14 @@ def _write_episode_table(path: Path, trajectories: Trajectories, episode_columns
     import pyarrow.parquet as pq
 
     ends = trajectories.offsets[1:] - 1
-    table: dict[str, NDArray[Any]] = {
-        "start": trajectories.offsets[:-1],
-        "length": trajectories.lengths,
-        "return": trajectories.returns,
-        "terminated": trajectories.columns.terminated[ends],
-        "truncated": trajectories.columns.truncated[ends],
-    }
-    table.update(episode_columns)
+    own = (
+        trajectories.offsets[:-1],
+        trajectories.lengths,
+        trajectories.returns,
+        trajectories.columns.terminated[ends],
+        trajectories.columns.truncated[ends],
+    )
+    table = {**dict(zip(EPISODE_COLUMNS, own, strict=True)), **episode_columns}
     pq.write_table(pa.table({name: list(c) if c.ndim > 1 else c for name, c in table.items()}), path)
 
 

@@ -1,0 +1,114 @@
+"""The functions behind ``atradiff data import | collect | info | export``: their arguments are the command's."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from atradiff.data.policies import PolicyLoader
+
+
+def import_(
+    src: str,
+    out: str,
+    *,
+    env: str | None = None,
+    horizon: int | None = None,
+    licence: str | None = None,
+    mirror: str | None = None,
+    clip_actions: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Check a data set and bring it into the trajectory store.
+
+    Args:
+        src: a D4RL .hdf5 file, a NumPy .npz file, a Minari folder, d4rl:NAME (d4rl:hopper-medium-v2) or minari:ID.
+        out: folder to write; it must not exist.
+        env: environment the data come from, where the source does not say.
+        horizon: episode length, for files that mark no time-outs.
+        licence: licence of the data, where the source does not say.
+        mirror: base address that holds D4RL's files, instead of the published one.
+        clip_actions: clip actions outside the environment's bounds instead of refusing them.
+        overwrite: replace a store at out once the new one is whole.
+    """
+    from atradiff.data.importer import import_data
+
+    import_data(
+        src,
+        out,
+        env=env,
+        horizon=horizon,
+        licence=licence,
+        mirror=mirror,
+        clip_actions=clip_actions,
+        overwrite=overwrite,
+    )
+    info(out)
+
+
+def collect(
+    env: str,
+    policy: str,
+    episodes: int,
+    out: str,
+    *,
+    seed: int = 0,
+    noise: float = 0.0,
+    max_steps: int | None = None,
+    licence: str = "made by the user",
+    overwrite: bool = False,
+    load_policy: PolicyLoader | None = None,
+) -> None:
+    """Record episodes of a policy in an environment.
+
+    Args:
+        env: environment id: Gymnasium's, gymnasium-robotics' or metaworld:TASK; options follow a question mark.
+        policy: scripted, random, or the path of a checkpoint.
+        episodes: how many to record.
+        out: folder to write; it must not exist.
+        seed: the same seed records the same data.
+        noise: exploration noise in [0, 1]; each episode draws its level between 0 and this.
+        max_steps: truncate episodes after so many steps.
+        licence: licence of the data made.
+        overwrite: replace a store at out once the new one is whole.
+        load_policy: reads a checkpoint (filled in by the command line).
+    """
+    from atradiff.data.collect import collect as record
+
+    record(
+        env,
+        policy,
+        episodes,
+        out,
+        seed=seed,
+        noise=noise,
+        max_steps=max_steps,
+        licence=licence,
+        overwrite=overwrite,
+        load_policy=load_policy,
+    )
+    info(out)
+
+
+def info(dir: str) -> None:
+    """Print what a store holds: episodes, lengths, returns, score, ends, and a histogram.
+
+    Args:
+        dir: folder of the store.
+    """
+    from atradiff.data.info import describe
+
+    print(describe(dir))
+
+
+def export(dir: str, out: str, format: Literal["d4rl", "minari"] = "d4rl") -> None:
+    """Write a store in a layout that other tools read.
+
+    Args:
+        dir: folder of the store.
+        out: file to write (d4rl), or folder or minari:ID (minari); it must not exist.
+        format: d4rl for one HDF5 file in D4RL's layout, minari for a Minari data set.
+    """
+    from atradiff.data.export import export_d4rl_hdf5, export_minari
+
+    written = export_d4rl_hdf5(dir, out) if format == "d4rl" else export_minari(dir, out)
+    print(f"wrote {written}")
