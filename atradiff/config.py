@@ -1,4 +1,4 @@
-"""Settings of a trajectory diffuser and of its fit. Each checks itself and names the value, the limit and the remedy."""
+"""Settings of a trajectory diffuser and of its fit, which check themselves and say what would be right."""
 
 from __future__ import annotations
 

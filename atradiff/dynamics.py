@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -24,16 +25,19 @@ class BatchedMLP(nn.Module):
     def __init__(self, models: int, sizes: tuple[int, ...]) -> None:
         super().__init__()
         self.weights = nn.ParameterList(
-            [_uniform((models, i, o), i) for i, o in zip(sizes, sizes[1:], strict=False)],
+            [_uniform((models, i, o), i) for i, o in pairwise(sizes)],
         )
-        self.biases = nn.ParameterList([_uniform((models, 1, o), i) for i, o in zip(sizes, sizes[1:], strict=False)])
+        self.biases = nn.ParameterList([_uniform((models, 1, o), i) for i, o in pairwise(sizes)])
 
     def forward(self, x: Tensor) -> Tensor:
-        last = len(self.weights) - 1
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x, weight)
-            x = F.silu(x) if i < last else x
-        return x
+        """Under autocast only the inner layers run in bfloat16: eight bits are too few for states and differences."""
+        first, *inner, last = zip(self.weights, self.biases, strict=True)
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.silu(torch.baddbmm(first[1], x, first[0]))
+        for weight, bias in inner:
+            x = F.silu(torch.baddbmm(bias, x, weight))
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.baddbmm(last[1], x.float(), last[0])
 
 
 def _uniform(shape: tuple[int, ...], fan_in: int) -> nn.Parameter:
@@ -150,7 +154,7 @@ class DynamicsEnsemble(nn.Module):
         )
 
     def update(self, transitions: Transitions, steps: int, *, seed: int, batch: int = 256, rate: float = 3e-4) -> float:
-        """Train on ``transitions`` for ``steps`` updates, as an agent's own experience comes in; returns the mean loss."""
+        """Train on ``transitions``, say an agent's newest, for ``steps`` updates; returns the mean loss."""
         rng, optimizer = np.random.default_rng(seed), torch.optim.Adam(self.parameters(), lr=rate)
         total = 0.0
         for _ in range(steps):

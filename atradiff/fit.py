@@ -190,9 +190,7 @@ def _in_the_way(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]
     if found is None:
         return f"{path} is not empty and no fit made it: choose another folder."
     parts = [name for name in wanted if found.get(name) != wanted[name]]
-    return (
-        f"{path} holds a fit with other {' and '.join(parts)}: choose another folder, or pass overwrite to replace it."
-    )
+    return f"{path} holds a fit with other {' and '.join(parts)}: choose another folder or overwrite it."
 
 
 class Board(Protocol):
@@ -217,7 +215,7 @@ def _board(folder: _RunFolder | None) -> Iterator[Board]:
         yield writer
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
+class _Bar(tqdm):
     """Steps, or CPU seconds of a budget, with the loss and windows per CPU second."""
 
     def __init__(self, settings: FitConfig, progress: Progress, quiet: bool) -> None:

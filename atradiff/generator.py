@@ -148,7 +148,7 @@ class TrajectoryDiffuser:
         )
 
     def update_dynamics(self, transitions: Transitions, steps: int, *, seed: int, batch: int = 256) -> float:
-        """Train the one-step model on an agent's own experience; returns the mean loss and raises the version by one."""
+        """Train the one-step model on an agent's own experience; returns the mean loss, raises the version by one."""
         self.dynamics.requires_grad_(True)
         loss = self.dynamics.update(transitions, steps, seed=seed, batch=batch)
         self.dynamics.requires_grad_(False)
@@ -203,11 +203,12 @@ class TrajectoryDiffuser:
     def _checked_task(self, task: FloatArray | None, batch: int) -> FloatArray | None:
         size = self.config.task_size
         if size == 0:
-            require(task is None, "task", np.shape(task), "must be left out: this model was fitted without tasks")
+            require(task is None, "task", task, "must be left out: this model was fitted without tasks")
             return None
-        shape = np.shape(task)
-        require(shape == (batch, size), "task", shape, f"must have the shape ({batch}, {size}) of this model's tasks")
-        return np.asarray(task, np.float32)
+        given = np.asarray([] if task is None else task, np.float32)
+        fits = given.shape == (batch, size)
+        require(fits, "task", given.shape, f"must have the shape ({batch}, {size}): this model was fitted with tasks")
+        return given
 
 
 class _Request:

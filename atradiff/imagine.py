@@ -36,7 +36,7 @@ class GenerationReport:
     terminated: float
     """Share of trajectories that end in a terminal row."""
     residual: float
-    """Mean gap between diffused next states and the one-step model's, in units of the differences' scale (0: not asked)."""
+    """Mean gap between diffused and one-step next states, in units of the differences' scale; 0 if not asked."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class _Sheet:
         self.lengths = np.zeros(batch, np.int64)
 
     def append(self, active: IntArray, link: Link) -> None:
-        """Write the kept rows of one link behind what each of the ``active`` trajectories has; drop what has no room."""
+        """Write the kept rows of a link behind what each of the ``active`` trajectories has; drop what has no room."""
         kept = np.minimum(link.lengths, self.rewards.shape[1] - self.lengths[active])
         which, column = np.nonzero(np.arange(link.rows.rewards.shape[1]) < kept[:, None])
         target = active[which], self.lengths[active[which]] + column

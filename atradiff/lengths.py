@@ -1,4 +1,4 @@
-"""How many rows a trajectory from a state should have: the coarse length, chosen before generation (ATraDiff, section 4.2)."""
+"""How many rows a trajectory should have: the coarse length, chosen before generation (ATraDiff, section 4.2)."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def load_model(path_or_id: str | Path, device: str, precision: Precision) -> Tra
     description = _read_description(folder)
     try:
         config = DiffuserConfig.from_json(description["config"])
-        spaces = Spaces(**{k: tuple(v) if isinstance(v, list) else v for k, v in description["spaces"].items()})
+        spaces = _spaces(description["spaces"])
         codec = DifferenceRows(spaces, _read_normalizer(folder))
         networks = Networks(config, codec)
         calibration, provenance = Calibration(**description["calibration"]), Provenance(**description["provenance"])
@@ -129,7 +129,7 @@ imagined = diffuser.generate(states, generator_seed=0)
 
 | | |
 |---|---|
-| data | {source.episodes} episodes, {source.transitions} transitions, content hash `{source.data_hash or "not known"}` |
+| data | {source.episodes} episodes, {source.transitions} transitions, content hash `{source.data_hash}` |
 | fit | {source.steps} steps, {source.cpu_seconds:.0f} CPU seconds, held-out loss {source.held_out_loss:.4f} |
 | process | {config.process}, {parameters:,} parameters ({config.width} wide, {config.depth} layers) |
 | window lengths | {", ".join(map(str, config.lengths))} |
@@ -162,6 +162,11 @@ def _read_description(folder: Path) -> dict[str, Any]:
     if found != FORMAT:
         raise ValueError(f"{path} must have the format {FORMAT!r}, got {found!r}: it is no model of this version.")
     return description
+
+
+def _spaces(values: dict[str, Any]) -> Spaces:
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Spaces(**plain)
 
 
 def _read_normalizer(folder: Path) -> Normalizer:

@@ -34,7 +34,8 @@ def paper_rows(similarity: FloatArray, lengths: IntArray) -> IntArray:
     It is off by one on a clean step and cuts windows that have nothing to prune; kept for the ablation.
     """
     difference, valid = _mean_after_minus_before(similarity, lengths)
-    return _cut(np.where(valid, np.abs(difference), -np.inf), valid.any(1), lengths) + (valid.any(1))
+    score = np.where(valid, np.abs(difference), np.float32(-np.inf))
+    return _cut(score, lengths)
 
 
 def gated_rows(similarity: FloatArray, lengths: IntArray, tolerance: float) -> IntArray:
@@ -46,26 +47,27 @@ def gated_rows(similarity: FloatArray, lengths: IntArray, tolerance: float) -> I
     difference, valid = _mean_after_minus_before(similarity, lengths)
     kept = np.arange(1, similarity.shape[1] + 1)
     score = difference**2 * kept * (lengths[:, None] - kept) / lengths[:, None]
-    score = np.where(valid & (difference > 0), score, -np.inf)
-    cut = _cut(score, np.isfinite(score).any(1), lengths)
+    cut = _cut(np.where(valid & (difference > 0), score, -np.inf).astype(np.float32), lengths)
     after = _suffix_means(similarity, lengths)[np.arange(len(cut)), np.minimum(cut, lengths - 1) - 1]
     return np.where((cut < lengths) & (after >= -tolerance), cut, lengths)
 
 
-def _cut(score: FloatArray, found: BoolArray, lengths: IntArray) -> IntArray:
-    return np.where(found, score.argmax(1) + 1, lengths)
+def _cut(score: FloatArray, lengths: IntArray) -> IntArray:
+    """(B,) rows before the best cut, all of them where none is allowed."""
+    return np.where(np.isfinite(score).any(axis=1), score.argmax(1) + 1, lengths)
 
 
 def _mean_after_minus_before(similarity: FloatArray, lengths: IntArray) -> tuple[FloatArray, BoolArray]:
-    """(B, K) for a cut after each row, and where such a cut is allowed: on both sides something, windows of 3 or more."""
+    """(B, K) for a cut after each row, and where such a cut is allowed: inside windows of 3 rows or more."""
     kept = np.arange(1, similarity.shape[1] + 1)
-    before = np.cumsum(similarity, axis=1) / kept
+    before = np.cumsum(similarity, axis=1) / kept.astype(np.float32)
     valid = (kept < lengths[:, None]) & (lengths[:, None] >= 3)
-    return _suffix_means(similarity, lengths) - before, valid
+    return np.asarray(_suffix_means(similarity, lengths) - before, np.float32), valid
 
 
 def _suffix_means(similarity: FloatArray, lengths: IntArray) -> FloatArray:
     kept = np.arange(1, similarity.shape[1] + 1)
-    real = np.where(kept <= lengths[:, None], similarity, 0)
+    real = np.where(kept <= lengths[:, None], similarity, np.float32(0))
     total = real.sum(1, keepdims=True)
-    return (total - np.cumsum(real, axis=1)) / np.maximum(lengths[:, None] - kept, 1)
+    after = (total - np.cumsum(real, axis=1)) / np.maximum(lengths[:, None] - kept, 1)
+    return np.asarray(after, np.float32)

@@ -1,6 +1,6 @@
 """What happens to a diffused window before anyone learns from it: nothing, a cut, or its actions re-rolled.
 
-``dynamics`` output is diffused plans executed in a learned one-step model, and should be called so wherever it is compared.
+``dynamics`` output is diffused plans executed in a learned one-step model, and is called so wherever it is compared.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _cut(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: IntA
     """End each window before its first row whose residual exceeds ``limit``."""
     residual = step_residuals(model, rows)
     beyond = (residual > limit) & (np.arange(residual.shape[1]) < lengths[:, None])
-    stopped = beyond.any(1)
+    stopped: BoolArray = np.any(beyond, axis=1)
     kept = np.where(stopped, np.maximum(beyond.argmax(1), 1), lengths)
     return Refined(rows, kept, stopped, _mean_over(residual, kept))
 

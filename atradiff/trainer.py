@@ -1,13 +1,15 @@
-"""One fit step: a diffuser update, a length update and a few updates of the one-step model, all from one seed per step.
+"""One fit step: a diffuser update, a length update and a few updates of the one-step model.
 
-Every step draws from generators seeded by (seed, step), so that a resumed fit needs no generator state to go on as if it
-had never stopped.
+Every step draws from generators seeded by (seed, step), so that a resumed fit needs no generator state to go on as if
+it had never stopped.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,10 +24,12 @@ from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.edm import edm_loss
 from atradiff.diffusion.sample import resolve_precision
 from atradiff.diffusion.shortcut import shortcut_loss
+from atradiff.diffusion.transformer import RowTransformer
 from atradiff.generator import Networks
 from atradiff.lengths import remaining_rows
 
 _HELD_OUT_WINDOWS = 64
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,7 @@ class Trainer:
         with torch.no_grad():
             for length in held_out.lengths:
                 windows = held_out.sample(length, _HELD_OUT_WINDOWS, rng)
-                losses.append(
-                    self._diffuser_loss(self.average.module, windows, _torch_generator(rng, self.device)).item()
-                )
+                losses.append(self._diffuser_loss(self._averaged, windows, _torch_generator(rng, self.device)).item())
         return float(np.mean(losses))
 
     def _diffuser_step(self, rng: np.random.Generator) -> tuple[float, float]:
@@ -88,14 +90,14 @@ class Trainer:
         self.average.update_parameters(self.networks.diffuser)
         return diffuser.item(), lengths.item()
 
-    def _diffuser_loss(self, network: torch.nn.Module, windows: Windows, generator: torch.Generator) -> Tensor:
+    def _diffuser_loss(self, network: RowTransformer, windows: Windows, generator: torch.Generator) -> Tensor:
         rows = torch.as_tensor(self.codec.encode(windows), device=self.device)
         states = torch.as_tensor(self.codec.normalizer.states(windows.states[:, 0]), device=self.device)
         condition = Condition(states, torch.full((len(rows),), rows.shape[1], device=self.device))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with self._autocast():
             if self.config.process == "edm":
                 return edm_loss(network, rows, condition, generator)
-            return shortcut_loss(network, self.average.module, rows, condition, generator)
+            return shortcut_loss(network, self._averaged, rows, condition, generator)
 
     def _length_loss(self, rng: np.random.Generator) -> Tensor:
         rows = rng.integers(self.data.n_transitions, size=self.fit.dynamics_batch)
@@ -107,10 +109,18 @@ class Trainer:
         total = 0.0
         for _ in range(self.fit.dynamics_updates):
             batch = self.networks.dynamics.batch(self.data.columns, self.fit.dynamics_batch, rng)
-            loss = self.networks.dynamics.loss(batch)
+            with self._autocast():
+                loss = self.networks.dynamics.loss(batch)
             self._descend("dynamics", loss)
             total += loss.item()
         return total / self.fit.dynamics_updates
+
+    @property
+    def _averaged(self) -> RowTransformer:
+        return cast(RowTransformer, self.average.module)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def _descend(self, which: str, loss: Tensor) -> None:
         optimizer = self.optimizers[which]
@@ -127,13 +137,13 @@ def learning_rate_share(index: int, progress: float, warmup: int) -> float:
     return min((index + 1) / max(warmup, 1), 1.0) * decay
 
 
-def _warmed_average(decay: float):  # type: ignore[no-untyped-def]
+def _warmed_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
     """An exponential moving average that forgets fast at first: weights of a young network are worth little."""
 
     @torch.no_grad()
-    def update(averages: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    def update(averages: _Tensors, current: _Tensors, count: Tensor | int) -> None:
         share = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(averages, current, 1 - share)
+        torch._foreach_lerp_(list(averages), list(current), 1 - share)
 
     return update
 

@@ -32,7 +32,7 @@ def save_state(trainer: Trainer, progress: Progress, path: Path) -> None:
 
 
 def load_state(trainer: Trainer, path: Path) -> Progress:
-    """Fill ``trainer`` from a state that was saved under the same settings; raises ``ValueError`` where it is damaged."""
+    """Fill ``trainer`` from a state saved under the same settings; raises ``ValueError`` where it is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()

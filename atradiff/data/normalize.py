@@ -55,7 +55,7 @@ class Normalizer:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def states(self, states: FloatArray) -> FloatArray:
-        """(..., S) standardised and clipped to 10 scales, so that a state far from the data cannot blow up a network."""
+        """(..., S) standardised; clipped to 10 scales, so that states far from the data cannot blow up a network."""
         return np.clip((states - self.state_mean) * inverse(self.state_scale), -10, 10)
 
 
@@ -167,4 +167,4 @@ class DifferenceRows:
         if self.spaces.discrete:
             return columns.argmax(-1)
         actions = columns * self.normalizer.action_scale + self.normalizer.action_mean
-        return np.clip(actions, np.float32(self.spaces.action_low), np.float32(self.spaces.action_high))
+        return np.clip(actions, *np.array([self.spaces.action_low, self.spaces.action_high], np.float32))

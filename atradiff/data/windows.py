@@ -1,8 +1,8 @@
 """Windows of K rows cut from whole episodes, with the paper's padding (ATraDiff, section 4.1).
 
-After the last state of an episode that *terminated*, K rows repeat it with a = 0, r = 0 and d = +1, so that every row of
-the episode can start a window. An episode that was only *truncated* went on unseen: there is nothing true to pad with, and
-padding would teach the model that a time limit is an end. Windows of such episodes must lie inside them.
+After the last state of an episode that *terminated*, K rows repeat it with a = 0, r = 0 and d = +1, so that every row
+of the episode can start a window. An episode that was only *truncated* went on unseen: there is nothing true to pad
+with, and padding would teach the model that a time limit is an end. Windows of such episodes lie inside them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class WindowSampler:
     """Draws windows of any of ``lengths`` uniformly over all rows where one may start; never crosses an episode."""
 
     def __init__(self, data: Trajectories, lengths: tuple[int, ...]) -> None:
-        """Raises ``ValueError`` where no window of the shortest length fits; longer ones that never fit are left out."""
+        """Leaves out lengths that fit nowhere; raises ``ValueError`` where none fits."""
         self._columns = data.columns
         rows = np.arange(data.n_transitions, dtype=np.int64)
         self._last = np.repeat(data.offsets[1:] - 1, data.lengths).astype(np.int64)
@@ -42,8 +42,8 @@ class WindowSampler:
         self.lengths = tuple(k for k in lengths if len(self._starts[k]))
         if not self.lengths:
             raise ValueError(
-                f"no window of {min(lengths)} rows fits the data: its longest episode has {data.lengths.max()} rows and "
-                "none terminates. Give longer episodes or shorter lengths."
+                f"no window of {min(lengths)} rows fits the data: its longest episode has {data.lengths.max()} rows "
+                "and none terminates. Give longer episodes or shorter lengths."
             )
 
     def starts(self, length: int) -> IntArray:

@@ -1,4 +1,4 @@
-"""What every row of a window is told: how noisy it is, how far the step goes, how long the window is, s_1 and the task."""
+"""What every row of a window is told: noise level, step size, the window's length, s_1 and the task."""
 
 from __future__ import annotations
 

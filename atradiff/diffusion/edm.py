@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -69,7 +70,7 @@ def _heun(network: RowTransformer, noise: Tensor, condition: Condition, calls: i
     """
     sigmas = karras_sigmas((calls + 1) // 2, noise.device)
     rows = noise * sigmas[0]
-    for here, there in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for here, there in pairwise(sigmas):
         slope = (rows - denoise(network, rows, here.expand(len(rows)), condition)) / here
         euler = rows + (there - here) * slope
         if there == 0:

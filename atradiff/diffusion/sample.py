@@ -39,7 +39,7 @@ def sample_rows(
     calls: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Rows (B, max length, R) in float32; rows past a window's own length are zero. ``generator`` draws all the noise."""
+    """Rows (B, max length, R) in float32, zero past a window's own length; ``generator`` draws all the noise."""
     device, calls = condition.states.device, calls or config.calls or DEFAULT_CALLS[config.process]
     longest = int(condition.lengths.max())
     noise = torch.randn((len(condition.states), longest, network.head.out_features), generator=generator).to(device)

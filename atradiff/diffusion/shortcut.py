@@ -1,8 +1,8 @@
 """Rectified flow with the shortcut loss (Frans et al. 2024, "One Step Diffusion via Shortcut Models").
 
-Noise is x_0, data x_1, and x_t = (1 - t) x_0 + t x_1. The network learns the velocity x_1 - x_0 for infinitesimal steps
-(written d = 0) and, for d = 2^-i, the mean velocity over a step of size d: the average of two steps of half the size, which
-it makes itself (equation 5 there).
+Noise is x_0, data x_1, and x_t = (1 - t) x_0 + t x_1. The network learns the velocity x_1 - x_0 for infinitesimal
+steps (written d = 0) and, for d = 2^-i, the mean velocity over a step of size d: the average of two steps of half the
+size, which it makes itself (equation 5 there).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.transformer import RowTransformer
 
 FINEST_CALLS = 16
-"""Steps of 1/16 and below count as infinitesimal: sampling takes 1-8 calls, a finer ladder would only dilute training."""
+"""Steps of 1/16 and below count as infinitesimal: sampling takes 1-8 calls, finer steps would dilute training."""
 
 SELF_CONSISTENT_SHARE = 0.25
 """Share of a batch trained on self-consistency (section 3.2 there)."""
