@@ -28,6 +28,7 @@ class DirectEnvRunner(SingleAgentEnvRunner):
         super().__init__(config=config, **kwargs)
         self.noise = torch.Generator()
         self.noise.manual_seed(self._seed if self._seed is not None else torch.seed() % 2**63)
+        self._ongoing_episodes: list[SingleAgentEpisode]
         self._own_connectors = config._env_to_module_connector is None and config._module_to_env_connector is None
 
     def make_env(self) -> None:
@@ -35,10 +36,20 @@ class DirectEnvRunner(SingleAgentEnvRunner):
         spaces = Spaces.from_gymnasium(self.env.single_observation_space, self.env.single_action_space)
         self._scale = ActionScale.of(spaces, normalize_actions=True)
 
-    def end_episodes(self, seed: int | None) -> None:
-        """Drop the running episodes: the next sample starts with environments that are reset with ``seed``."""
-        self._seed = seed
+    def start_over(self, *seeds: int) -> None:
+        """Drop the running episodes; environments and noise of the next sample are seeded from ``seeds`` and the
+        worker's index.
+
+        The steps of a dropped episode stay where they were sent: they end as a chunk without a flag, hence truncated.
+        """
+        own = np.random.SeedSequence([*seeds, self.worker_index or 0])
+        self._seed, noise_seed = (int(seed) % 2**31 for seed in own.generate_state(2))
+        self.noise.manual_seed(noise_seed)
         self._needs_initial_reset = True
+
+    def expect_any_weights(self) -> None:
+        """Take the next weights whatever their number: a restored run may be older than this runner's weights."""
+        self._weights_seq_no = 0
 
     def _sample(
         self,

@@ -18,22 +18,25 @@ from rllib_ext.columns import ActionScale
 
 
 def evaluate(
-    policy: Algorithm | RLModule, make_env: Callable[[], gym.Env[Any, Any]], episodes: int, seed: int
+    policy: Algorithm | RLModule, env: gym.Env[Any, Any] | Callable[[], gym.Env[Any, Any]], episodes: int, seed: int
 ) -> NDArray[np.float64]:
     """Returns (episodes,) of the deterministic policy; episode i starts from ``env.reset(seed=seed + i)``.
 
     ``policy`` is an algorithm, or its module, that acts in [-1, 1] or in discrete actions (EnsembleSAC and RLlib's
-    SAC, TQC and DQN with their default ``normalize_actions``). Nothing random is drawn outside the environment.
+    SAC, TQC and DQN with their default ``normalize_actions``). ``env`` must not be the one that training uses; where
+    it is a function, the environment it makes is closed at the end. Nothing random is drawn outside the environment.
     """
     if episodes < 1:
         raise ValueError(f"an evaluation needs at least one episode, got {episodes}.")
     module = policy.get_module() if isinstance(policy, Algorithm) else policy
-    env = make_env()
-    try:
+    if isinstance(env, gym.Env):
         act = _actor(module, env)
         return np.array([_run_episode(env, act, seed + i) for i in range(episodes)])
+    made = env()
+    try:
+        return evaluate(module, made, episodes, seed)
     finally:
-        env.close()
+        made.close()
 
 
 def _run_episode(env: gym.Env[Any, Any], act: Callable[[Any], Any], seed: int) -> float:

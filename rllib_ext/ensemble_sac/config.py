@@ -11,26 +11,9 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from atradiff.ports import TrajectoryGenerator
 from atradiff.replay.mixed import ReplayConfig
 from atradiff.serving import ServingConfig
+from rllib_ext.diffuser_source import DiffuserSource
 from rllib_ext.ensemble_sac.settings import OWN_SETTINGS, SHARED_WITH_RLLIB, SACSettings
 from rllib_ext.env_runner import DirectEnvRunner
-
-
-class GeneratorSource:
-    """A generator, or the folder it is loaded from. RLlib copies configurations often; this is not copied with them."""
-
-    def __init__(self, generator: TrajectoryGenerator | str | Path) -> None:
-        self._generator = generator
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> GeneratorSource:
-        return self
-
-    def load(self) -> TrajectoryGenerator:
-        """The generator itself; raises ``OSError`` where the folder holds none."""
-        if not isinstance(self._generator, str | Path):
-            return self._generator
-        from atradiff import TrajectoryDiffuser
-
-        return TrajectoryDiffuser.from_pretrained(self._generator)
 
 
 class EnsembleSACConfig(AlgorithmConfig):
@@ -59,11 +42,11 @@ class EnsembleSACConfig(AlgorithmConfig):
         self.env_runner_cls = DirectEnvRunner
         self.rollout_fragment_length = 50
         self.num_env_runners = 0
-        self.generator: GeneratorSource | None = None
+        self.generator: DiffuserSource | None = None
         self.replay = ReplayConfig()
         self.serving = ServingConfig()
 
-    def training(self, **settings: Any) -> Self:  # type: ignore[override]
+    def training(self, **settings: Any) -> Self:
         """Set any field of :class:`SACSettings`, or what RLlib's own ``training`` takes.
 
         ``gamma`` is RLlib's, ``batch_size`` is RLlib's ``train_batch_size_per_learner``.
@@ -84,7 +67,7 @@ class EnsembleSACConfig(AlgorithmConfig):
     ) -> Self:
         """Who imagines trajectories (None: nobody, plain SAC), how they are mixed in and how they are served."""
         if generator is not NotProvided:
-            self.generator = None if generator is None else GeneratorSource(generator)
+            self.generator = None if generator is None else DiffuserSource(generator)
         if replay is not NotProvided:
             self.replay = replay
         if serving is not NotProvided:
@@ -108,6 +91,11 @@ class EnsembleSACConfig(AlgorithmConfig):
                 f"EnsembleSAC learns in the driver's process, got num_learners={self.num_learners}: set "
                 ".learners(num_learners=0), with num_gpus_per_learner=1 to learn on a GPU."
             )
+        if not issubclass(self.env_runner_cls, DirectEnvRunner):
+            self._value_error(
+                f"EnsembleSAC samples with DirectEnvRunner, got env_runner_cls={self.env_runner_cls.__name__}: derive "
+                "yours from rllib_ext.env_runner.DirectEnvRunner."
+            )
         if not self.normalize_actions:
             self._value_error("EnsembleSAC acts in [-1, 1]: leave .env_runners(normalize_actions=True) as it is.")
         if self.lr is not None or self.grad_clip is not None:
@@ -116,7 +104,7 @@ class EnsembleSACConfig(AlgorithmConfig):
                 f"grad_clip={self.grad_clip}: leave both at None."
             )
 
-    def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
+    def get_rollout_fragment_length(self, worker_index: int = 0) -> int:  # noqa: ARG002
         return int(self.rollout_fragment_length)
 
     def get_default_learner_class(self) -> type:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,12 @@ class EnsembleSACLearner(TorchLearner):
     def _settings(self) -> SACSettings:
         return self.config.settings
 
+    def named_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {f.name: getattr(self.optimizers, f.name) for f in fields(self.optimizers)}
+
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        module = self.module[module_id]
-        settings = (config or self.config).settings
-        self.optimizers = SACOptimizers.of(module, settings)
-        for name in ("actor", "critics", "alpha"):
-            optimizer = getattr(self.optimizers, name)
+        self.optimizers = SACOptimizers.of(self.module[module_id], (config or self.config).settings)
+        for name, optimizer in self.named_optimizers().items():
             params = [p for group in optimizer.param_groups for p in group["params"]]
             self.register_optimizer(module_id=module_id, optimizer_name=name, optimizer=optimizer, params=params)
 

@@ -81,8 +81,8 @@ class SACUpdater:
         self.updates = 0
         self._target_entropy = -float(action_size) if settings.target_entropy is None else settings.target_entropy
         self._actor_parameters = list(networks.actor.parameters())
-        self._critic_parameters = list(networks.critics.parameters())
-        self._target_parameters = list(networks.target_critics.parameters())
+        self._critic_parameters: list[Tensor] = list(networks.critics.parameters())
+        self._target_parameters: list[Tensor] = list(networks.target_critics.parameters())
 
     def step(self, batch: TensorBatch) -> StepResult:
         """Learn from one batch."""

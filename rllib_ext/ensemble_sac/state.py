@@ -1,0 +1,123 @@
+"""EnsembleSAC's state as a folder of safetensors, npy and JSON: everything a run needs to go on as if never stopped.
+
+::
+
+    weights.safetensors      actor, critics, target critics, log alpha
+    optimizers.safetensors   moments and step counts of the three Adams, state of the learner's noise
+    replay/                  both rings, requests, counters, random state
+    metrics.json             RLlib's running statistics
+    algorithm.json           counters and the run's seed; written last, so that a folder without it is not a checkpoint
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from rllib_ext.ensemble_sac.algorithm import EnsembleSAC
+    from rllib_ext.ensemble_sac.learner import EnsembleSACLearner
+
+_FORMAT = 1
+_WEIGHTS, _OPTIMIZERS, _REPLAY = "weights.safetensors", "optimizers.safetensors", "replay"
+_METRICS, _ALGORITHM = "metrics.json", "algorithm.json"
+_NOISE = "noise"
+
+
+def write_state(folder: Path, algorithm: EnsembleSAC) -> None:
+    """Write ``algorithm`` into ``folder`` (made if absent)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    learner = algorithm.learner
+    save_file(_weights(learner), folder / _WEIGHTS)
+    save_file(_optimizer_tensors(learner), folder / _OPTIMIZERS)
+    algorithm.replay.save(folder / _REPLAY)
+    (folder / _METRICS).write_text(json.dumps(_plain(algorithm.metrics.get_state())))
+    counters = {
+        "format": _FORMAT,
+        "seed": algorithm.seed,
+        "checkpoints": algorithm.checkpoints,
+        "updates": learner.updater.updates,
+        "iteration": algorithm.training_iteration,
+        "weights_seq_no": learner._weights_seq_no,
+    }
+    (folder / _ALGORITHM).write_text(json.dumps(counters))
+
+
+def read_state(folder: Path, algorithm: EnsembleSAC) -> None:
+    """Make ``algorithm`` what :func:`write_state` wrote.
+
+    Raises ``FileNotFoundError`` where ``folder`` is no checkpoint and ``ValueError`` where it is one of another
+    configuration.
+    """
+    if not (folder / _ALGORITHM).is_file():
+        raise FileNotFoundError(f"{folder} is not a checkpoint of EnsembleSAC: it has no {_ALGORITHM}.")
+    counters = json.loads((folder / _ALGORITHM).read_text())
+    if counters["format"] != _FORMAT:
+        raise ValueError(
+            f"{folder} has format {counters['format']}, this version reads {_FORMAT}: resume with the version that wrote it."
+        )
+    learner = algorithm.learner
+    _load_weights(learner, load_file(folder / _WEIGHTS), folder)
+    algorithm.replay.load(folder / _REPLAY)
+    _load_optimizers(learner, load_file(folder / _OPTIMIZERS))
+    learner.updater.updates = counters["updates"]
+    learner._weights_seq_no = counters["weights_seq_no"]
+    algorithm.seed = counters["seed"]
+    algorithm.checkpoints = counters["checkpoints"]
+    algorithm._iteration = counters["iteration"]
+    algorithm.metrics.set_state(json.loads((folder / _METRICS).read_text()))
+
+
+def _weights(learner: EnsembleSACLearner) -> dict[str, Tensor]:
+    state = learner.module[DEFAULT_MODULE_ID].state_dict()
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def _load_weights(learner: EnsembleSACLearner, tensors: dict[str, Tensor], folder: Path) -> None:
+    own = learner.module[DEFAULT_MODULE_ID].state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    for name in sorted(shapes.keys() | expected.keys()):
+        if shapes.get(name) != expected.get(name):
+            raise ValueError(
+                f"{folder} does not fit this configuration: {name} has shape {shapes.get(name)} in the checkpoint and "
+                f"{expected.get(name)} here. Resume with the same environment, n_critics, hidden_sizes and layer_norm."
+            )
+    learner.module[DEFAULT_MODULE_ID].load_state_dict(tensors)
+
+
+def _optimizer_tensors(learner: EnsembleSACLearner) -> dict[str, Tensor]:
+    tensors = {_NOISE: learner.updater.generator.get_state().cpu()}
+    for name, optimizer in learner.named_optimizers().items():
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": value.cpu().contiguous() for key, value in moments.items()}
+    return tensors
+
+
+def _load_optimizers(learner: EnsembleSACLearner, tensors: dict[str, Tensor]) -> None:
+    learner.updater.generator.set_state(tensors.pop(_NOISE))
+    for name, optimizer in learner.named_optimizers().items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for path, tensor in tensors.items():
+            owner, index, key = path.split(".")
+            if owner == name:
+                state.setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _plain(value: Any) -> Any:
+    """Python's own numbers and containers for NumPy's and torch's, as JSON wants them."""
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.generic | torch.Tensor):
+        return value.item()
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return [_plain(entry) for entry in value]
