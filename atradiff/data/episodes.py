@@ -105,8 +105,8 @@ def _follow(raw: RawColumns, ends: _Ends) -> tuple[NDArray[Any], _Ends, IntArray
     following = np.concatenate([observations[1:], observations[-1:]])
     following[ends.terminated] = observations[ends.terminated]
     dropped = ends.truncated & ~ends.terminated
-    before = np.zeros(len(raw), bool)
-    before[:-1] = dropped[1:] & ~ends.last[:-1]
+    truncated = ends.truncated & ends.terminated
+    truncated[:-1] |= dropped[1:] & ~ends.last[:-1]
     keep = np.flatnonzero(~dropped)
     if len(keep) == 0:
         raise raw.error(
@@ -122,7 +122,7 @@ def _follow(raw: RawColumns, ends: _Ends) -> tuple[NDArray[Any], _Ends, IntArray
         notes.append(
             f"{int(ends.terminated.sum())} terminal rows had no next observation and repeat their own observation"
         )
-    return following[keep], _Ends(ends.terminated[keep], before[keep], tuple(notes)), keep
+    return following[keep], _Ends(ends.terminated[keep], truncated[keep], tuple(notes)), keep
 
 
 def _assemble(raw: RawColumns, actions: ActionArray, following: NDArray[Any], ends: _Ends, rows: IntArray) -> Episodes:
