@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from atradiff.data.store import write_trajectories
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
 from atradiff.imagine import GenerationReport
@@ -100,3 +102,9 @@ class Copy(Fake):
         recited = as_trajectories(sampler.at(starts, length))
         recited.observations[:, 0] = states
         return recited
+
+
+def stored(folder: Path, data: Trajectories) -> Path:
+    """``data`` written as a trajectory store."""
+    write_trajectories(folder, data, source="random actions", licence="none")
+    return folder

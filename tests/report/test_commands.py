@@ -1,0 +1,85 @@
+"""The fidelity command on a tiny fitted model, and its picture and table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from known_generators import Copy, collect, stored
+
+from atradiff.config import DiffuserConfig, FitConfig
+from atradiff.data.store import open_trajectories
+from atradiff.fit import fit
+from atradiff.report.commands import fidelity_command, fidelity_table
+from atradiff.report.fidelity import fidelity
+from atradiff.report.fidelity_picture import save_fidelity_picture, shown_dimensions
+from atradiff.types import SyntheticTrajectories
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(model folder, store) of a diffuser that has barely seen random Hopper episodes."""
+    folder = tmp_path_factory.mktemp("fidelity")
+    stored(folder / "data", collect("Hopper-v5", 30))
+    small = DiffuserConfig(lengths=(5, 10), width=16, depth=1, heads=2, dynamics_models=2, dynamics_width=16)
+    data = open_trajectories(folder / "data")
+    settings = FitConfig(steps=2, tokens_per_step=100, held_out=0.3)
+    fit(data, folder / "model", config=small, settings=settings, device="cpu", quiet=True)
+    return folder / "model", folder / "data"
+
+
+def test_the_command_prints_a_table_and_writes_json_and_picture(
+    fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = fitted
+    out, picture = tmp_path / "deep" / "f.json", tmp_path / "pictures" / "f.png"
+    fidelity_command(
+        model, data, lengths=[5, 10], json=out, picture=picture, windows=20, simulated_rows=30, device="cpu"
+    )
+
+    document = json.loads(out.read_text())
+    assert document["env_id"] == "Hopper-v5"
+    raw = document["K"]["10"]["raw"]
+    assert raw["relative_dynamics_error"] > 0.1
+    assert raw["novelty"] is not None  # the store is the one the model was fitted on, so its split is known
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert [line.split()[:2] for line in printed.splitlines()[2:7]] == [
+        ["5", name] for name in ("real", "raw", "pruned", "cut", "dynamics")
+    ]
+
+
+def test_other_data_than_the_fit_was_made_on_is_held_out_whole(fitted: tuple[Path, Path], tmp_path: Path) -> None:
+    stored(tmp_path / "other", collect("Hopper-v5", 5, seed=100))
+    report = fidelity_command(fitted[0], tmp_path / "other", lengths=[5], windows=10, simulated_rows=10, device="cpu")
+    assert "no training data" in report.by_length[5]["raw"].rows.reasons["novelty"]
+
+
+def test_data_that_do_not_fit_the_model_are_refused(fitted: tuple[Path, Path], tmp_path: Path) -> None:
+    stored(tmp_path / "pendulum", collect("Pendulum-v1", 2))
+    with pytest.raises(ValueError, match="the data and the model do not fit"):
+        fidelity_command(fitted[0], tmp_path / "pendulum", device="cpu")
+
+
+def test_the_table_names_what_could_not_be_had() -> None:
+    data = collect("Pendulum-v1", 3)
+    table = fidelity_table(fidelity(Copy(data), data, None, None, lengths=(5,), windows=5, variants=("raw",)))
+    assert "No relative_dynamics_error: no environment is known" in table
+    assert "5  raw" in table
+
+
+def test_discrete_actions_and_few_dimensions_can_be_drawn(tmp_path: Path) -> None:
+    data = collect("CartPole-v1", 20)
+    bars = {"raw": tuple(np.linspace(0.2, 1, 4 + 2 + 1))}
+    save_fidelity_picture(Copy(data), data, tmp_path / "p.png", length=5, ks_by_column=bars)
+    assert (tmp_path / "p.png").stat().st_size > 10_000
+
+
+def test_dimensions_that_never_move_are_not_drawn() -> None:
+    path = np.random.default_rng(0).normal(size=(3, 6, 9)).astype(np.float32)
+    path[..., [0, 4]] = 1.0
+    flat = np.zeros((3, 5), np.float32)
+    windows = SyntheticTrajectories(path, flat[..., None], flat, flat > 0, np.full(3, 5), 0)
+    assert shown_dimensions(windows).tolist() == [1, 3, 6, 8]
