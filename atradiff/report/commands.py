@@ -6,9 +6,9 @@ import json as json_format
 from collections.abc import Sequence
 from pathlib import Path
 
-from atradiff.report.compare import aligned
 from atradiff.report.fidelity import FidelityReport, VariantFidelity, fidelity
 from atradiff.report.fidelity_picture import save_fidelity_picture
+from atradiff.report.tables import aligned, write_text
 
 PICTURED = ("raw", "dynamics")
 
@@ -60,11 +60,10 @@ def fidelity_command(
         seed=seed,
     )
     if json is not None:
-        _write(json, json_format.dumps(report.to_json(), indent=1, allow_nan=False))
+        write_text(json, json_format.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")
     if picture is not None:
         longest = max(lengths)
         bars = {name: report.by_length[longest][name].rows.ks_by_column for name in PICTURED}
-        picture.parent.mkdir(parents=True, exist_ok=True)
         save_fidelity_picture(diffuser, held_out, picture, length=longest, ks_by_column=bars, seed=seed)
     print(fidelity_table(report))
     return report
@@ -105,8 +104,3 @@ def _line(label: str, figures: VariantFidelity) -> list[str]:
 
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from atradiff.data.staging import staged_file
 from atradiff.report.curves import RunCurve, read_run
 from atradiff.report.plots import save_learning_curves
 from atradiff.report.stats import (
@@ -19,6 +20,7 @@ from atradiff.report.stats import (
     steps_to_threshold,
     stratified_bootstrap,
 )
+from atradiff.report.tables import aligned, markdown, write_text
 
 HEADER = (
     "arm",
@@ -86,9 +88,8 @@ class ComparisonTable:
         return f"{aligned(self.cells())}\n\n{self.note()}\n"
 
     def to_markdown(self) -> str:
-        header, *rows = self.cells()
-        lines = [header, ["---"] * len(header), *rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{self.note()}\n"
+        """A table for a README."""
+        return f"{markdown(self.cells())}\n\n{self.note()}\n"
 
 
 def compare_runs(
@@ -114,9 +115,8 @@ def compare_runs(
     goal = float(interquartile_mean(baseline)) if threshold is None else threshold
     summaries = tuple(_summary(name, runs, baseline, goal, final_evaluations, seed) for name, runs in curves.items())
     table = ComparisonTable(summaries, goal, final_evaluations)
-    out.mkdir(parents=True, exist_ok=True)
     save_learning_curves(curves, out / "comparison.png", threshold=threshold, title=title, seed=seed)
-    (out / "comparison.md").write_text(table.to_markdown())
+    write_text(out / "comparison.md", table.to_markdown())
     _write_csv(table, out / "comparison.csv")
     return table
 
@@ -147,7 +147,7 @@ def _median_reached(reached: Sequence[float | None]) -> float | None:
 
 def _write_csv(table: ComparisonTable, path: Path) -> None:
     rows = [_csv_row(arm, table.threshold) for arm in table.arms]
-    with path.open("w", newline="") as file:
+    with staged_file(path) as stage, stage.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -170,17 +170,6 @@ def _csv_row(arm: ArmSummary, threshold: float) -> dict[str, str | float | None]
         "wall_seconds": arm.wall_seconds,
         "env_steps": arm.env_steps,
     }
-
-
-def aligned(cells: Sequence[Sequence[str]]) -> str:
-    """Rows of text as columns of equal width: the first to the left, the others to the right, a rule below the head."""
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(_pad(text, widths[i], left=i == 0) for i, text in enumerate(row)).rstrip() for row in cells]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
-
-
-def _pad(text: str, width: int, *, left: bool) -> str:
-    return text.ljust(width) if left else text.rjust(width)
 
 
 def _steps(steps: float | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from atradiff.data.trajectories import Trajectories
 from atradiff.report.fidelity import VARIANTS, FidelityModel, ends_at_termination, real_windows
-from atradiff.report.plots import PALETTE, STYLE
+from atradiff.report.plots import PALETTE, STYLE, new_figure, save
 from atradiff.types import FloatArray, IntArray, SyntheticTrajectories
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def save_fidelity_picture(
         figure.suptitle(title or f"Imagined and real trajectories from the same held-out states, K = {length}")
         handles, labels = paths[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-        figure.savefig(path)
+        save(figure, path)
 
 
 def shown_dimensions(windows: SyntheticTrajectories) -> IntArray:
@@ -75,11 +75,7 @@ def _imagine(model: FidelityModel, variant: str, states: FloatArray, length: int
 
 
 def _layout(rows: int, columns: int) -> tuple[Figure, list[list[Axes]], Axes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2.7 * max(columns, 3), 2.05 * (rows + 1)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.7 * max(columns, 3), 2.05 * (rows + 1))
     grid = figure.add_gridspec(rows + 1, columns)
     paths = [[figure.add_subplot(grid[row, column]) for column in range(columns)] for row in range(rows)]
     return figure, paths, figure.add_subplot(grid[rows, :])

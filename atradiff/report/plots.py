@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atradiff.data.staging import staged_file
 from atradiff.report.curves import RunCurve, align
 from atradiff.report.stats import curve_interval
 
@@ -30,17 +31,20 @@ STYLE: Any = {
 }
 
 
-def new_figure(rows: int, columns: int, size: tuple[float, float], **grid: Any) -> tuple[Figure, Any]:
-    """A figure with a (rows, columns) array of axes, ``size`` in inches, off screen and outside pyplot's global list.
-
-    Call within ``matplotlib.rc_context(STYLE)``.
-    """
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, sizes in inches, off screen and outside pyplot's global list. Call within the :data:`STYLE`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **grid)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write ``figure`` whole or not at all, in the format that the name's suffix says (PNG where it has none)."""
+    with staged_file(path) as stage:
+        figure.savefig(stage, format=path.suffix.removeprefix(".") or "png")
 
 
 def save_learning_curves(
@@ -55,8 +59,8 @@ def save_learning_curves(
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        figure, axes = new_figure(1, 1, (7.0, 4.3))
-        ax = axes[0, 0]
+        figure = new_figure(7.0, 4.3)
+        ax = figure.add_subplot()
         for index, (name, runs) in enumerate(curves.items()):
             _draw_arm(ax, name, runs, PALETTE[index % len(PALETTE)], seed)
         if threshold is not None:
@@ -65,7 +69,7 @@ def save_learning_curves(
         ax.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
         ax.margins(x=0.01)
         ax.legend(loc="best")
-        figure.savefig(path)
+        save(figure, path)
 
 
 def _draw_arm(ax: Axes, name: str, runs: Sequence[RunCurve], color: str, seed: int) -> None:

@@ -83,9 +83,6 @@ class Simulator:
                 valid[row] = self._step_row(np.asarray(observations[row], np.float64), actions[row], row, out)
         return SimulatedSteps(*out, valid=valid)
 
-    def close(self) -> None:
-        self._env.close()
-
     def _determined(self, observations: FloatArray) -> BoolArray:
         limit = self._rule.velocity_limit
         if math.isinf(limit):

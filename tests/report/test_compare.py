@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from atradiff.report.compare import aligned, compare_runs
+from atradiff.report.compare import compare_runs
 
 
 def run(folder: Path, returns: list[float], seconds_per_row: float = 60) -> Path:
@@ -72,7 +72,3 @@ def test_an_arm_without_runs_is_refused_before_anything_is_written(tmp_path: Pat
     with pytest.raises(ValueError, match="none for: SAC"):
         compare_runs({"SAC": []}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_columns_line_up() -> None:
-    assert aligned([["a", "bb"], ["ccc", "d"]]) == "a    bb\n-------\nccc   d"

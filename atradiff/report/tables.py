@@ -1,0 +1,33 @@
+"""Rows of text as tables for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from atradiff.data.staging import staged_file
+
+Cells = Sequence[Sequence[str]]
+"""A header and rows of equal length."""
+
+
+def aligned(cells: Cells) -> str:
+    """Rows of text as columns of equal width: the first to the left, the others to the right, a rule below the head."""
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = ["  ".join(_pad(text, widths[i], left=i == 0) for i, text in enumerate(row)).rstrip() for row in cells]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _pad(text: str, width: int, *, left: bool) -> str:
+    return text.ljust(width) if left else text.rjust(width)
+
+
+def markdown(cells: Cells) -> str:
+    header, *rows = cells
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` whole or not at all, making its folder where needed."""
+    with staged_file(path) as stage:
+        stage.write_text(text, encoding="utf-8")
