@@ -52,10 +52,18 @@ class LocalServer:
         self._to_learner = to_learner
 
     def serve(self) -> int:
-        """Answer every batch that is due; returns the number of synthetic rows stored."""
+        """Answer every batch that is due; returns the number of synthetic rows stored.
+
+        What the generator raises is passed on, with the batch back in the queue.
+        """
         stored = 0
         while self._due():
-            stored += self._answer(self.replay.take_requests(self._config.batch_size))
+            requests = self.replay.take_requests(self._config.batch_size)
+            try:
+                stored += self._answer(requests)
+            except BaseException:  # a keyboard interrupt as well: a checkpoint may follow
+                self.replay.put_back(requests)
+                raise
         return stored
 
     def _due(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -54,19 +53,14 @@ def episodes_to_transitions(episodes: list[SingleAgentEpisode], spaces: Spaces) 
 
 def _chunk_to_transitions(episode: SingleAgentEpisode, spaces: Spaces) -> Transitions:
     n = len(episode)
-    observations = _stack(episode.get_observations()).reshape(n + 1, spaces.observation_size)
-    actions = _stack(episode.get_actions())
+    observations = np.asarray(episode.get_observations(), np.float32).reshape(n + 1, spaces.observation_size)
+    actions = np.asarray(episode.get_actions(), np.int64 if spaces.discrete else np.float32)
     last = np.arange(n) == n - 1
     return Transitions(
         observations=observations[:-1],
-        actions=actions.astype(np.int64) if spaces.discrete else actions.astype(np.float32).reshape(n, -1),
-        rewards=_stack(episode.get_rewards()),
+        actions=actions if spaces.discrete else actions.reshape(n, -1),
+        rewards=np.asarray(episode.get_rewards(), np.float32),
         next_observations=observations[1:],
         terminated=last & episode.is_terminated,
         truncated=last & episode.is_truncated,
     )
-
-
-def _stack(values: Any) -> Any:
-    stacked = np.asarray(values)
-    return stacked.astype(np.float32) if stacked.dtype == np.float64 else stacked

@@ -48,6 +48,10 @@ class ReplayConfig:
             raise ValueError(f"expected_length must be at least 1 transition, got {self.expected_length}.")
         if self.capacity < 1:
             raise ValueError(f"capacity must be at least 1 transition, got {self.capacity}.")
+        if self.split not in ("binomial", "exact"):
+            raise ValueError(f"split must be 'binomial' or 'exact', got {self.split!r}.")
+        if self.max_request_age < 0:
+            raise ValueError(f"max_request_age must be at least 0 env steps, got {self.max_request_age}.")
 
     def rho_at(self, env_step: int) -> float:
         if self.rho_end is None:

@@ -27,7 +27,7 @@ class CountingWorld(gym.Env[np.ndarray, Any]):
         self.t, self.total = 0, 0.0
         self.taken: list[Any] = []
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:  # noqa: ARG002
         super().reset(seed=seed)
         self.t, self.total = 0, 0.0
         return self._observe(), {}
@@ -48,7 +48,7 @@ def spaces_of(env: gym.Env[Any, Any]) -> Spaces:
 
 
 class ConstantGenerator:
-    """Trajectories of ``length`` rows that stay in their start state, all with one action in the environment's scale."""
+    """Trajectories of ``length`` rows that stay in their start state, with one action in the environment's scale."""
 
     version = 7
 
@@ -58,9 +58,7 @@ class ConstantGenerator:
         self.length = length
         self.calls: list[tuple[FloatArray, int]] = []
 
-    def generate(
-        self, states: FloatArray, task: FloatArray | None = None, *, generator_seed: int
-    ) -> SyntheticTrajectories:
+    def generate(self, states: FloatArray, task: None = None, *, generator_seed: int) -> SyntheticTrajectories:  # noqa: ARG002
         self.calls.append((states.copy(), generator_seed))
         batch, k = len(states), self.length
         dtype = np.int64 if self.spaces.discrete else np.float32
