@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,16 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from atradiff.data import origin
 from atradiff.data.minari import NEXT_OBSERVATIONS, PLAIN_COLUMNS
+from atradiff.data.schema import StoreInfo
 from atradiff.data.staging import refuse_existing, staged_file, staged_folder
 from atradiff.data.store import EPISODE_COLUMNS, open_trajectories, read_episode_table, read_extras, read_info
 from atradiff.data.trajectories import Trajectories
+from atradiff.environments import is_registered, make_env, split_env_id
 from atradiff.types import Spaces
 
 _D4RL_NAMES = {"terminated": "terminals", "truncated": "timeouts"}
@@ -73,20 +77,35 @@ def _create(dataset_id: str, path: str | Path) -> None:
 
     data, info, table = open_trajectories(path), read_info(path), _episode_columns(path)
     buffers = [EpisodeBuffer(**fields) for fields in _episodes(data, read_extras(path), table)]
-    dataset = minari.create_dataset_from_buffers(
-        dataset_id,
-        buffers,
-        observation_space=gym.spaces.Box(-np.inf, np.inf, (data.spaces.observation_size,), np.float32),
-        action_space=_action_space(data.spaces),
-        description=f"{info.source}; licence: {info.licence}",
-        author="unknown",
-        author_email="unknown",
-        algorithm_name="unknown",
-        code_permalink="unknown",
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Minari asks for an evaluation environment and for a spec
+        dataset = minari.create_dataset_from_buffers(dataset_id, buffers, **_facts(data, info))
     dataset.storage.update_metadata({origin.KEY: origin.origin_json(info)})
     rows = ({f"{origin.EPISODES}/{k}": column[i] for k, column in table.items()} for i in range(len(data)))
     dataset.storage.update_episode_metadata(rows)
+
+
+def _facts(data: Trajectories, info: StoreInfo) -> dict[str, Any]:
+    """What Minari's metadata say of a data set."""
+    return {
+        "env": _env_spec(info.env_id),
+        "observation_space": gym.spaces.Box(-np.inf, np.inf, (data.spaces.observation_size,), np.float32),
+        "action_space": _action_space(data.spaces),
+        "description": f"{info.source}; licence: {info.licence}",
+        "author": "unknown",
+        "author_email": "unknown",
+        "algorithm_name": "unknown",
+        "code_permalink": "unknown",
+    }
+
+
+def _env_spec(env_id: str | None) -> EnvSpec | None:
+    """Lets ``recover_environment`` make the environment, flattened as here; None where Gymnasium cannot by itself."""
+    if env_id is None or not is_registered(split_env_id(env_id)[0]):
+        return None
+    env = make_env(env_id)
+    env.close()
+    return env.spec
 
 
 def _episode_columns(path: str | Path) -> dict[str, NDArray[Any]]:
@@ -98,12 +117,13 @@ def _episodes(
     data: Trajectories, extras: dict[str, NDArray[Any]], table: dict[str, NDArray[Any]]
 ) -> Iterator[dict[str, Any]]:
     """Keyword arguments of Minari's ``EpisodeBuffer`` for each episode: one observation and info more than actions."""
+    of_their_own = _next_observations_differ(data)
     for index in range(len(data)):
         rows = slice(data.offsets[index], data.offsets[index + 1])
         columns = data.columns[rows]
         infos = {name: _with_reset(column[rows], name, table, index) for name, column in extras.items()}
         observations = np.concatenate([columns.observations, columns.next_observations[-1:]])
-        if not np.array_equal(observations[1:], columns.next_observations):
+        if of_their_own:
             following = np.concatenate([columns.observations[:1], columns.next_observations])
             infos[f"infos/{NEXT_OBSERVATIONS}"] = following
         seed = table.get("seed")
@@ -118,10 +138,17 @@ def _episodes(
         }
 
 
+def _next_observations_differ(data: Trajectories) -> bool:
+    """Whether some row's next observation is not the following row's observation, which is all that Minari keeps."""
+    inside = np.setdiff1d(np.arange(data.n_transitions), data.offsets[1:] - 1)
+    columns = data.columns
+    return not np.array_equal(columns.next_observations[inside], columns.observations[inside + 1])
+
+
 def _with_reset(rows: NDArray[Any], name: str, table: dict[str, NDArray[Any]], index: int) -> NDArray[Any]:
     """Put the reset's info, which Minari holds and a column of transitions does not, before the steps' infos."""
     kept = table.get(f"reset/{name}")
-    first = rows[0] if kept is None else kept[index]
+    first = rows[0] if kept is None or kept.shape[1:] != rows.shape[1:] else kept[index]
     return np.concatenate([np.asarray(first, rows.dtype)[None], rows])
 
 

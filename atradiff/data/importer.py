@@ -72,7 +72,7 @@ def import_data(
         dataset_name=source.dataset_name,
         extras={name: column[episodes.rows] for name, column in raw.extras.items()},
         episode_columns=_episode_columns(raw, episodes),
-        source_dtypes=source.source_dtypes or dtypes,
+        source_dtypes=dtypes if source.source_dtypes is None else source.source_dtypes,
         notes=notes,
         overwrite=overwrite,
     )

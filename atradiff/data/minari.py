@@ -50,9 +50,11 @@ def read_minari_folder(folder: Path) -> Source:
     data = folder / "data" if (folder / "data").is_dir() else folder
     try:
         dataset = minari.MinariDataset(data)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, AssertionError) as error:  # Minari asserts on metadata it cannot use
         raise DataError(
-            f"is no Minari data set ({error}).", "Give the folder that holds data/main_data.hdf5.", file=folder
+            f"is no Minari data set ({type(error).__name__}: {error}).",
+            "Give the folder that holds data/main_data.hdf5.",
+            file=folder,
         ) from error
     return _read(dataset, data)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -94,4 +95,6 @@ def meta_world_expert(task: str) -> Policy:
     """Meta-World's own scripted expert for ``task``, its actions clipped to the space as the environment would do."""
     from metaworld.policies import ENV_POLICY_MAP
 
+    # The experts know that the environment clips them, and say so at every step.
+    warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high")
     return _MetaWorldExpert(ENV_POLICY_MAP[task]())

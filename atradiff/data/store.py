@@ -96,7 +96,7 @@ def write_trajectories(
     """
     out, columns = Path(path), trajectories.columns
     refuse_existing(out, overwrite=overwrite, ours=INFO)
-    extras = dict(extras or {})
+    extras = dict(sorted((extras or {}).items()))
     _require_length(extras, len(columns), "extras")
     _require_length(episode_columns or {}, len(trajectories), "episode_columns")
     ends = trajectories.offsets[1:] - 1
@@ -168,7 +168,7 @@ def _write_episode_table(path: Path, trajectories: Trajectories, episode_columns
         trajectories.columns.terminated[ends],
         trajectories.columns.truncated[ends],
     )
-    table = {**dict(zip(EPISODE_COLUMNS, own, strict=True)), **episode_columns}
+    table: dict[str, NDArray[Any]] = {**dict(zip(EPISODE_COLUMNS, own, strict=True)), **episode_columns}
     pq.write_table(pa.table({name: list(c) if c.ndim > 1 else c for name, c in table.items()}), path)
 
 

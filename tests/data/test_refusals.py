@@ -1,4 +1,4 @@
-"""Every way in which a file can be wrong is refused with its file, field, row and remedy, before anything is written."""
+"""Whatever is wrong with a file, it is refused with file, field, row and remedy, before anything is written."""
 
 from __future__ import annotations
 

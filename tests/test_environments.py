@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from atradiff.environments import horizon_of, make_env, meta_world_task, split_env_id
+
+
+def test_dictionaries_are_flattened_by_gymnasiums_rule() -> None:
+    flat = make_env("PointMaze_UMaze-v3")
+    plain = gym.make("PointMaze_UMaze-v3")
+    ours, _ = flat.reset(seed=3)
+    theirs, _ = plain.reset(seed=3)
+    np.testing.assert_array_equal(ours, gym.spaces.flatten(plain.observation_space, theirs))
+    assert flat.observation_space.shape == (8,)
+
+
+def test_options_in_the_id() -> None:
+    env = make_env("PointMaze_UMaze-v3?continuing_task=false&max_episode_steps=150")
+    assert env.unwrapped.continuing_task is False  # type: ignore[attr-defined]
+    assert horizon_of(env) == 150
+    assert horizon_of(make_env("Pendulum-v1?max_episode_steps=9", max_episode_steps=7)) == 7
+
+
+def test_splitting_an_id() -> None:
+    assert split_env_id("A-v1") == ("A-v1", {})
+    assert split_env_id("A-v1?a=1&b=true&c=text&d=[1,2]") == ("A-v1", {"a": 1, "b": True, "c": "text", "d": [1, 2]})
+    with pytest.raises(ValueError, match="key=value"):
+        split_env_id("A-v1?a")
+
+
+@pytest.mark.parametrize("env_id", ["metaworld:reach-v3", "Meta-World/reach-v3"])
+def test_meta_world(env_id: str) -> None:
+    env = make_env(env_id)
+    assert meta_world_task(env_id) == "reach-v3"
+    assert env.observation_space.shape == (39,)
+    assert horizon_of(env) == 500
+    first, _ = env.reset(seed=5)
+    second, _ = env.reset()
+    again, _ = env.reset(seed=5)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[-3:], second[-3:])
+
+
+def test_unknown_ids_and_options() -> None:
+    with pytest.raises(ValueError, match=r"no environment 'Hoper-v5'.*Hopper-v5"):
+        make_env("Hoper-v5")
+    with pytest.raises(ValueError, match=r"no task 'reech-v3'.*reach-v3"):
+        make_env("metaworld:reech-v3")
+    with pytest.raises(ValueError, match=r"cannot be made with the options \{'colour': 'red'\}"):
+        make_env("Pendulum-v1?colour=red")
