@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from atradiff.config import DiffuserConfig, FitConfig
     from atradiff.data.store import open_trajectories
     from atradiff.data.trajectories import Trajectories
-    from atradiff.fit import fit
     from atradiff.generator import TrajectoryDiffuser
 
 _HOMES = {
@@ -20,11 +19,10 @@ _HOMES = {
     "FitConfig": "atradiff.config",
     "Trajectories": "atradiff.data.trajectories",
     "TrajectoryDiffuser": "atradiff.generator",
-    "fit": "atradiff.fit",
     "open_trajectories": "atradiff.data.store",
 }
 
-__all__ = ["DiffuserConfig", "FitConfig", "Trajectories", "TrajectoryDiffuser", "fit", "open_trajectories"]
+__all__ = ["DiffuserConfig", "FitConfig", "Trajectories", "TrajectoryDiffuser", "open_trajectories"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atradiff.data.normalize import DifferenceRows, Normalizer
+from atradiff.data.windows import WindowSampler
+from atradiff.types import Spaces
+from tests.toys import chain_data, random_data
+
+DISCRETE = Spaces(3, "discrete", n_actions=4)
+
+
+def codec_and_windows(data, length=5, batch=64):
+    codec = DifferenceRows(data.spaces, Normalizer.fit(data))
+    return codec, WindowSampler(data, (length,)).sample(length, batch, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("data", [chain_data(), random_data([20, 9], [True, False], spaces=DISCRETE)])
+def test_decoding_undoes_encoding_up_to_float_rounding(data):
+    codec, windows = codec_and_windows(data)
+    rows = codec.encode(windows)
+    assert rows.shape == (64, 5, codec.row_size)
+    back = codec.decode(windows.states[:, 0], rows)
+    real = ~windows.padding
+    np.testing.assert_allclose(back.states, windows.states, atol=2e-5)
+    np.testing.assert_allclose(back.actions[real], windows.actions[real], atol=1e-5)
+    np.testing.assert_allclose(back.rewards[real], windows.rewards[real], rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(back.terminated, windows.terminated)
+
+
+def test_first_state_is_the_input_bit_for_bit():
+    codec, windows = codec_and_windows(chain_data())
+    states = np.random.default_rng(1).normal(size=(64, 2)).astype(np.float32) * 1e3
+    np.testing.assert_array_equal(codec.decode(states, codec.encode(windows)).states[:, 0], states)
+
+
+def test_a_constant_column_stays_where_it_is_whatever_the_diffuser_says():
+    data = chain_data()
+    pinned = np.full((data.n_transitions, 1), 7.25, np.float32)
+    columns = replace(
+        data.columns,
+        observations=np.hstack([data.columns.observations, pinned]),
+        next_observations=np.hstack([data.columns.next_observations, pinned]),
+    )
+    data = replace(data, columns=columns, spaces=replace(data.spaces, observation_size=3))
+    codec, windows = codec_and_windows(data)
+    rows = codec.encode(windows)
+    assert np.isfinite(rows).all()
+    assert np.abs(codec.normalizer.states(data.columns.observations)).max() <= 10
+    noise = np.random.default_rng(0).normal(size=rows.shape).astype(np.float32) * 100
+    np.testing.assert_array_equal(codec.decode(windows.states[:, 0], noise).states[..., 2], np.float32(7.25))
+
+
+def test_rewards_of_terminal_rows_have_their_own_scale():
+    normalizer = Normalizer.fit(chain_data())
+    assert normalizer.reward_mean[1] == pytest.approx(100, abs=0.2)
+    assert normalizer.reward_scale[0] < 0.1  # -0.1 a^2, not flattened by the +100
+
+
+def test_rows_have_unit_scale():
+    codec, windows = codec_and_windows(chain_data(), batch=4000)
+    real = ~windows.padding & ~windows.terminated
+    rows = codec.encode(windows)[real]
+    assert np.allclose(rows.std(0)[:-1], 1, atol=0.25)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.01, 1e4))
+def test_whatever_is_decoded_stays_in_the_action_space_and_the_range_of_differences(seed, size):
+    data = chain_data(episodes=5)
+    codec, _ = codec_and_windows(data)
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(3, 4, codec.row_size)).astype(np.float32) * np.float32(size)
+    decoded = codec.decode(data.columns.observations[:3], rows)
+    assert np.abs(decoded.actions).max() <= 1
+    deltas = data.columns.next_observations - data.columns.observations
+    steps = np.diff(decoded.states.astype(np.float64), axis=1)
+    assert (steps <= deltas.max(0) + 1e-5).all()
+    assert (steps >= deltas.min(0) - 1e-5).all()
+
+
+def test_discrete_actions_come_back_by_argmax():
+    codec, windows = codec_and_windows(random_data([30], [True], spaces=DISCRETE))
+    noisy = codec.encode(windows) + np.random.default_rng(0).uniform(-0.9, 0.9, (64, 5, codec.row_size))
+    back = codec.decode(windows.states[:, 0], noisy.astype(np.float32)).actions
+    assert back.dtype == np.int64
+    np.testing.assert_array_equal(back[~windows.padding], windows.actions[~windows.padding])

@@ -1,0 +1,107 @@
+# ruff: noqa: ARG002 (stand-ins keep the signature of what they stand for)
+"""Both processes against closed forms: networks that are exact for Gaussian or for point-like data."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from atradiff.diffusion.conditioning import Condition
+from atradiff.diffusion.edm import SIGMA_DATA, denoise, edm_loss, karras_sigmas, sample_edm
+from atradiff.diffusion.shortcut import sample_shortcut, shortcut_loss
+
+SPREAD = 0.5
+
+
+def condition(batch):
+    return Condition(torch.zeros(batch, 2), torch.full((batch,), 4))
+
+
+def wide(x):
+    return x[:, None, None]
+
+
+class PointFlow(torch.nn.Module):
+    """The exact velocity towards one point: v = (point - x) / (1 - t), whatever the step."""
+
+    head = SimpleNamespace(out_features=3)
+
+    def __init__(self, point: float) -> None:
+        super().__init__()
+        self.point = point
+
+    def forward(self, rows, time, step, condition):
+        return (self.point - rows) / (1 - wide(time)).clamp_min(1e-4)
+
+
+class GaussianDenoiser(torch.nn.Module):
+    """F of equation 7 such that D(x; sigma) = x spread^2 / (spread^2 + sigma^2), exact for N(0, spread^2)."""
+
+    def forward(self, scaled, noise, step, condition):
+        sigma = wide((4 * noise).exp())
+        x = scaled * (sigma**2 + SIGMA_DATA**2).sqrt()
+        c_skip = SIGMA_DATA**2 / (sigma**2 + SIGMA_DATA**2)
+        c_out = sigma * SIGMA_DATA / (sigma**2 + SIGMA_DATA**2).sqrt()
+        return (x * SPREAD**2 / (SPREAD**2 + sigma**2) - c_skip * x) / c_out
+
+
+@pytest.mark.parametrize("calls", [1, 2, 4])
+def test_straight_flow_arrives_in_any_number_of_calls(calls):
+    noise = torch.randn(16, 4, 3, generator=torch.Generator().manual_seed(0))
+    rows = sample_shortcut(PointFlow(0.7), noise, condition(16), calls)
+    torch.testing.assert_close(rows, torch.full_like(rows, 0.7), atol=1e-4, rtol=0)
+
+
+def test_shortcut_loss_of_the_exact_flow_is_zero():
+    rows = torch.full((64, 4, 3), 0.7)
+    flow = PointFlow(0.7)
+    loss = shortcut_loss(flow, flow, rows, condition(64), torch.Generator().manual_seed(0))
+    assert loss.item() < 1e-3
+
+
+def test_shortcut_loss_of_a_silent_network_is_the_variance_of_the_velocity():
+    class Silent(torch.nn.Module):
+        def forward(self, rows, time, step, condition):
+            return torch.zeros_like(rows)
+
+    rows = torch.zeros(4000, 4, 3)
+    loss = shortcut_loss(Silent(), Silent(), rows, condition(4000), torch.Generator().manual_seed(0))
+    assert loss.item() == pytest.approx(
+        0.75, abs=0.02
+    )  # a quarter of the batch asks for the silent network's own steps
+
+
+@pytest.mark.parametrize("solver", ["dpm++", "heun"])
+def test_edm_samples_approach_the_spread_of_the_data(solver):
+    noise = torch.randn(4000, 4, 3, generator=torch.Generator().manual_seed(0))
+    coarse, fine = (sample_edm(GaussianDenoiser(), noise, condition(4000), calls, solver) for calls in (32, 96))
+    assert fine.std().item() == pytest.approx(SPREAD, rel=0.015)
+    assert abs(fine.std() - SPREAD) <= abs(coarse.std() - SPREAD) + 0.002
+    assert torch.corrcoef(torch.stack([fine.flatten(), noise.flatten()]))[0, 1] > 0.999  # a deterministic map
+
+
+def test_edm_loss_of_the_exact_denoiser_is_its_closed_form():
+    """Given x, clean rows scatter by spread^2 sigma^2 / (spread^2 + sigma^2); the loss divides that by c_out^2."""
+    generator = torch.Generator().manual_seed(0)
+    rows = SPREAD * torch.randn(20_000, 4, 3, generator=generator)
+    loss = edm_loss(GaussianDenoiser(), rows, condition(20_000), generator)
+    sigma = (-1.2 + 1.2 * torch.randn(200_000, generator=generator)).exp()
+    c_out = sigma * SIGMA_DATA / (sigma**2 + SIGMA_DATA**2).sqrt()
+    expected = (SPREAD**2 * sigma**2 / (SPREAD**2 + sigma**2) / c_out**2).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=0.02)
+
+
+def test_denoiser_scalings_restore_the_exact_mean():
+    x, sigma = torch.randn(8, 4, 3), torch.full((8,), 0.8)
+    mean = denoise(GaussianDenoiser(), x, sigma, condition(8))
+    torch.testing.assert_close(mean, x * SPREAD**2 / (SPREAD**2 + 0.64))
+
+
+def test_karras_noise_levels_fall_from_high_to_zero():
+    sigmas = karras_sigmas(5, torch.device("cpu"))
+    assert sigmas[0].item() == pytest.approx(80, rel=1e-5)
+    assert sigmas[-2].item() == pytest.approx(0.002, rel=1e-3)
+    assert sigmas[-1] == 0
+    assert (sigmas.diff() < 0).all()

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from atradiff.diffusion.conditioning import Condition
+from atradiff.diffusion.transformer import RowTransformer
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    network = RowTransformer(6, slice(2, 5), torch.tensor([0.1, 0.5, 0.0]), 8, width=32, depth=2, heads=4, task_size=2)
+    for parameter in network.parameters():  # the zero-initialised gates would hide what the test looks for
+        torch.nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+def inputs(batch=3, length=8, lengths=None):
+    generator = torch.Generator().manual_seed(1)
+    condition = Condition(
+        torch.randn(batch, 3, generator=generator),
+        torch.full((batch,), length) if lengths is None else lengths,
+        torch.randn(batch, 2, generator=generator),
+    )
+    return torch.randn(batch, length, 6, generator=generator), torch.rand(batch, generator=generator), condition
+
+
+def test_rows_past_a_windows_length_change_nothing(network):
+    lengths = torch.tensor([3, 5, 8])
+    rows, noise, condition = inputs(lengths=lengths)
+    step = torch.zeros(3)
+    together = network(rows, noise, step, condition)
+    for i, length in enumerate(lengths.tolist()):
+        alone = network(rows[i : i + 1, :length], noise[i : i + 1], step[:1], condition[slice(i, i + 1)])
+        torch.testing.assert_close(together[i : i + 1, :length], alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("what", ["state", "task", "noise", "step", "length"])
+def test_every_condition_reaches_every_row(network, what):
+    rows, noise, condition = inputs()
+    step = torch.zeros(3)
+    before = network(rows, noise, step, condition)
+    if what == "state":
+        condition = Condition(condition.states + 1, condition.lengths, condition.task)
+    elif what == "task":
+        condition = Condition(condition.states, condition.lengths, condition.task + 1)
+    elif what == "length":  # the embedding alone: 9 - 1 rows are all there are, so nothing is masked
+        network.encode.length.weight.data += 1
+    after = network(rows, noise + 0.3 * (what == "noise"), step + 0.5 * (what == "step"), condition)
+    assert ((before - after).abs().amax(-1) > 1e-4).all()
+
+
+def test_a_new_network_predicts_zero():
+    network = RowTransformer(6, slice(2, 5), torch.ones(3), 8, width=32, depth=2, heads=4)
+    rows, noise, condition = inputs()
+    condition = Condition(condition.states, condition.lengths)
+    torch.testing.assert_close(network(rows, noise, noise, condition), torch.zeros_like(rows))
+
+
+def test_bfloat16_agrees_with_float32(network):
+    rows, noise, condition = inputs()
+    exact = network(rows, noise, torch.zeros(3), condition)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = network(rows, noise, torch.zeros(3), condition)
+    assert rough.dtype == torch.float32
+    assert (rough - exact).abs().mean() < 0.05 * exact.abs().mean()

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from atradiff.data.normalize import DecodedRows, DifferenceRows, Normalizer
+from atradiff.dynamics import BatchedMLP, DynamicsEnsemble
+from atradiff.refine import Thresholds, refine_windows, step_residuals
+from tests.toys import GOAL, chain_data, chain_step
+
+FREE = Thresholds(residual=np.inf, disagreement=np.inf)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    data = chain_data(episodes=60)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = DynamicsEnsemble(DifferenceRows(data.spaces, Normalizer.fit(data)), models=3, width=64)
+    model.update(data.columns, 700, seed=0, batch=128, rate=3e-3)
+    model.update(data.columns, 300, seed=1, batch=128, rate=3e-4)
+    return model
+
+
+def fresh_rows(n=400, seed=9):
+    data = chain_data(episodes=40, seed=seed)
+    rows = np.random.default_rng(0).choice(data.n_transitions, n, replace=False)
+    return data.columns[rows]
+
+
+def test_members_are_independent_networks():
+    torch.manual_seed(0)
+    net = BatchedMLP(2, (3, 8, 4))
+    x = torch.randn(2, 5, 3)
+    for m in range(2):
+        hidden = torch.nn.functional.silu(x[m] @ net.weights[0][m] + net.biases[0][m])
+        torch.testing.assert_close(net(x)[m], hidden @ net.weights[1][m] + net.biases[1][m])
+
+
+def test_learns_the_step_the_rare_reward_and_the_end(learned):
+    rows = fresh_rows()
+    step = learned.predict(torch.from_numpy(rows.observations), torch.from_numpy(rows.actions))
+    following, rewards, done = chain_step(rows.observations, rows.actions)
+    moved = np.sqrt(np.square((following - rows.observations) / learned.delta_scale.numpy()).mean())
+    error = ((rows.observations + step.deltas.numpy() - following) / learned.delta_scale.numpy()).std()
+    assert error < 0.08 * moved
+    agree = step.terminated.numpy() == done
+    crossing = np.abs(following[:, 0] - GOAL) < 0.02
+    assert agree[~crossing].all()
+    assert np.abs(step.rewards.numpy() - rewards)[agree].max() < 0.1
+
+
+def test_disagreement_grows_away_from_the_data(learned):
+    near, far = fresh_rows(), np.array([[6.0, -2.0], [-9.0, 3.0]], np.float32)
+    at = learned.predict(torch.from_numpy(near.observations), torch.from_numpy(near.actions)).disagreement
+    away = learned.predict(torch.from_numpy(far), torch.zeros(2, 1)).disagreement
+    assert away.min() > 5 * at.quantile(0.9)
+    assert learned.leaves_data(torch.from_numpy(far)).all()
+    assert not learned.leaves_data(torch.from_numpy(near.observations)).any()
+
+
+def window(actions, start, states=None):
+    """One decoded window from ``start``; the diffused states are those of the true chain unless given."""
+    path = [start]
+    for action in actions:
+        path.append(chain_step(path[-1][None], np.array([[action]], np.float32))[0][0])
+    states = np.array(path, np.float32)[None] if states is None else states
+    k = len(actions)
+    return DecodedRows(
+        states, np.array(actions, np.float32)[None, :, None], np.zeros((1, k), np.float32), np.zeros((1, k), bool)
+    )
+
+
+def test_rerolled_rows_follow_the_true_chain_to_its_end(learned):
+    rows = window([0.8] * 25, np.array([0.0, 0.1], np.float32))
+    refined = refine_windows("dynamics", learned, FREE, rows, np.array([25]))
+    end = int(np.argmax(rows.states[0, 1:, 0] >= GOAL)) + 1
+    assert abs(int(refined.lengths[0]) - end) <= 1
+    kept = min(int(refined.lengths[0]), end)
+    assert refined.rows.terminated[0, refined.lengths[0] - 1]
+    assert not refined.rows.terminated[0, : refined.lengths[0] - 1].any()
+    np.testing.assert_allclose(refined.rows.states[0, : kept + 1], rows.states[0, : kept + 1], atol=0.03)
+    assert refined.rows.rewards[0, refined.lengths[0] - 1] == pytest.approx(100 - 0.1 * 0.64, abs=0.1)
+    assert refined.residual[0] < 0.5
+
+
+def test_cut_ends_before_the_first_false_row(learned):
+    rows = window([0.5] * 10, np.array([-0.5, 0.0], np.float32))
+    rows.states[0, 7:] += 0.3  # row 6 leaps
+    residuals = step_residuals(learned, rows)
+    assert residuals[0].argmax() == 6
+    refined = refine_windows("cut", learned, Thresholds(1.0, np.inf), rows, np.array([10]))
+    assert refined.lengths.tolist() == [6]
+    assert refined.stopped.tolist() == [True]
+    np.testing.assert_array_equal(refined.rows.states, rows.states)
+
+
+def test_disagreement_ends_a_trajectory_but_never_empties_it(learned):
+    rows = window([0.5] * 10, np.array([-0.5, 0.0], np.float32))
+    refined = refine_windows("dynamics", learned, Thresholds(np.inf, -1.0), rows, np.array([10]))
+    assert refined.lengths.tolist() == [1]
+    assert refined.stopped.tolist() == [True]
+
+
+def test_none_changes_nothing(learned):
+    rows = window([0.5] * 4, np.array([-0.5, 0.0], np.float32))
+    refined = refine_windows("none", learned, Thresholds(0, 0), rows, np.array([3]))
+    assert refined.rows is rows
+    assert refined.lengths.tolist() == [3]

@@ -1,0 +1,96 @@
+# ruff: noqa: ARG002 (stand-ins keep the signature of what they stand for)
+"""Ending and chaining of windows, with a source that counts instead of a diffuser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atradiff.data.normalize import DecodedRows
+from atradiff.imagine import Ending, end_windows, imagine
+from atradiff.refine import Thresholds
+from tests.toys import CHAIN
+
+LIMITS = Thresholds(np.inf, np.inf)
+
+
+def ending(prune="none"):
+    return Ending(prune, "none", np.ones(2, np.float32), 0.0, LIMITS)
+
+
+class Counter:
+    """Windows of ``length`` rows in which position grows by one per row and the episode ends at ``goal``."""
+
+    def __init__(self, length: int, goal: float = np.inf, final: bool = False) -> None:
+        self.length, self.goal, self.final, self.asked = length, goal, final, []
+
+    def lengths_for(self, states, rows):
+        return np.full(len(states), self.length), np.full(len(states), self.final)
+
+    def windows_for(self, states, lengths, rows):
+        self.asked.append(rows.tolist())
+        path = states[:, None] + np.arange(self.length + 1)[:, None] * np.array([1, 0])
+        position = path[:, 1:, 0]
+        actions = np.full((*position.shape, 1), 0.5, np.float32)
+        return DecodedRows(path.astype(np.float32), actions, position.astype(np.float32), position >= self.goal)
+
+
+def run(source, states, total, chained, prune="none"):
+    states = np.array([[s, 0] for s in states], np.float32)
+    return imagine(source, None, ending(prune), CHAIN, states, total, chained, version=3)
+
+
+def test_one_window_without_a_horizon():
+    trajectories, report = run(Counter(5), [0, 10], 5, False)
+    assert trajectories.lengths.tolist() == [5, 5]
+    np.testing.assert_array_equal(trajectories.observations[1, :, 0], np.arange(10, 16))
+    assert trajectories.generator_version == 3
+    assert report.windows == 2
+
+
+def test_chains_go_on_where_the_last_window_ended_until_the_goal():
+    source = Counter(5, goal=12)
+    trajectories, report = run(source, [0, 9, 3], 50, True)
+    assert trajectories.lengths.tolist() == [12, 3, 9]
+    for i, start in enumerate([0, 9, 3]):
+        n = trajectories.lengths[i]
+        np.testing.assert_array_equal(trajectories.observations[i, : n + 1, 0], start + np.arange(n + 1))
+        np.testing.assert_array_equal(trajectories.rewards[i, :n], start + 1 + np.arange(n))
+        assert trajectories.terminated[i, :n].tolist() == [False] * (n - 1) + [True]
+    assert source.asked == [[0, 1, 2], [0, 2], [0]]  # ended trajectories are not sampled again
+    assert report.terminated == 1.0
+
+
+def test_the_horizon_cuts_without_terminating():
+    trajectories, _ = run(Counter(5, goal=12), [0], 8, True)
+    assert trajectories.lengths.tolist() == [8]
+    assert not trajectories.terminated.any()
+    assert trajectories.to_transitions().truncated.tolist() == [False] * 7 + [True]
+
+
+def test_rows_after_the_end_are_zero():
+    trajectories, _ = run(Counter(5, goal=12), [0, 9], 50, True)
+    after = ~trajectories.mask
+    assert not trajectories.rewards[after].any()
+    assert not trajectories.actions[after].any()
+    assert not trajectories.observations[:, 1:][after].any()
+
+
+def test_a_trajectory_that_reached_its_estimated_length_is_not_continued():
+    trajectories, _ = run(Counter(5, final=True), [0], 50, True)
+    assert trajectories.lengths.tolist() == [5]
+
+
+@pytest.mark.parametrize(("says_so", "terminated"), [(True, True), (False, False)])
+def test_a_tail_that_stands_still_is_terminal_where_most_of_its_rows_say_so(says_so, terminated):
+    states = np.minimum(np.arange(11), 4)[None, :, None] * np.array([1.0, 0.5])
+    flags = np.zeros((1, 10), bool)
+    flags[0, 5:] = says_so  # one row later than the states stop
+    rows = DecodedRows(
+        states.astype(np.float32), np.zeros((1, 10, 1), np.float32), np.zeros((1, 10), np.float32), flags
+    )
+    ended, kept, pruned = end_windows(rows, np.array([10]), ending("gated"))
+    assert kept.tolist() == [4]
+    assert pruned.tolist() == [True]
+    assert bool(ended.terminated[0, 3]) is terminated
+    assert ended.terminated.sum() == terminated
