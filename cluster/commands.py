@@ -1,0 +1,144 @@
+"""The commands of ``atradiff`` that need RLlib: each reads its words, calls one function and prints what came of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from tqdm import tqdm
+
+from cluster.config import RunConfig, parse_run_config, run_parser
+
+if TYPE_CHECKING:
+    from cluster.run import Progress
+
+
+def train(arguments: list[str]) -> None:
+    """Train an agent as a config file says: ``atradiff train CONFIG [--setting.of.the.config VALUE ...]``.
+
+    ``atradiff train --resume RUN_DIR|CHECKPOINT`` goes on with a run that was stopped.
+    """
+    from cluster.run import Stopped
+    from cluster.run import train as train_run
+    from cluster.run_folder import RunFolder
+
+    parser = run_parser("atradiff train CONFIG", train.__doc__)
+    parser.add_argument("--resume", type=str | None, default=None, help="a run folder, or one of its checkpoints")
+    resume = _value_of("--resume", arguments)
+    if resume is not None:
+        stored = RunFolder.of(Path(resume))
+        arguments = ["--config", str(stored.config), *_without_positional(arguments)]
+    run, _ = parse_run_config(parser, _config_first(arguments))
+    with _TrainingBar(run) as bar:
+        try:
+            folder = train_run(run, bar.show, resume=None if resume is None else Path(resume))
+        except Stopped as stopped:
+            bar.close()
+            print(stopped, file=sys.stderr)
+            sys.exit(130)
+    print(f"curve        {folder / 'metrics.csv'}\ntensorboard  tensorboard --logdir {folder}")
+
+
+def compare(arguments: list[str]) -> None:
+    """Train with and without imagined trajectories on the same seeds: ``atradiff compare CONFIG --seeds [0,1,2]``."""
+    from cluster.compare import compare as compare_arms
+
+    parser = run_parser("atradiff compare CONFIG", compare.__doc__)
+    parser.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="one run of each arm for each of these")
+    run, flags = parse_run_config(parser, _config_first(arguments))
+    comparison = compare_arms(run, flags["seeds"])
+    print(f"\n{comparison.table.to_text()}\n")
+    print(f"plot         {comparison.folder / 'comparison.png'}")
+    print(f"table        {comparison.folder / 'comparison.md'}")
+    print(f"tensorboard  tensorboard --logdir {comparison.folder}")
+
+
+def collect(
+    env: str,
+    policy: str,
+    episodes: int,
+    out: str,
+    seed: int = 0,
+    noise: float = 0.0,
+    max_steps: int | None = None,
+    licence: str = "made by the user",
+    overwrite: bool = False,
+) -> None:
+    """Record episodes of a policy in an environment.
+
+    Args:
+        env: environment id: Gymnasium's, gymnasium-robotics' or metaworld:TASK; options follow a question mark.
+        policy: scripted, random, or a run folder (or checkpoint) of `atradiff train`.
+        episodes: how many to record.
+        out: folder to write; it must not exist.
+        seed: the same seed records the same data.
+        noise: exploration noise in [0, 1]; each episode draws its level between 0 and this.
+        max_steps: truncate episodes after so many steps.
+        licence: licence of the data made.
+        overwrite: replace a store at out once the new one is whole.
+    """
+    from atradiff.data.collect import collect as record
+    from atradiff.data.commands import info
+    from cluster.policy import load_policy
+
+    record(
+        env,
+        policy,
+        episodes,
+        out,
+        seed=seed,
+        noise=noise,
+        max_steps=max_steps,
+        load_policy=load_policy,
+        licence=licence,
+        overwrite=overwrite,
+    )
+    info(out)
+
+
+class _TrainingBar:
+    """Env steps, their rate, the time left and the last return; appears with the first step, after data and fit."""
+
+    def __init__(self, run: RunConfig) -> None:
+        self._run = run
+        self._bar: tqdm[NoReturn] | None = None
+
+    def __enter__(self) -> _TrainingBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def show(self, progress: Progress) -> None:
+        if self._bar is None:
+            started = {"initial": progress.env_steps, "total": self._run.env_steps}
+            self._bar = tqdm(desc=str(self._run.folder), unit="step", smoothing=0.05, mininterval=0.5, **started)
+        self._bar.update(progress.env_steps - self._bar.n)
+        if progress.last_return is not None:
+            self._bar.set_postfix_str(f"return {progress.last_return:.4g}", refresh=False)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _config_first(arguments: list[str]) -> list[str]:
+    """``CONFIG --flag value`` as ``--config CONFIG --flag value``: jsonargparse takes config files by flag only."""
+    if arguments and not arguments[0].startswith("-"):
+        return ["--config", *arguments]
+    return arguments
+
+
+def _without_positional(arguments: list[str]) -> list[str]:
+    return arguments[1:] if arguments and not arguments[0].startswith("-") else arguments
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    """The value given to ``flag``: needed before the parser runs, since it decides which config is read."""
+    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return None

@@ -1,0 +1,172 @@
+"""What one run is: read from YAML, overridden by dotted flags, written back in full beside the results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from atradiff.config import DiffuserConfig, FitConfig
+from atradiff.replay.mixed import ReplayConfig
+from atradiff.serving import ServingConfig
+from rllib_ext.ensemble_sac.settings import SACSettings
+
+
+def recipe_hash(recipe: Any) -> str:
+    """Eight hex digits that name what was asked for: the same recipe finds the same data or model again."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Offline data that the project makes itself, as ``atradiff data collect`` does.
+
+    ``noise`` is the standard deviation of the Gaussian added to actions, as a share of half their range.
+    """
+
+    policy: str = "scripted"
+    episodes: int = 40
+    noise: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The offline trajectories. Exactly one of: ``path``, a trajectory store; ``source``, whatever ``atradiff data
+    import`` takes; ``collect``, a policy to roll out. What is imported or collected is kept under ``cache``."""
+
+    path: str | None = None
+    source: str | None = None
+    collect: CollectConfig | None = None
+    cache: str = "data"
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("path", "source", "collect") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"data takes one of path, source and collect, got {' and '.join(given)}.")
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The diffuser: ``path`` of a fitted one, or what to fit (kept under ``cache``), and how long it imagines.
+
+    ``horizon`` above the longest window chains windows until a terminal, the estimated length, or the horizon.
+    """
+
+    path: str | None = None
+    model: DiffuserConfig = field(default_factory=DiffuserConfig)
+    fit: FitConfig = field(default_factory=lambda: FitConfig(cpu_minutes=5.0))
+    horizon: int | None = None
+    cache: str = "models"
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Deterministic actions on an environment of its own, every so many env steps."""
+
+    every: int = 1_000
+    episodes: int = 5
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.episodes < 1:
+            raise ValueError(f"evaluation needs every >= 1 and episodes >= 1, got {self.every} and {self.episodes}.")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Every so many env steps, the newest ``keep`` of them."""
+
+    every: int = 5_000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.keep < 1:
+            raise ValueError(f"checkpoints need every >= 1 and keep >= 1, got {self.every} and {self.keep}.")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run.
+
+    Args:
+        env: A Gymnasium id (``module:Name-v0`` imports the module first) or a Meta-World task.
+        name: Names the folder of the run under ``output``.
+        env_steps: Real environment steps to train for.
+        seed: Seeds environment, exploration, learner, replay and generator.
+        augmentation: ``atradiff`` imagines trajectories, ``none`` is the plain algorithm.
+        rollout_fragment_length: Env steps between two calls of the learner.
+        threads: torch threads of the learner and the generator.
+        output: Folder under which the run folder is made.
+    """
+
+    env: str
+    name: str
+    env_steps: int
+    seed: int = 0
+    augmentation: Literal["none", "atradiff"] = "atradiff"
+    rollout_fragment_length: int = 50
+    threads: int = 1
+    output: str = "runs"
+    data: DataConfig = field(default_factory=DataConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    algorithm: SACSettings = field(default_factory=SACSettings)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    serving: ServingConfig = field(default_factory=ServingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        if self.env_steps < 1:
+            raise ValueError(f"env_steps must be at least 1, got {self.env_steps}.")
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}.")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.output) / self.name / self.augmentation / f"seed_{self.seed}"
+
+    def require_data(self) -> None:
+        """Raise ``ValueError`` unless this run can get at a diffuser: called before anything long begins."""
+        if self.generator.path is None and self.data == DataConfig(cache=self.data.cache):
+            raise ValueError(
+                "augmentation: atradiff needs a diffuser: set generator.path to a fitted one, or one of data.path, "
+                "data.source and data.collect to the trajectories it shall be fitted to."
+            )
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
+
+
+def run_parser(prog: str, description: str | None) -> ArgumentParser:
+    """A parser with ``--config FILE`` and one dotted flag for each setting of :class:`RunConfig`."""
+    parser = ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--config", action="config", help="a YAML file of the settings below")
+    parser.add_class_arguments(RunConfig, as_group=False)
+    return parser
+
+
+def parse_run_config(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
+    """The run that these words describe, and the values of the parser's flags that are no part of it."""
+    parsed = parser.instantiate(parser.parse_args(list(arguments)))
+    names = {field.name for field in fields(RunConfig)}
+    values = {key: value for key, value in vars(parsed).items() if key != "config"}
+    run = RunConfig(**{key: value for key, value in values.items() if key in names})
+    return run, {key: value for key, value in values.items() if key not in names}
+
+
+def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config file with dotted overrides (``["--seed", "1"]``); unknown keys end the program with their name."""
+    return parse_run_config(run_parser("atradiff train", None), ["--config", str(path), *overrides])[0]
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists: YAML that any safe loader reads."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

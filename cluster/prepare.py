@@ -1,0 +1,47 @@
+"""From a run's config to the data and the diffuser that it needs, made once and found again by their recipe."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from atradiff.data.collect import collect
+from atradiff.data.importer import import_data
+from atradiff.data.store import open_trajectories
+from atradiff.fit import fit
+from cluster.config import RunConfig, recipe_hash
+from cluster.policy import load_policy
+
+
+def prepare_data(run: RunConfig) -> Path:
+    """The trajectory store that ``run.data`` describes; imports or collects it where it is not there yet."""
+    data = run.data
+    if data.path is not None:
+        return Path(data.path)
+    recipe = asdict(data.collect) if data.collect else data.source
+    store = Path(data.cache) / f"{_slug(run.env)}-{recipe_hash([run.env, recipe])}"
+    if store.exists():
+        return store
+    if data.collect is not None:
+        collect(run.env, out=store, load_policy=load_policy, **asdict(data.collect))
+    elif data.source is not None:
+        import_data(data.source, store, env=run.env)
+    else:
+        raise ValueError("the run names no offline data: set one of data.path, data.source and data.collect.")
+    return store
+
+
+def prepare_diffuser(run: RunConfig) -> Path:
+    """The folder of the diffuser that ``run.generator`` describes; fits it where it is not there yet."""
+    generator = run.generator
+    if generator.path is not None:
+        return Path(generator.path)
+    store = open_trajectories(prepare_data(run))
+    recipe = [store.content_hash, asdict(generator.model), asdict(generator.fit)]
+    model = Path(generator.cache) / f"{_slug(run.env)}-{recipe_hash(recipe)}"
+    fit(store, model, config=generator.model, settings=generator.fit)
+    return model
+
+
+def _slug(env: str) -> str:
+    return env.replace("/", "-").replace(":", "-")
