@@ -164,7 +164,7 @@ def _continuous_actions(raw: RawColumns, spaces: Spaces, *, clip: bool) -> tuple
         raise raw.error(
             f"holds {actions[row, dimension]:g} in column {dimension}, outside the space "
             f"[{low[dimension]:g}, {high[dimension]:g}] ({int(outside.sum())} such rows).",
-            "Name the right environment with --env, scale the actions, or pass --clip-actions to clip them.",
+            "Name the right environment with --env, scale the actions, or clip them with --clip-actions true.",
             "actions",
             row=row,
         )

@@ -1,10 +1,8 @@
-"""The functions behind ``atradiff data import | collect | info | export``: their arguments are the command's."""
+"""The functions behind ``atradiff data import | info | export``: their arguments are the command's."""
 
 from __future__ import annotations
 
 from typing import Literal
-
-from atradiff.data.policies import PolicyLoader
 
 
 def import_(
@@ -41,50 +39,6 @@ def import_(
         mirror=mirror,
         clip_actions=clip_actions,
         overwrite=overwrite,
-    )
-    info(out)
-
-
-def collect(
-    env: str,
-    policy: str,
-    episodes: int,
-    out: str,
-    *,
-    seed: int = 0,
-    noise: float = 0.0,
-    max_steps: int | None = None,
-    licence: str = "made by the user",
-    overwrite: bool = False,
-    load_policy: PolicyLoader | None = None,
-) -> None:
-    """Record episodes of a policy in an environment.
-
-    Args:
-        env: environment id: Gymnasium's, gymnasium-robotics' or metaworld:TASK; options follow a question mark.
-        policy: scripted, random, or the path of a checkpoint.
-        episodes: how many to record.
-        out: folder to write; it must not exist.
-        seed: the same seed records the same data.
-        noise: exploration noise in [0, 1]; each episode draws its level between 0 and this.
-        max_steps: truncate episodes after so many steps.
-        licence: licence of the data made.
-        overwrite: replace a store at out once the new one is whole.
-        load_policy: reads a checkpoint (filled in by the command line).
-    """
-    from atradiff.data.collect import collect as record
-
-    record(
-        env,
-        policy,
-        episodes,
-        out,
-        seed=seed,
-        noise=noise,
-        max_steps=max_steps,
-        licence=licence,
-        overwrite=overwrite,
-        load_policy=load_policy,
     )
     info(out)
 

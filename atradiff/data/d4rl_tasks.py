@@ -31,7 +31,7 @@ _MAZE = (
     "goal too, and draws a goal per episode where D4RL's is fixed"
 )
 _EVAL = "as without eval, with the goal drawn per episode: "
-_ANT_MAZE = "D4RL's observation (29) has no goal; the counterpart's has the goal, no torso position, and contact forces"
+_ANT_MAZE = "D4RL's observation (29) has no goal; the counterpart's (109) has the goal and the contact forces"
 _HAND = "-v1 counterparts run 200 steps in the newer simulator; their sparse reward is a separate environment"
 _KITCHEN = "the counterpart observes 59 numbers and goals by name where D4RL observes 60 with the goal appended"
 _NONE = "no maintained counterpart: the data can be read, the task cannot be run here"

@@ -52,8 +52,11 @@ def import_data(
         progress: show a bar while downloading.
 
     Raises:
+        ValueError: for a horizon below 1 or an unknown environment.
         DataError: naming the file, the field, the row and the remedy.
     """
+    if horizon is not None and horizon < 1:
+        raise ValueError(f"horizon must be at least 1 step, got {horizon}.")
     refuse_existing(Path(out), overwrite=overwrite, ours=INFO)
     source = read_source(src, mirror=mirror, progress=progress)
     dtypes = {name: column.dtype.name for name, column in source.raw.present().items()}

@@ -59,7 +59,7 @@ def summarize(path: str | Path) -> StoreSummary:
     """Read a store's figures; raises :class:`atradiff.data.errors.DataError` where there is none."""
     data, info = open_trajectories(path), read_info(path)
     success = read_episode_table(path).get("success")
-    counts, edges = np.histogram(data.returns, bins=_BINS)
+    counts, edges = np.histogram(data.returns, bins=_BINS if np.ptp(data.returns) > 0 else 1)
     name = _score_name(info)
     return StoreSummary(
         path=str(path),

@@ -36,7 +36,10 @@ def has_score(name: str | None) -> bool:
 
 
 def find_task(name: str) -> D4RLTask | None:
-    """The D4RL task behind a data set name, a task name or an environment id of any version; None if there is none."""
+    """The D4RL task behind a data set name, a task name or an environment id of any version; None if there is none.
+
+    An environment made with options (``PointMaze_UMaze-v3?continuing_task=false``) is another task.
+    """
     if name in DATASETS:
         return DATASETS[name].task
     if name in TASKS:
@@ -46,4 +49,4 @@ def find_task(name: str) -> D4RLTask | None:
 
 
 def _unversioned(env_id: str) -> str:
-    return re.sub(r"-v\d+$", "", env_id.split("?")[0])
+    return re.sub(r"-v\d+$", "", env_id)

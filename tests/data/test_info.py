@@ -8,6 +8,7 @@ import pytest
 from small_data import SWITCH, make_trajectories
 
 from atradiff.data import commands
+from atradiff.data.collect import collect
 from atradiff.data.info import describe, summarize
 from atradiff.data.store import open_trajectories, write_trajectories
 from atradiff.data.trajectories import Trajectories
@@ -57,6 +58,12 @@ def test_d4rls_own_data_carry_no_warning(tmp_path: Path) -> None:
     assert "not D4RL's own data" not in text
 
 
+def test_equal_returns_are_one_bin(tmp_path: Path) -> None:
+    data = make_trajectories((4, 4))
+    data = replace(data, columns=replace(data.columns, rewards=np.ones(8, np.float32)))
+    assert [n for _, _, n in summarize(store(tmp_path / "store", data)).histogram] == [2]
+
+
 def test_text_says_it_all(tmp_path: Path) -> None:
     path = store(
         tmp_path / "store",
@@ -71,7 +78,8 @@ def test_text_says_it_all(tmp_path: Path) -> None:
 
 
 def test_the_commands_work_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    commands.collect("MountainCarContinuous-v0", "scripted", 3, str(tmp_path / "car"), noise=0.2)
+    collect("MountainCarContinuous-v0", "scripted", 3, tmp_path / "car", noise=0.2, progress=False)
+    commands.info(str(tmp_path / "car"))
     assert "3 of 3 episodes" in capsys.readouterr().out
     commands.export(str(tmp_path / "car"), str(tmp_path / "car.hdf5"))
     assert "car.hdf5" in capsys.readouterr().out
