@@ -69,8 +69,8 @@ def collect(
     try:
         spaces = Spaces.from_gymnasium(environment.observation_space, environment.action_space)
         actor = find_policy(policy, env, environment, seed, load_policy) if isinstance(policy, str) else policy
-        recorder = _Recorder(environment, actor, noise, max_steps, env)
-        recorded = recorder.record(episodes, seed, progress)
+        recorder = _Recorder(environment, actor, noise, max_steps, env, seed)
+        recorded = recorder.record(episodes, progress)
     finally:
         environment.close()
     name = policy if isinstance(policy, str) else type(policy).__name__
@@ -81,15 +81,16 @@ class _Recorder:
     """Plays episodes one after the other with one noise generator."""
 
     def __init__(
-        self, env: gym.Env[Any, Any], policy: Policy, noise: float, max_steps: int | None, env_id: str
+        self, env: gym.Env[Any, Any], policy: Policy, noise: float, max_steps: int | None, env_id: str, seed: int
     ) -> None:
-        self._env, self._policy, self._noise, self._max_steps, self._env_id = env, policy, noise, max_steps, env_id
+        self._env, self._policy, self._env_id, self._seed = env, policy, env_id, seed
+        self._noise, self._max_steps = noise, max_steps
+        self._rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
 
-    def record(self, episodes: int, seed: int, progress: bool) -> list[_Episode]:
+    def record(self, episodes: int, progress: bool) -> list[_Episode]:
         from tqdm import trange
 
-        seeds = np.random.SeedSequence(seed).generate_state(episodes + 1)
-        self._rng = np.random.default_rng(int(seeds[-1]))
+        seeds = np.random.SeedSequence(self._seed).generate_state(episodes)
         bar = trange(episodes, desc=f"collecting {self._env_id}", unit="episode", disable=not progress)
         return [self._play(int(seeds[i])) for i in bar]
 

@@ -53,23 +53,24 @@ def cut_episodes(raw: RawColumns, actions: ActionArray, horizon: int | None) -> 
 
 def _ends(raw: RawColumns, horizon: int | None) -> _Ends:
     terminated: BoolArray = raw.terminated
-    if raw.truncated is not None:
-        truncated: BoolArray = raw.truncated
-        return _Ends(terminated, truncated | _recorded_ends(raw, terminated | truncated), ())
+    truncated: BoolArray = np.zeros(len(raw), bool) if raw.truncated is None else raw.truncated
     if raw.starts is not None:
-        return _Ends(terminated, _recorded_ends(raw, terminated), ())
+        unmarked = _recorded_ends(raw.starts, len(raw)) & ~(terminated | truncated)
+        note = f"{int(unmarked.sum())} recorded episodes have no end marked and are kept as truncated"
+        return _Ends(terminated, truncated | unmarked, (note,) if unmarked.any() else ())
+    if raw.truncated is not None:
+        return _Ends(terminated, truncated, ())
     if horizon is None:
-        return _Ends(terminated, np.zeros(len(raw), bool), ())
+        return _Ends(terminated, truncated, ())
     note = f"the file marks no time-outs: episodes were cut after {horizon} steps, the environment's horizon"
     return _Ends(terminated, _horizon_ends(terminated, horizon), (note,))
 
 
-def _recorded_ends(raw: RawColumns, marked: BoolArray) -> BoolArray:
-    """True on the last row of each recorded episode that carries no mark of its end."""
-    ends = np.zeros(len(raw), bool)
-    if raw.starts is not None:
-        ends[np.append(raw.starts[1:], len(raw)) - 1] = True
-    return ends & ~marked
+def _recorded_ends(starts: IntArray, n: int) -> BoolArray:
+    """True on the last row of each recorded episode."""
+    ends = np.zeros(n, bool)
+    ends[np.append(starts[1:], n) - 1] = True
+    return ends
 
 
 def _horizon_ends(terminated: BoolArray, horizon: int) -> BoolArray:

@@ -128,15 +128,22 @@ def _starts(episodes: list[Any]) -> IntArray:
 
 
 def _flatten(space: gym.Space[Any], observations: Any) -> NDArray[Any]:
-    """(T + 1, S) by the rule of ``gymnasium.spaces.flatten``; whole columns at once where that is the same thing."""
+    """(T + 1, S) by the rule of ``gymnasium.spaces.flatten``; whole columns at once where that is the same thing.
+
+    Integers (pixels, one-hot categories) become float32: the space says that they are observations.
+    """
     if isinstance(space, gym.spaces.Box):
         column = np.asarray(observations)
-        return column.reshape(len(column), -1)
+        return _floats(column.reshape(len(column), -1))
     if isinstance(space, gym.spaces.Dict):
         return np.concatenate([_flatten(s, observations[name]) for name, s in space.spaces.items()], axis=1)
     if isinstance(space, gym.spaces.Tuple):
         return np.concatenate([_flatten(s, part) for s, part in zip(space.spaces, observations, strict=True)], axis=1)
-    return np.stack([gym.spaces.flatten(space, row) for row in observations])
+    return _floats(np.stack([gym.spaces.flatten(space, row) for row in observations]))
+
+
+def _floats(column: NDArray[Any]) -> NDArray[Any]:
+    return column if column.dtype.kind == "f" else column.astype(np.float32)
 
 
 def _check_counts(episodes: list[Any], observations: list[NDArray[Any]], path: Path) -> None:

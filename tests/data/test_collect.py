@@ -82,6 +82,14 @@ def test_the_same_seed_collects_the_same_data(tmp_path: Path, env: str) -> None:
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_more_episodes_begin_with_the_same_ones(tmp_path: Path) -> None:
+    few, _ = run(tmp_path / "few", "MountainCarContinuous-v0", episodes=2, noise=0.3)
+    many, _ = run(tmp_path / "many", "MountainCarContinuous-v0", episodes=4, noise=0.3)
+    n = few.n_transitions
+    np.testing.assert_array_equal(few.columns.actions, many.columns.actions[:n])
+    np.testing.assert_array_equal(few.columns.observations, many.columns.observations[:n])
+
+
 def test_meta_world_goals_follow_the_seed(tmp_path: Path) -> None:
     env = "metaworld:reach-v3?max_episode_steps=3"
     hashes = [run(tmp_path / str(i), env, episodes=2, seed=s)[1].content_hash for i, s in enumerate((1, 1, 2))]
@@ -92,7 +100,7 @@ def test_rows_are_what_the_environment_did(tmp_path: Path) -> None:
     """Played again from the same seeds, the stored actions give the stored rows."""
     data, _ = run(tmp_path / "hopper", "Hopper-v5", "random", episodes=3, seed=4)
     env = make_env("Hopper-v5")
-    seeds = np.random.SeedSequence(4).generate_state(4)
+    seeds = np.random.SeedSequence(4).generate_state(3)
     for index in range(3):
         episode = data.episode(index)
         observation, _ = env.reset(seed=int(seeds[index]))

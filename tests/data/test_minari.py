@@ -26,6 +26,8 @@ def minari_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def stacked(rows: list[Any]) -> Any:
+    if isinstance(rows[0], tuple):
+        return tuple(stacked(list(column)) for column in zip(*rows, strict=True))
     if isinstance(rows[0], dict):
         return {name: stacked([row[name] for row in rows]) for name in rows[0]}
     return np.stack([np.asarray(row) for row in rows])
@@ -98,6 +100,48 @@ def test_options_of_the_environment_become_part_of_the_id(tmp_path: Path) -> Non
     assert env.spec is not None
     assert env.spec.max_episode_steps == 15
     assert env.unwrapped.continuing_task is False  # type: ignore[attr-defined]
+
+
+def test_any_space_is_flattened_as_gymnasium_does(minari_root: Path, tmp_path: Path) -> None:
+    space = gym.spaces.Dict(
+        {
+            "picture": gym.spaces.Box(0, 255, (2, 3), np.uint8),
+            "mode": gym.spaces.Discrete(3),
+            "deep": gym.spaces.Dict({"b": gym.spaces.Box(-1, 1, (2,)), "a": gym.spaces.MultiBinary(2)}),
+            "pair": gym.spaces.Tuple((gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2))),
+        },
+        seed=0,
+    )
+    rows = [space.sample() for _ in range(6)]
+    n = len(rows) - 1
+    buffer = EpisodeBuffer(
+        observations=stacked(rows),
+        actions=np.zeros((n, 1), np.float32),
+        rewards=np.zeros(n),
+        terminations=np.arange(n) == n - 1,
+        truncations=np.zeros(n, bool),
+    )
+    facts = {"algorithm_name": "random", "author": "a", "author_email": "a", "code_permalink": "c", "description": "d"}
+    minari.create_dataset_from_buffers(
+        "odd/spaces-v0", [buffer], observation_space=space, action_space=gym.spaces.Box(-1, 1, (1,)), **facts
+    )
+    import_data(str(minari_root / "odd" / "spaces-v0"), tmp_path / "out")
+    data = open_trajectories(tmp_path / "out")
+    flat = np.stack([gym.spaces.flatten(space, row) for row in rows]).astype(np.float32)
+    np.testing.assert_array_equal(data.columns.observations, flat[:-1])
+    np.testing.assert_array_equal(data.columns.next_observations, flat[1:])
+
+
+def test_an_end_inside_a_recorded_episode_cuts_it(minari_root: Path, tmp_path: Path) -> None:
+    record("Pendulum-v1", "swing/random-v0", 30)
+
+    def end_early(episode: Any) -> None:
+        episode["terminations"][9] = True
+
+    info = import_data(str(damage(minari_root, "swing/random-v0", end_early)), tmp_path / "out")
+    np.testing.assert_array_equal(open_trajectories(tmp_path / "out").lengths, [30, 10, 20, 30])
+    assert (info.n_terminated, info.n_truncated) == (1, 3)
+    assert any("3 recorded episodes have no end marked" in note for note in info.notes)
 
 
 @pytest.mark.usefixtures("minari_root")
