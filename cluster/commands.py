@@ -112,8 +112,14 @@ class _TrainingBar:
 
     def show(self, progress: Progress) -> None:
         if self._bar is None:
-            started = {"initial": progress.env_steps, "total": self._run.env_steps}
-            self._bar = tqdm(desc=str(self._run.folder), unit="step", smoothing=0.05, mininterval=0.5, **started)
+            self._bar = tqdm(
+                desc=str(self._run.folder),
+                initial=progress.env_steps,
+                total=self._run.env_steps,
+                unit="step",
+                smoothing=0.05,
+                mininterval=0.5,
+            )
         self._bar.update(progress.env_steps - self._bar.n)
         if progress.last_return is not None:
             self._bar.set_postfix_str(f"return {progress.last_return:.4g}", refresh=False)
