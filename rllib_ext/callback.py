@@ -15,7 +15,7 @@ from atradiff.ports import TrajectoryGenerator
 from atradiff.replay.mixed import MixedReplay, ReplayConfig
 from atradiff.serving import LocalServer, ServingConfig
 from atradiff.types import Spaces
-from rllib_ext.checkpoint import ReplayCheckpoint, add_to_checkpoints
+from rllib_ext.checkpoint import add_to_checkpoints, replay_component
 from rllib_ext.columns import ActionScale
 from rllib_ext.compatibility import UnsupportedConfigError, require_supported
 from rllib_ext.diffuser_source import DiffuserSource
@@ -95,7 +95,7 @@ class ATraDiffCallback(RLlibCallback):
         learner = algorithm.learner_group._learner
         feed_columns(learner)
         algorithm.local_replay_buffer = facade
-        add_to_checkpoints(algorithm, ReplayCheckpoint(facade.replay, learner))
+        add_to_checkpoints(algorithm, replay_component(facade.replay, learner))
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
         result["atradiff"] = replay_metrics(algorithm.local_replay_buffer)

@@ -24,7 +24,7 @@ def require_supported(algorithm: Algorithm) -> Spaces:
     _require(
         config.num_learners == 0,
         f"num_learners={config.num_learners} does not work with ATraDiffCallback, which hands rows to a learner in the "
-        "driver process. Use config.learners(num_learners=0), or EnsembleSACConfig for remote learners.",
+        "driver process. Use config.learners(num_learners=0), with num_gpus_per_learner=1 to learn on a GPU.",
     )
     _require(
         config.n_step == 1,
@@ -51,7 +51,7 @@ def _require_algorithm(algorithm: Algorithm) -> None:
     _require(
         isinstance(algorithm, DQN) and not own_training_step and not config.is_offline,
         f"ATraDiffCallback works with RLlib's SAC, TQC and DQN, which learn online from a replay buffer; {name} does "
-        "not. Use one of these, or EnsembleSACConfig.",
+        "not. Use one of these, or EnsembleSACConfig().augmentation(generator=...), which needs no callback.",
     )
     _require(
         not config.is_multi_agent,

@@ -7,6 +7,8 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -17,6 +19,8 @@ import torch
 import toy_worlds
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.tune.logger import TBXLoggerCallback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_configs import CONFIGS, generator, tiny_config
 from toy_worlds import HIGH, LOW
 
@@ -77,6 +81,35 @@ def test_real_rows_are_what_the_environment_saw(name: str, build: Callable[..., 
         env_actions = LOW + (env_actions + 1) * (HIGH - LOW) / 2
     step = rows["next_observations"][:, 1] - rows["observations"][:, 1]
     np.testing.assert_allclose(env_actions.reshape(50, -1).sum(axis=1), step, atol=1e-4)
+
+
+def test_sac_with_discrete_actions(build: Callable[..., Algorithm]) -> None:
+    algorithm = build(tiny_config("SAC", discrete=True), generator("DQN"))
+    assert algorithm.train()["atradiff"]["synthetic_share_sampled"] > 0
+    assert np.isfinite(algorithm.local_replay_buffer.scored.td_errors).all()
+
+
+def test_metrics_reach_tensorboard_as_one_group(build: Callable[..., Algorithm], tmp_path: Path) -> None:
+    """Through the logger that Tune hands each result to; a trial is only a folder to it."""
+    result = build(tiny_config("DQN"), generator("DQN")).train()
+    trial = FakeTrial(str(tmp_path))
+    logger = TBXLoggerCallback()
+    logger.log_trial_result(1, trial, result)
+    logger.log_trial_end(trial)
+    board = EventAccumulator(str(tmp_path))
+    board.Reload()
+    tags = {tag.split("/atradiff/")[1]: tag for tag in board.Tags()["scalars"] if "/atradiff/" in tag}
+    assert set(tags) == set(result["atradiff"])
+    assert board.Scalars(tags["real_rows"])[0].value == 50
+
+
+@dataclass(frozen=True)
+class FakeTrial:
+    local_path: str
+    evaluated_params: tuple[()] = ()
+
+    def init_local_path(self) -> None:
+        """The folder is there."""
 
 
 def test_a_time_limit_is_no_terminal_state(build: Callable[..., Algorithm]) -> None:
@@ -202,18 +235,18 @@ def test_pickled_callback_leaves_the_model_behind() -> None:
     assert isinstance(again(), ATraDiffCallback)
 
 
-def test_in_another_process_an_object_is_missed_only_when_needed() -> None:
-    pickled = cloudpickle.dumps(ATraDiffCallback.using(generator("SAC")))
+def test_in_another_process_a_folder_is_opened_and_an_object_is_missed() -> None:
+    made = [ATraDiffCallback.using(generator("SAC")), ATraDiffCallback.using("no/such/folder")]
     code = (
         "import pickle, sys\n"
-        "callback = pickle.loads(bytes.fromhex(sys.argv[1]))()\n"
-        "try:\n    callback.settings.source.load()\n"
-        "except RuntimeError as error:\n    print('said:', error)\n"
+        "for callback in pickle.loads(bytes.fromhex(sys.argv[1])):\n"
+        "    try:\n        callback().settings.source.load()\n"
+        "    except (RuntimeError, OSError) as error:\n        print('said:', error)\n"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code, pickled.hex()], capture_output=True, text=True, check=True, timeout=120
-    )
+    arguments = [sys.executable, "-c", code, cloudpickle.dumps(made).hex()]
+    out = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=120)
     assert "save_pretrained(folder)" in out.stdout
+    assert "no/such/folder" in out.stdout
 
 
 def _weights(algorithm: Algorithm) -> dict[str, np.ndarray]:

@@ -90,6 +90,7 @@ CASES: dict[str, tuple[Callable[[], AlgorithmConfig], str]] = {
         lambda: tiny_config("SAC").env_runners(env_to_module_connector=_normalised),
         "MeanStdFilter changes the scale",
     ),
+    "recurrent": (lambda: _recurrent(), "Remove use_lstm"),
     "pixels": (lambda: _with_world(tiny_config("SAC"), ImageWorld), "flat observations.*FlattenObservations"),
     "other observations": (
         _pendulum,
@@ -97,6 +98,11 @@ CASES: dict[str, tuple[Callable[[], AlgorithmConfig], str]] = {
     ),
     "other actions": (lambda: tiny_config("DQN"), "action_kind is continuous in the diffuser and discrete"),
 }
+
+
+def _recurrent() -> AlgorithmConfig:
+    model = {"fcnet_hiddens": [8], "use_lstm": True, "lstm_cell_size": 8, "max_seq_len": 5}
+    return tiny_config("DQN").rl_module(model_config=model)
 
 
 def _with_world(config: AlgorithmConfig, world: type[CountingWorld]) -> AlgorithmConfig:
