@@ -30,7 +30,7 @@ def evaluate(
         raise ValueError(f"an evaluation needs at least one episode, got {episodes}.")
     module = policy.get_module() if isinstance(policy, Algorithm) else policy
     if isinstance(env, gym.Env):
-        act = _actor(module, env)
+        act = deterministic_policy(module, env)
         return np.array([_run_episode(env, act, seed + i) for i in range(episodes)])
     made = env()
     try:
@@ -49,8 +49,8 @@ def _run_episode(env: gym.Env[Any, Any], act: Callable[[Any], Any], seed: int) -
     return total
 
 
-def _actor(module: RLModule, env: gym.Env[Any, Any]) -> Callable[[Any], Any]:
-    """A function from an observation to the action that ``env`` takes."""
+def deterministic_policy(module: RLModule, env: gym.Env[Any, Any]) -> Callable[[Any], Any]:
+    """A function from an observation (as ``env`` gives it) to the module's most likely action, as ``env`` takes it."""
     spaces = Spaces.from_gymnasium(env.observation_space, env.action_space)
     scale = ActionScale.of(spaces, normalize_actions=True)
 

@@ -61,7 +61,8 @@ def read_state(folder: Path, algorithm: EnsembleSAC) -> None:
     counters = json.loads((folder / _ALGORITHM).read_text())
     if counters["format"] != _FORMAT:
         raise ValueError(
-            f"{folder} has format {counters['format']}, this version reads {_FORMAT}: resume with the version that wrote it."
+            f"{folder} has format {counters['format']}, this version reads {_FORMAT}: resume with the version that "
+            "wrote it."
         )
     learner = algorithm.learner
     _load_weights(learner, load_file(folder / _WEIGHTS), folder)
