@@ -1,0 +1,64 @@
+"""Every config file loads, says the same after a round trip, and unknown or contradictory settings are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.config import CollectConfig, DataConfig, EvaluationConfig, RunConfig, load_run_config, recipe_hash
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_config_file_loads_and_survives_a_round_trip(path: Path, tmp_path: Path) -> None:
+    run = load_run_config(path)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(run.to_yaml())
+    assert load_run_config(copy) == run
+    if run.augmentation == "atradiff":
+        run.require_data()
+
+
+def test_every_config_has_a_tiny_twin_of_the_same_task() -> None:
+    for path in CONFIGS.glob("*.yaml"):
+        twin = load_run_config(CONFIGS / "tiny" / path.name)
+        original = load_run_config(path)
+        assert (twin.env, twin.augmentation) == (original.env, original.augmentation)
+        assert twin.env_steps < original.env_steps / 10
+
+
+def test_dotted_flags_override_the_file_at_every_depth() -> None:
+    overrides = ["--seed", "7", "--algorithm.utd", "2", "--generator.fit.seed", "3", "--data.collect.episodes", "9"]
+    run = load_run_config(CONFIGS / "quickstart.yaml", overrides)
+    assert (run.seed, run.algorithm.utd, run.generator.fit.seed) == (7, 2.0, 3)
+    assert run.data.collect is not None
+    assert run.data.collect.episodes == 9
+    assert run.data.collect.policy == "scripted"
+
+
+def test_an_unknown_key_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "typo.yaml"
+    path.write_text("env: Pendulum-v1\nname: x\nenv_steps: 10\nalgorithm: {utdd: 2}\n")
+    with pytest.raises(SystemExit):
+        load_run_config(path)
+    assert "utdd" in capsys.readouterr().err
+
+
+def test_contradictions_are_refused_with_the_values() -> None:
+    with pytest.raises(ValueError, match="path and collect"):
+        DataConfig(path="a", collect=CollectConfig())
+    with pytest.raises(ValueError, match="every >= 1"):
+        EvaluationConfig(every=0)
+    with pytest.raises(ValueError, match="env_steps must be at least 1, got 0"):
+        RunConfig(env="Pendulum-v1", name="x", env_steps=0)
+    with pytest.raises(ValueError, match="needs a diffuser"):
+        RunConfig(env="Pendulum-v1", name="x", env_steps=1).require_data()
+
+
+def test_a_recipe_is_found_again_by_its_hash_and_by_nothing_else() -> None:
+    recipe = {"env": "Pendulum-v1", "episodes": 4}
+    assert recipe_hash(recipe) == recipe_hash(dict(reversed(recipe.items())))
+    assert recipe_hash(recipe) != recipe_hash({**recipe, "episodes": 5})
