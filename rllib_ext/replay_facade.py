@@ -9,6 +9,7 @@ in its learner connectors. Both ends are ours, so a batch travels as columns in 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ from atradiff.replay.mixed import MixedReplay, ReplayBatch
 from atradiff.serving import LocalServer
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces
 from rllib_ext.columns import episodes_to_transitions
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,14 @@ class ReplayFacade(PrioritizedEpisodeReplayBuffer):
         return len(self.replay)
 
     def add(self, episodes: list[SingleAgentEpisode] | SingleAgentEpisode, weight: float | None = None) -> None:  # noqa: ARG002
-        """Store the rows of these episode chunks and answer the generation requests that are due."""
+        """Store the rows of these episode chunks and answer the generation requests that are due.
+
+        No rows at all (RLlib restarts env runners that fail or time out, and goes on) are told of and passed over.
+        """
         chunks = episodes if isinstance(episodes, list) else [episodes]
+        if not any(len(chunk) for chunk in chunks):
+            _logger.warning("The env runners returned no steps: see above for failed or slow ones.")
+            return
         self.replay.store(episodes_to_transitions(chunks, self._spaces))
         self.server.serve()
 
