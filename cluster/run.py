@@ -98,10 +98,11 @@ class _Session:
             finished = self._env_steps >= run.env_steps
             if _passed(run.evaluation.every, before, self._env_steps) or finished:
                 self._evaluate(result)
-            if stop.is_set() or finished or _passed(run.checkpoint.every, before, self._env_steps):
+            stopping = stop.is_set()  # asked once: a signal that comes later waits for the next iteration's checkpoint
+            if stopping or finished or _passed(run.checkpoint.every, before, self._env_steps):
                 self._checkpoint()
             watch(Progress(self._env_steps, self._last_return))
-            if stop.is_set() and not finished:
+            if stopping and not finished:
                 raise Stopped(f"stopped at {self._env_steps} env steps; go on with --resume {self._folder.path}")
         self._finish()
 

@@ -1,0 +1,104 @@
+"""A run leaves its curve, config, manifest and checkpoints; it can be stopped, resumed and collected from."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atradiff.data.store import open_trajectories
+from atradiff.environments import make_env
+from cluster.commands import collect
+from cluster.config import RunConfig, load_run_config
+from cluster.policy import load_policy
+from cluster.prepare import prepare_data, prepare_diffuser
+from cluster.run import Progress, Stopped, train
+from cluster.run_folder import RunFolder
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def curve(folder: Path) -> list[dict[str, str]]:
+    """The rows of a run's curve without what a clock says."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if "time/" not in k and "wall" not in k} for row in csv.DictReader(file)]
+
+
+def stop_at(env_steps: int) -> Any:
+    """A watcher that does what Ctrl-C does."""
+
+    def watch(progress: Progress) -> None:
+        if progress.env_steps == env_steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return watch
+
+
+def test_a_run_leaves_everything_that_describes_it(tiny_run: RunConfig) -> None:
+    seen: list[int] = []
+    folder = RunFolder(train(tiny_run, lambda progress: seen.append(progress.env_steps)))
+    assert seen == list(range(50, 401, 50))
+    assert [row["env_steps"] for row in curve(folder.path)] == ["200", "400"]
+    assert load_run_config(folder.config) == tiny_run
+    manifest = json.loads(folder.manifest.read_text())
+    store = open_trajectories(prepare_data(tiny_run))
+    assert manifest["diffuser"]["data_hash"] == store.content_hash
+    assert manifest["packages"]["ray"]
+    assert json.loads(folder.summary.read_text())["env_steps"] == 400
+    assert list(folder.tensorboard.iterdir())
+    assert float(curve(folder.path)[-1]["replay/synthetic_rows"]) > 0
+    with pytest.raises(ValueError, match="already holds a run"):
+        train(tiny_run)
+
+
+def test_a_stopped_and_resumed_run_has_the_curve_of_one_that_never_stopped(tiny_run: RunConfig) -> None:
+    whole = train(replace(tiny_run, name="whole"))
+    stopped = replace(tiny_run, name="stopped")
+    with pytest.raises(Stopped, match="stopped at 200 env steps"):
+        train(stopped, stop_at(150))  # the signal is heard after the next iteration, which ends at a checkpoint
+    assert not RunFolder(stopped.folder).complete
+    resumed = train(stopped, resume=stopped.folder)
+    assert curve(resumed) == curve(whole)
+
+
+def test_the_plain_arm_needs_no_data_and_makes_no_synthetic_row(tiny_run: RunConfig, tmp_path: Path) -> None:
+    run = replace(tiny_run, augmentation="none", data=replace(tiny_run.data, cache=str(tmp_path / "unused")))
+    rows = curve(train(run))
+    assert {row["replay/synthetic_rows"] for row in rows} == {"0.0"}
+    assert not (tmp_path / "unused").exists()
+
+
+def test_data_and_diffuser_are_made_once(tiny_run: RunConfig) -> None:
+    first = prepare_diffuser(tiny_run)
+    made = (first / "model.safetensors").stat().st_mtime_ns
+    assert prepare_diffuser(tiny_run) == first
+    assert (first / "model.safetensors").stat().st_mtime_ns == made
+    assert prepare_diffuser(replace(tiny_run, generator=replace(tiny_run.generator, path="given"))) == Path("given")
+
+
+def test_a_trained_policy_collects_data(tiny_run: RunConfig, tmp_path: Path) -> None:
+    folder = train(replace(tiny_run, augmentation="none"))
+    env = make_env(tiny_run.env)
+    observation, _ = env.reset(seed=0)
+    action = load_policy(str(folder), env).act(observation, env)
+    assert env.action_space.contains(action)
+    collect(tiny_run.env, str(folder), 1, str(tmp_path / "store"), max_steps=40)
+    data = open_trajectories(tmp_path / "store")
+    assert (len(data), data.n_transitions) == (1, 40)
+    assert data.columns.actions[0] == pytest.approx(
+        load_policy(str(folder), env).act(data.columns.observations[0], env)
+    )
+    with pytest.raises(ValueError, match="does not fit this environment"):
+        load_policy(str(folder), make_env("Pendulum-v1"))
+
+
+def test_a_complete_run_is_not_resumed(tiny_run: RunConfig) -> None:
+    folder = train(replace(tiny_run, augmentation="none"))
+    with pytest.raises(ValueError, match="is complete"):
+        train(replace(tiny_run, augmentation="none"), resume=folder)
