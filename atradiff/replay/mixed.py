@@ -16,8 +16,8 @@ from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, Transitions
 
 _STATE_FILE = "replay.json"
 _QUEUE_FILE = "queue.npz"
-_LENGTH_MEMORY = 0.99
-"""Weight of the past in the moving average of trajectory lengths, per trajectory."""
+_LEAST_WEIGHT = 0.01
+"""Of one trajectory in the moving average of lengths; the first hundred are averaged plainly, so that L is right soon."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,9 @@ class MixedReplay:
                 "created_at": np.full(len(kept), self.counters.env_steps, np.int64),
             }
         )
-        for length in lengths[fresh]:
-            self._mean_length += (1 - _LENGTH_MEMORY) * (float(length) - self._mean_length)
+        for n, length in enumerate(lengths[fresh], start=self.counters.trajectories + 1):
+            weight = max(1 / n, _LEAST_WEIGHT)
+            self._mean_length += weight * (float(length) - self._mean_length)
         self.counters.trajectories += int(fresh.sum())
         self.counters.requests_dropped += int((~fresh).sum())
         return len(kept)
