@@ -97,7 +97,7 @@ class EnsembleSACConfig(AlgorithmConfig):
                 "yours from rllib_ext.env_runner.DirectEnvRunner."
             )
         if not self.normalize_actions:
-            self._value_error("EnsembleSAC acts in [-1, 1]: leave .env_runners(normalize_actions=True) as it is.")
+            self._value_error("EnsembleSAC acts in [-1, 1]: leave .environment(normalize_actions=True) as it is.")
         if self.lr is not None or self.grad_clip is not None:
             self._value_error(
                 f"EnsembleSAC has actor_lr, critic_lr and alpha_lr and no gradient clipping, got lr={self.lr} and "

@@ -1,0 +1,209 @@
+"""EnsembleSAC as an RLlib algorithm: what it stores, that it learns, that it repeats, what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from ensemble_sac_worlds import MatchTheState, tiny
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from toy_configs import CONFIGS, tiny_config
+from toy_worlds import HIGH, LOW, ConstantGenerator, CountingWorld, spaces_of
+
+from atradiff.replay.mixed import ReplayConfig
+from atradiff.serving import ServingConfig
+from rllib_ext.ensemble_sac import EnsembleSAC
+from rllib_ext.ensemble_sac.networks import CriticEnsemble
+from rllib_ext.evaluation import evaluate
+
+Build = Callable[[AlgorithmConfig], Any]
+
+
+@pytest.fixture
+def build(local_ray: None) -> Iterator[Build]:  # noqa: ARG001
+    built = []
+
+    def build_one(config: AlgorithmConfig) -> Any:
+        built.append(config.build_algo())
+        return built[-1]
+
+    yield build_one
+    for algorithm in built:
+        algorithm.stop()
+
+
+def rows_of(algorithm: EnsembleSAC) -> dict[str, np.ndarray]:
+    ring = algorithm.replay.real
+    return {name: ring[name][: len(ring)] for name in ring.columns}
+
+
+def learned(result: dict[str, Any]) -> dict[str, float]:
+    return {**result["learner"], **result["replay"], "return": result["env_runners"]["episode_return_mean"]}
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_replay_holds_what_the_environment_saw(build: Build, truncate: bool) -> None:
+    algorithm = build(tiny().environment(env_config={"length": 7, "truncate": truncate}))
+    for _ in range(4):
+        algorithm.train()
+    rows = rows_of(algorithm)
+    assert algorithm.env_steps == len(rows["rewards"]) == 80
+    assert np.abs(rows["actions"]).max() <= 1
+    in_env_scale = LOW + (rows["actions"] + 1) / 2 * (HIGH - LOW)
+    # CountingWorld adds up the actions that it was given.
+    np.testing.assert_allclose(
+        rows["next_observations"][:, 1] - rows["observations"][:, 1], in_env_scale.sum(1), atol=1e-3
+    )
+    np.testing.assert_array_equal(rows["next_observations"][:, 0], rows["observations"][:, 0] + 1)
+    np.testing.assert_array_equal(rows["rewards"], rows["next_observations"][:, 0])
+    ends = rows["next_observations"][:, 0] == 7
+    np.testing.assert_array_equal(rows["truncated" if truncate else "terminated"], ends)
+    assert not rows["terminated" if truncate else "truncated"].any()
+    # Episodes of seven steps without gaps: each starts at t = 0 where the one before has ended.
+    np.testing.assert_array_equal(np.sort(rows["observations"][:, 0]), np.sort(np.arange(80) % 7))
+
+
+def test_one_update_per_step_after_the_random_ones(build: Build) -> None:
+    algorithm = build(tiny(utd=0.5, learning_starts=40))
+    counts = []
+    for _ in range(4):
+        algorithm.train()
+        counts.append(algorithm.learner.updater.updates)
+    assert counts == [0, 0, 10, 20]
+
+
+def test_same_seed_same_curve_and_another_seed_another(build: Build) -> None:
+    def curve(seed: int) -> list[dict[str, float]]:
+        algorithm = build(tiny(MatchTheState, seed=seed))
+        algorithm.train()  # random actions only
+        return [learned(algorithm.train()) for _ in range(3)]
+
+    first, again, other = curve(1), curve(1), curve(2)
+    assert first == again
+    assert first != other
+
+
+def test_learns_to_match_the_state(build: Build) -> None:
+    algorithm = build(
+        tiny(MatchTheState, hidden_sizes=(32, 32), batch_size=64, actor_lr=3e-3, critic_lr=3e-3, alpha_lr=3e-3)
+    )
+    before = evaluate(algorithm, MatchTheState, episodes=30, seed=0).mean()
+    for _ in range(35):
+        algorithm.train()
+    after = evaluate(algorithm, MatchTheState, episodes=30, seed=0).mean()
+    assert before < -0.15
+    assert after > -0.05
+
+
+def test_imagined_rows_are_mixed_in_at_rho_in_the_learners_scale(build: Build) -> None:
+    generator = ConstantGenerator(spaces_of(CountingWorld()), action=[1.0, 10.0], length=4)
+    config = tiny().augmentation(
+        generator=generator, replay=ReplayConfig(capacity=1_000, rho=0.5), serving=ServingConfig(batch_size=2)
+    )
+    algorithm = build(config)
+    seen: list[tuple[int, int]] = []
+    algorithm.on_td_errors = lambda batches, errors: seen.append((len(batches), errors.shape[1]))
+    for _ in range(4):
+        result = algorithm.train()
+    ring = algorithm.replay.synthetic
+    assert len(ring) == result["replay"]["synthetic_rows"] > 20
+    np.testing.assert_allclose(ring["actions"][: len(ring)], [[0.5, 1.0]] * len(ring))
+    assert set(ring["generator_version"][: len(ring)]) == {7}
+    counters = algorithm.replay.counters
+    assert 0.3 < counters.sampled_synthetic / (counters.sampled_real + counters.sampled_synthetic) < 0.7
+    assert result["replay"]["synthetic_age_versions"] == 0
+    assert seen == [(20, 16)] * 3
+
+
+def test_without_a_generator_nothing_is_requested(build: Build) -> None:
+    algorithm = build(tiny())
+    for _ in range(2):
+        result = algorithm.train()
+    assert result["replay"]["requests"] == result["replay"]["synthetic_rows"] == 0
+
+
+def test_remote_env_runners_feed_the_same_replay(build: Build) -> None:
+    config = tiny().environment("Pendulum-v1")  # remote workers cannot import this folder's worlds
+    algorithm = build(config.env_runners(num_env_runners=1, num_envs_per_env_runner=2))
+    for _ in range(2):
+        result = algorithm.train()
+    rows = rows_of(algorithm)
+    assert algorithm.env_steps == len(rows["rewards"]) == 80
+    assert result["learner"]["updates"] == 60
+    np.testing.assert_allclose(np.square(rows["observations"][:, :2]).sum(1), 1, atol=1e-5)
+    assert np.abs(rows["actions"]).max() <= 1
+    learned_actor = algorithm.learner.module["default_policy"].actor.state_dict()
+    at_runner = algorithm.env_runner_group.foreach_env_runner(
+        lambda runner: runner.module.get_state(), local_env_runner=False
+    )[0]
+    np.testing.assert_array_equal(at_runner["actor.layers.0.weight"], learned_actor["layers.0.weight"].numpy())
+
+
+def test_redq_is_a_setting(build: Build) -> None:
+    algorithm = build(tiny(n_critics=5, target_subset=2, utd=3, actor_every=3, actor_reduce="mean", layer_norm=True))
+    for _ in range(2):
+        result = algorithm.train()
+    assert result["learner"]["updates"] == 60
+    critics = algorithm.learner.module["default_policy"].critics
+    assert isinstance(critics, CriticEnsemble)
+    assert critics.weights[0].shape == (5, 3 + 2, 16)
+
+
+def test_rllibs_own_evaluation_is_deterministic(build: Build) -> None:
+    config = tiny(MatchTheState).evaluation(
+        evaluation_interval=1, evaluation_duration=3, evaluation_config={"explore": False}
+    )
+    result = build(config).train()
+    assert -4 <= result["evaluation"]["env_runners"]["episode_return_mean"] <= 0
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_evaluate_reads_stock_modules_too(build: Build, name: str) -> None:
+    env_config = {"discrete": name == "DQN"}
+    algorithm = build(tiny_config(name))
+    returns = evaluate(algorithm, lambda: CountingWorld(env_config), episodes=2, seed=0)
+    np.testing.assert_array_equal(returns, [55.0, 55.0])  # 1 + 2 + ... + 10, whatever the actions
+
+
+def test_evaluate_repeats_itself_and_leaves_a_given_environment_open(build: Build) -> None:
+    algorithm = build(tiny(MatchTheState))
+    env = MatchTheState()
+    first = evaluate(algorithm, env, episodes=3, seed=5)
+    np.testing.assert_array_equal(first, evaluate(algorithm.get_module(), env, episodes=3, seed=5))
+    assert len(set(first)) == 3
+    with pytest.raises(ValueError, match="at least one episode, got 0"):
+        evaluate(algorithm, env, episodes=0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        (lambda c: c.learners(num_learners=1), "num_learners=0"),
+        (lambda c: c.environment(normalize_actions=False), "normalize_actions=True"),
+        (lambda c: c.training(lr=1e-3), "leave both at None"),
+        (lambda c: c.training(target_subset=3), "raise n_critics"),
+        (lambda c: c.multi_agent(policies={"a", "b"}, policy_mapping_fn=lambda *_: "a"), "one algorithm for each"),
+        (lambda c: c.environment(env_config={"discrete": True}), "DQNConfig"),
+        (lambda c: c.env_runners(env_runner_cls=object), "DirectEnvRunner"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training_with_a_remedy(build: Build, change: Any, remedy: str) -> None:
+    config = tiny()
+    with pytest.raises(ValueError, match=remedy):
+        build(change(config))
+
+
+def test_a_generator_of_another_task_is_refused(build: Build) -> None:
+    generator = ConstantGenerator(spaces_of(MatchTheState()), action=[0.0])
+    with pytest.raises(ValueError, match="observation_size is 1 in the generator and 3"):
+        build(tiny().augmentation(generator=generator))
+
+
+def test_infinite_rewards_are_named_as_the_cause(build: Build) -> None:
+    algorithm = build(tiny())
+    algorithm.train()
+    algorithm.replay.real["rewards"][:] = np.inf
+    with pytest.raises(FloatingPointError, match="infinite rewards"):
+        algorithm.train()
