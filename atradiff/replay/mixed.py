@@ -17,7 +17,7 @@ from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, Transitions
 _STATE_FILE = "replay.json"
 _QUEUE_FILE = "queue.npz"
 _LEAST_WEIGHT = 0.01
-"""Of one trajectory in the moving average of lengths; the first hundred are averaged plainly, so that L is right soon."""
+"""Of one trajectory in the moving average of lengths; the first hundred are averaged plainly: L is right soon."""
 
 
 @dataclass(frozen=True)
