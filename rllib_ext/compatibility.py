@@ -47,9 +47,8 @@ def _require_algorithm(algorithm: Algorithm) -> None:
         "ATraDiffCallback needs RLlib's new API stack. Remove config.api_stack(enable_rl_module_and_learner=False, "
         "enable_env_runner_and_connector_v2=False).",
     )
-    own_training_step = type(algorithm).training_step is not DQN.training_step
     _require(
-        isinstance(algorithm, DQN) and not own_training_step and not config.is_offline,
+        isinstance(algorithm, DQN) and not config.is_offline,
         f"ATraDiffCallback works with RLlib's SAC, TQC and DQN, which learn online from a replay buffer; {name} does "
         "not. Use one of these, or EnsembleSACConfig().augmentation(generator=...), which needs no callback.",
     )

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.cql import CQL
+from ray.rllib.algorithms.cql import CQL, CQLConfig
 from ray.rllib.algorithms.dqn import DQN
 from ray.rllib.algorithms.ppo import PPO
-from ray.rllib.algorithms.sac import SAC
+from ray.rllib.algorithms.sac import SAC, SACConfig
 from ray.rllib.algorithms.tqc import TQC
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -108,8 +108,11 @@ def test_td_errors_go_to_prioritised_buffers_alone() -> None:
 
 def test_which_algorithms_share_the_training_step() -> None:
     assert SAC.training_step is TQC.training_step is DQN.training_step
-    assert CQL.training_step is not DQN.training_step
     assert not issubclass(PPO, DQN)
+    # CQL is a SAC by class, but learns offline: that is how to tell.
+    assert issubclass(CQL, SAC)
+    assert CQLConfig().offline_data(input_="somewhere").is_offline
+    assert not SACConfig().is_offline
 
 
 def test_callbacks_are_made_without_arguments_and_may_add_to_the_result(build: Build) -> None:

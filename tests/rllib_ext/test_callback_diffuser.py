@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
+import toy_worlds
 from toy_configs import CONFIGS, env_config, tiny_config
 from toy_worlds import CountingWorld, spaces_of
 
@@ -67,3 +69,20 @@ def test_stock_algorithms_learn_with_a_fitted_diffuser(model_folder: tuple[bool,
         for column in ("observations", "rewards", "next_observations"):
             assert np.isfinite(synthetic[column][:n]).all()
         algorithm.stop()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_in_an_actor_as_under_tune(model_folder: tuple[bool, Path]) -> None:
+    """Ray wraps the methods of a class that becomes an actor, and the config arrives pickled."""
+    discrete, folder = model_folder
+    if discrete:
+        pytest.skip("once is enough: what travels does not depend on the action space")
+    config = tiny_config("SAC").callbacks(ATraDiffCallback.using(folder, batch_size=4, expected_length=4))
+    ray.cloudpickle.register_pickle_by_value(toy_worlds)  # other processes cannot import a test's helpers
+    try:
+        trainable = ray.remote(num_cpus=1)(config.algo_class).remote(config)
+        result = ray.get(trainable.train.remote(), timeout=120)
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(toy_worlds)
+    assert result["atradiff"]["synthetic_rows"] > 0
+    ray.kill(trainable)
