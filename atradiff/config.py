@@ -56,7 +56,7 @@ class DiffuserConfig(_JsonConfig):
     length_quantile: float = 0.8
     prune: Prune = "gated"
     refine: Refine = "dynamics"
-    dynamics_models: int = 5
+    dynamics_models: int = 3
     dynamics_width: int = 256
 
     def __post_init__(self) -> None:
@@ -90,13 +90,15 @@ class FitConfig(_JsonConfig):
 
     steps: int | None = None
     cpu_minutes: float | None = None
-    tokens_per_step: int = 2560
+    tokens_per_step: int = 1280
     """Rows per diffuser batch: windows of one length K per step, ``tokens_per_step // K`` of them."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-2
+    """Peak for the diffuser, of Muon on its matrices and of AdamW on the rest."""
+    dynamics_rate: float = 8e-3
     weight_decay: float = 0.01
     warmup_steps: int = 50
     ema_decay: float = 0.995
-    dynamics_updates: int = 4
+    dynamics_updates: int = 2
     """Updates of the one-step model per diffuser step."""
     dynamics_batch: int = 256
     held_out: float = 0.05
@@ -113,7 +115,8 @@ class FitConfig(_JsonConfig):
         require(self.cpu_minutes is None or self.cpu_minutes > 0, "cpu_minutes", self.cpu_minutes, "must be positive")
         for name in ("tokens_per_step", "dynamics_updates", "dynamics_batch", "checkpoint_every", "threads"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be positive")
+        for name in ("learning_rate", "dynamics_rate"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "must be positive")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "must not be negative")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "must lie in [0, 1)")
         require(0 < self.held_out < 1, "held_out", self.held_out, "must lie between 0 and 1")

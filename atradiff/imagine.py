@@ -57,6 +57,7 @@ class Link:
     rows: DecodedRows
     lengths: IntArray  # (B,)
     ended: BoolArray  # (B,) nothing may follow
+    final: BoolArray  # (B,) the estimated length is reached
     pruned: BoolArray  # (B,)
     stopped: BoolArray  # (B,) by refinement
     residual: FloatArray  # (B,)
@@ -102,7 +103,8 @@ def make_link(
     return Link(
         rows=refined.rows,
         lengths=refined.lengths,
-        ended=at_end | refined.stopped | stands_still | final,
+        ended=at_end | refined.stopped | stands_still,
+        final=final,
         pruned=pruned,
         stopped=refined.stopped,
         residual=refined.residual,
@@ -122,17 +124,19 @@ def imagine(
     """Trajectories of at most ``total`` rows from ``states`` (B, S): one window each, or windows ``chained``.
 
     A chain goes on from its last state until it is terminated, stopped by refinement, stands still, has reached the
-    estimated length, or is ``total`` rows long. Only running chains are sampled.
+    estimated length, or is ``total`` rows long. The estimate is a quantile, so some run over: it takes two windows in a
+    row that were to be the last one. Only running chains are sampled.
     """
     sheet = _Sheet(spaces, states, total)
-    active = np.arange(len(states))
+    active, was_final = np.arange(len(states)), np.zeros(len(states), np.bool_)
     links: list[Link] = []
     while len(active):
         here = sheet.observations[active, sheet.lengths[active]]
         link = make_link(source, model, ending, here, active)
         sheet.append(active, link)
         links.append(link)
-        running = ~link.ended & (sheet.lengths[active] < total)
+        running = ~link.ended & ~(link.final & was_final[active]) & (sheet.lengths[active] < total)
+        was_final[active] = link.final
         active = active[running] if chained else active[:0]
     trajectories = sheet.finish(version)
     return trajectories, _report(trajectories, links, ending)

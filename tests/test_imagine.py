@@ -76,9 +76,9 @@ def test_rows_after_the_end_are_zero():
     assert not trajectories.observations[:, 1:][after].any()
 
 
-def test_a_trajectory_that_reached_its_estimated_length_is_not_continued():
+def test_a_trajectory_may_overrun_its_estimated_length_by_one_window():
     trajectories, _ = run(Counter(5, final=True), [0], 50, True)
-    assert trajectories.lengths.tolist() == [5]
+    assert trajectories.lengths.tolist() == [10]
 
 
 @pytest.mark.parametrize(("says_so", "terminated"), [(True, True), (False, False)])
