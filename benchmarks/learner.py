@@ -22,6 +22,8 @@ from benchmarks.tight_sac import TightSAC
 from rllib_ext import EnsembleSACConfig
 
 WARM_UP = 512
+SLICE = 200
+"""Env steps per turn, but for stock SAC, whose iteration has 100."""
 Contender = Callable[[], int]
 """Runs a slice of training and returns its env steps."""
 
@@ -39,12 +41,12 @@ def stock_sac(env_id: str) -> Contender:
         )
         .debugging(seed=0)
     )
-    return _trained(config.build_algo(), iterations=1)  # its iteration is 100 env steps
+    return _trained(config.build_algo(), iterations=1)
 
 
 def ensemble_sac(env_id: str) -> Contender:
     config = EnsembleSACConfig().environment(env_id).training(learning_starts=WARM_UP).debugging(seed=0)
-    return _trained(config.build_algo(), iterations=4)  # of 50 env steps
+    return _trained(config.build_algo(), iterations=SLICE // 50)
 
 
 def tight_loop(env_id: str) -> Contender:
@@ -52,8 +54,8 @@ def tight_loop(env_id: str) -> Contender:
     sac.steps(WARM_UP, learn=False)
 
     def slice_() -> int:
-        sac.steps(200, learn=True)
-        return 200
+        sac.steps(SLICE, learn=True)
+        return SLICE
 
     return slice_
 

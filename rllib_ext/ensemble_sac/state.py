@@ -38,7 +38,7 @@ def write_state(folder: Path, algorithm: EnsembleSAC) -> None:
     save_file(_weights(learner), folder / _WEIGHTS)
     save_file(_optimizer_tensors(learner), folder / _OPTIMIZERS)
     algorithm.replay.save(folder / _REPLAY)
-    (folder / _METRICS).write_text(json.dumps(_plain(algorithm.metrics.get_state())))
+    (folder / _METRICS).write_text(json.dumps(plain(algorithm.metrics.get_state())))
     counters = {
         "format": _FORMAT,
         "seed": algorithm.seed,
@@ -113,12 +113,12 @@ def _load_optimizers(learner: EnsembleSACLearner, tensors: dict[str, Tensor]) ->
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Python's own numbers and containers for NumPy's and torch's, as JSON wants them."""
     if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, np.generic | torch.Tensor):
         return value.item()
     if isinstance(value, str | int | float | bool) or value is None:
         return value
-    return [_plain(entry) for entry in value]
+    return [plain(entry) for entry in value]

@@ -125,7 +125,7 @@ def test_a_run_without_a_seed_goes_on_too(local_ray: None, tmp_path: Path) -> No
 
 def test_another_configuration_is_refused_by_name(build: Build, tmp_path: Path) -> None:
     build().save_state(tmp_path)
-    with pytest.raises(ValueError, match="critics.biases.0 has shape"):
+    with pytest.raises(ValueError, match=r"critics\.biases\.0 has shape"):
         build(n_critics=3).load_state(tmp_path)
     with pytest.raises(FileNotFoundError, match="not a checkpoint of EnsembleSAC"):
         build().load_state(tmp_path / "nowhere")

@@ -1,0 +1,104 @@
+"""What imagined trajectories cost: EnsembleSAC with and without a diffuser, in turns, one torch thread.
+
+``python -m benchmarks.overhead --json F [--env ID --model FOLDER]``. Without ``--model`` a diffuser of the default
+size is fitted on the spot to random episodes of ``--env``: what generation costs does not depend on how good it is,
+but for the lengths of the trajectories, which are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from atradiff.config import FitConfig
+from atradiff.data.collect import collect
+from atradiff.data.store import open_trajectories
+from atradiff.fit import fit
+from atradiff.generator import TrajectoryDiffuser
+from atradiff.replay.mixed import ReplayConfig
+from benchmarks.ray_session import ray_session
+from rllib_ext import EnsembleSACConfig
+from rllib_ext.ensemble_sac import EnsembleSAC
+
+LEARNING_STARTS = 500
+
+
+def small_diffuser(env_id: str, steps: int) -> TrajectoryDiffuser:
+    """A diffuser fitted for ``steps`` steps to ten random episodes."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        collect(env_id, "random", 10, data, progress=False)
+        return fit(open_trajectories(data), settings=FitConfig(steps=steps), device="cpu", quiet=True)
+
+
+def build(env_id: str, diffuser: TrajectoryDiffuser | None, rho: float) -> EnsembleSAC:
+    config = EnsembleSACConfig().environment(env_id).training(learning_starts=LEARNING_STARTS).debugging(seed=0)
+    config.augmentation(generator=diffuser, replay=ReplayConfig(capacity=100_000, rho=rho))
+    algorithm = config.build_algo()
+    while algorithm.env_steps <= LEARNING_STARTS:
+        algorithm.train()
+    return algorithm
+
+
+def seconds_per_step(algorithm: EnsembleSAC, iterations: int) -> tuple[float, float]:
+    """Wall and CPU seconds per env step over ``iterations`` iterations."""
+    steps, wall, cpu = algorithm.env_steps, time.perf_counter(), time.process_time()
+    for _ in range(iterations):
+        algorithm.train()
+    n = algorithm.env_steps - steps
+    return (time.perf_counter() - wall) / n, (time.process_time() - cpu) / n
+
+
+def measure(arms: dict[str, EnsembleSAC], rounds: int, iterations: int) -> dict[str, np.ndarray]:
+    """(rounds, 2) wall and CPU seconds per env step of each arm; who begins changes from round to round."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
+    for turn in range(rounds):
+        for name in sorted(arms, reverse=bool(turn % 2)):
+            times[name].append(seconds_per_step(arms[name], iterations))
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the figures into this file")
+    parser.add_argument("--env", default="Pendulum-v1")
+    parser.add_argument("--model", type=Path, help="a fitted diffuser of that environment")
+    parser.add_argument("--fit-steps", type=int, default=200)
+    parser.add_argument("--rho", type=float, default=0.5)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--iterations", type=int, default=8, help="of 50 env steps, per arm and round")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with ray_session():
+        model = args.model and TrajectoryDiffuser.from_pretrained(args.model)
+        diffuser = model or small_diffuser(args.env, args.fit_steps)
+        arms = {"with": build(args.env, diffuser, args.rho), "without": build(args.env, None, args.rho)}
+        times = measure(arms, args.rounds, args.iterations)
+        figures = report(args.env, arms["with"], times)
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if args.json:
+        args.json.write_text(text)
+
+
+def report(env_id: str, augmented: EnsembleSAC, times: dict[str, np.ndarray]) -> dict[str, object]:
+    ratio = np.median(times["with"] / times["without"], axis=0)
+    return {
+        "env": env_id,
+        "seconds_per_1000_env_steps": {name: 1000 * float(np.median(values[:, 0])) for name, values in times.items()},
+        "ratio": float(ratio[0]),
+        "cpu_ratio": float(ratio[1]),
+        "synthetic_rows_per_env_step": augmented.replay.synthetic.total_added / augmented.env_steps,
+        "mean_trajectory_length": augmented.replay.expected_length,
+        "rounds": len(times["with"]),
+    }
+
+
+if __name__ == "__main__":
+    main()
