@@ -32,9 +32,9 @@ class DiffuserSource:
             return self._object
         if self._path is None:
             raise RuntimeError(
-                "ATraDiffCallback was configured with a diffuser object, which stays in the process that made it, and "
-                "this is another process (or the object is gone). Save the diffuser (diffuser.save_pretrained(folder)) "
-                "and pass the folder: ATraDiffCallback.using(diffuser=folder)."
+                "this run was configured with a diffuser object, which stays in the process that made it, and this is "
+                "another process (or the object is gone). Save the diffuser (diffuser.save_pretrained(folder)) and "
+                "pass the folder in its place."
             )
         from atradiff import TrajectoryDiffuser  # heavy, and env runners never need it
 
