@@ -116,11 +116,10 @@ class DynamicsEnsemble(nn.Module):
     @torch.inference_mode()
     def predict(self, states: Tensor, actions: Tensor) -> StepPrediction:
         """One step of the ensemble's mean from ``states`` (B, S) under ``actions`` (B, A) or (B,)."""
-        state = self.encode_states(states).expand(self.models, -1, -1)
-        action = self.encode_actions(actions).expand(self.models, -1, -1)
-        members = self.transition(torch.cat([state, action], dim=-1)) * (self.delta_scale > 0)
+        state, action = self.encode_states(states), self.encode_actions(actions)
+        members = self._members(state, action)
         mean = members.mean(0)
-        outcome = self.outcome(self._outcome_input(state, action, mean.expand_as(members))).mean(0)
+        outcome = self.outcome(self._for_all(self._outcome_input(state, action, mean))).mean(0)
         terminated = outcome[:, 0] > 0
         kind = terminated.long()
         spread = members.var(0, unbiased=False).sum(-1) / self.moving
@@ -131,9 +130,11 @@ class DynamicsEnsemble(nn.Module):
             disagreement=spread.sqrt(),
         )
 
+    @torch.inference_mode()
     def residual(self, states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
         """(B,) how far s' lies from the ensemble's mean: root mean square over the moving columns, in their scale."""
-        gap = (next_states - states - self.predict(states, actions).deltas) * self.delta_inverse
+        expected = self._members(self.encode_states(states), self.encode_actions(actions)).mean(0)
+        gap = (next_states - states) * self.delta_inverse - expected
         return (gap.square().sum(-1) / self.moving).sqrt()
 
     def leaves_data(self, states: Tensor) -> Tensor:
@@ -164,6 +165,13 @@ class DynamicsEnsemble(nn.Module):
             optimizer.step()
             total += loss.item()
         return total / max(steps, 1)
+
+    def _members(self, states: Tensor, actions: Tensor) -> Tensor:
+        """(M, B, S) differences in their own scale, from encoded states and actions."""
+        return self.transition(self._for_all(torch.cat([states, actions], dim=-1))) * (self.delta_scale > 0)
+
+    def _for_all(self, inputs: Tensor) -> Tensor:
+        return inputs.expand(self.models, *inputs.shape)
 
     def _outcome_input(self, states: Tensor, actions: Tensor, deltas: Tensor) -> Tensor:
         return torch.cat([states, actions, deltas, states + deltas * self.delta_to_state], dim=-1)

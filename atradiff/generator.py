@@ -143,9 +143,10 @@ class TrajectoryDiffuser:
         states = self._checked_states(states)
         request = _Request(self, self._checked_task(task, len(states)), generator_seed, length, horizon, calls)
         settings = self._ending(refine or self.config.refine, prune or self.config.prune)
-        return imagine(
-            request, self.dynamics, settings, self.spaces, states, request.total, request.chained, self._version
-        )
+        with self._autocast():
+            return imagine(
+                request, self.dynamics, settings, self.spaces, states, request.total, request.chained, self._version
+            )
 
     def update_dynamics(self, transitions: Transitions, steps: int, *, seed: int, batch: int = 256) -> float:
         """Train the one-step model on an agent's own experience; returns the mean loss, raises the version by one."""
@@ -160,7 +161,8 @@ class TrajectoryDiffuser:
         states = self._checked_states(states)
         request = _Request(self, None, generator_seed, length, None, None)
         everyone = np.arange(len(states))
-        return request.windows_for(states, np.full(len(states), length, np.int64), everyone)
+        with self._autocast():
+            return request.windows_for(states, np.full(len(states), length, np.int64), everyone)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder (staged, then renamed); raises ``FileExistsError`` where there is one already."""
@@ -182,6 +184,9 @@ class TrajectoryDiffuser:
         from atradiff.model_folder import push_model
 
         push_model(self, repo_id, private)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def _ending(self, refine: Refine, prune: Prune) -> Ending:
         require_one_of("refine", refine, ("none", "cut", "dynamics"))
@@ -247,9 +252,7 @@ class _Request:
         model = self._model
         trained = round_up(torch.as_tensor(lengths, device=model.device), model.config.lengths)
         condition = Condition(self._states(states), trained, self._tasks(rows))
-        sampled = sample_rows(
-            model.networks.diffuser, model.config, condition, self._generator, self._calls, model.dtype
-        )
+        sampled = sample_rows(model.networks.diffuser, model.config, condition, self._generator, self._calls)
         return model.codec.decode(states, sampled[:, : int(lengths.max())].cpu().numpy())
 
     def _states(self, states: FloatArray) -> Tensor:

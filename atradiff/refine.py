@@ -16,6 +16,9 @@ from atradiff.data.normalize import DecodedRows
 from atradiff.dynamics import DynamicsEnsemble
 from atradiff.types import BoolArray, FloatArray, IntArray
 
+_CHUNK = 2048
+"""Rows per pass of the one-step model: its activations stay in a CPU core's cache."""
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -61,12 +64,10 @@ def _cut(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: IntA
 def step_residuals(model: DynamicsEnsemble, rows: DecodedRows) -> FloatArray:
     """(B, K) gap between each row's next state and the one-step model's, in units of the differences' scale."""
     batch, length = rows.rewards.shape
-    before, after = rows.states[:, :-1], rows.states[:, 1:]
-    device = model.state_mean.device
-    flat = [
-        torch.as_tensor(x.reshape(batch * length, *x.shape[2:]), device=device) for x in (before, rows.actions, after)
-    ]
-    return model.residual(*flat).reshape(batch, length).cpu().numpy()
+    columns = (rows.states[:, :-1], rows.actions, rows.states[:, 1:])
+    flat = [torch.as_tensor(x.reshape(batch * length, *x.shape[2:]), device=model.state_mean.device) for x in columns]
+    parts = [model.residual(*part) for part in zip(*(x.split(_CHUNK) for x in flat), strict=True)]
+    return torch.cat(parts).reshape(batch, length).cpu().numpy()
 
 
 def _reroll(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: IntArray) -> Refined:

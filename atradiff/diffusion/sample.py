@@ -37,7 +37,6 @@ def sample_rows(
     condition: Condition,
     generator: torch.Generator,
     calls: int | None = None,
-    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Rows (B, max length, R) in float32, zero past a window's own length; ``generator`` draws all the noise."""
     device, calls = condition.states.device, calls or config.calls or DEFAULT_CALLS[config.process]
@@ -45,11 +44,10 @@ def sample_rows(
     noise = torch.randn((len(condition.states), longest, network.head.out_features), generator=generator).to(device)
     order = torch.argsort(condition.lengths, stable=True)  # equal lengths side by side: little padding per chunk
     rows = torch.zeros_like(noise)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-        for chunk in order.split(CHUNK):
-            part = _take(condition, chunk)
-            width = int(part.lengths.max())
-            rows[chunk, :width] = _walk(network, config, noise[chunk, :width], part, calls)
+    for chunk in order.split(CHUNK):
+        part = _take(condition, chunk)
+        width = int(part.lengths.max())
+        rows[chunk, :width] = _walk(network, config, noise[chunk, :width], part, calls)
     real = torch.arange(longest, device=device) < condition.lengths[:, None]
     return torch.where(real[..., None], rows, 0)
 
