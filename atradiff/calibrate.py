@@ -25,7 +25,7 @@ def calibrate(model: TrajectoryDiffuser, held_out: Trajectories, seed: int) -> C
     residual, disagreement = _one_step_spread(model, rows)
     return Calibration(
         noise=_harmless(_standing_noise(model, held_out, rng), model, held_out, rng),
-        residual_limit=float(np.quantile(residual, 0.9)),
+        residual_limit=float(1.5 * np.quantile(residual, 0.9)),
         disagreement_limit=float(3 * np.quantile(disagreement, 0.99)),
     )
 

@@ -43,7 +43,7 @@ class Refined:
 def refine_windows(
     method: Refine, model: DynamicsEnsemble, thresholds: Thresholds, rows: DecodedRows, lengths: IntArray
 ) -> Refined:
-    """Refine windows of ``lengths`` (B,) rows. A first row that fails is kept all the same: no trajectory is empty."""
+    """Refine windows of ``lengths`` (B,) rows; none comes back empty."""
     if method == "none":
         nothing = np.zeros(len(lengths), np.bool_)
         return Refined(rows, lengths, nothing, np.zeros(len(lengths), np.float32))
@@ -53,12 +53,29 @@ def refine_windows(
 
 
 def _cut(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: IntArray) -> Refined:
-    """End each window before its first row whose residual exceeds ``limit``."""
+    """End each window before its first row whose residual exceeds ``limit``.
+
+    Where that is row one, the one-step model's own outcome of the diffused action takes its place, as no trajectory may
+    be empty.
+    """
     residual = step_residuals(model, rows)
     beyond = (residual > limit) & (np.arange(residual.shape[1]) < lengths[:, None])
     stopped: BoolArray = np.any(beyond, axis=1)
     kept = np.where(stopped, np.maximum(beyond.argmax(1), 1), lengths)
-    return Refined(rows, kept, stopped, _mean_over(residual, kept))
+    return Refined(_with_modelled_first(model, rows, beyond[:, 0]), kept, stopped, _mean_over(residual, kept))
+
+
+def _with_modelled_first(model: DynamicsEnsemble, rows: DecodedRows, which: BoolArray) -> DecodedRows:
+    if not which.any():
+        return rows
+    device = model.state_mean.device
+    start = torch.as_tensor(rows.states[which, 0], device=device)
+    step = model.predict(start, torch.as_tensor(rows.actions[which, 0], device=device))
+    states, rewards, terminated = rows.states.copy(), rows.rewards.copy(), rows.terminated.copy()
+    states[which, 1] = (start + step.deltas).cpu().numpy()
+    rewards[which, 0] = step.rewards.cpu().numpy()
+    terminated[which, 0] = step.terminated.cpu().numpy()
+    return DecodedRows(states, rows.actions, rewards, terminated)
 
 
 def step_residuals(model: DynamicsEnsemble, rows: DecodedRows) -> FloatArray:
@@ -71,7 +88,10 @@ def step_residuals(model: DynamicsEnsemble, rows: DecodedRows) -> FloatArray:
 
 
 def _reroll(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: IntArray) -> Refined:
-    """Roll the actions from s_1 through the one-step model; only windows that still run are stepped."""
+    """Roll the actions from s_1 through the one-step model; only windows that still run are stepped.
+
+    A window ends before the row in which the members disagree or the data's range is left, but its first row stays.
+    """
     device, batch, length = model.state_mean.device, *rows.rewards.shape
     states = torch.zeros(rows.states.shape, device=device)
     states[:, 0] = torch.as_tensor(rows.states[:, 0], device=device)

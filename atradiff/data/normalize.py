@@ -13,6 +13,9 @@ from atradiff.types import ActionArray, BoolArray, FloatArray, Spaces
 _CONSTANT = 1e-5
 """A column whose spread is below this share of its magnitude does not move: float32 noise, not signal."""
 
+_ATOM_GAP = 0.5
+"""How far, in action scales, an action on a bound is pushed beyond it in a row."""
+
 
 @dataclass(frozen=True)
 class Normalizer:
@@ -130,7 +133,24 @@ class DifferenceRows:
         """(..., A) from actions in environment units, or from integers (...)."""
         if self.spaces.discrete:
             return np.eye(self.spaces.n_actions, dtype=np.float32)[actions] * 2 - 1
-        return (actions - self.normalizer.action_mean) * inverse(self.normalizer.action_scale)
+        pushed = actions + self._beyond_bounds(actions)
+        return (pushed - self.normalizer.action_mean) * inverse(self.normalizer.action_scale)
+
+    def _beyond_bounds(self, actions: FloatArray) -> FloatArray:
+        """(..., A) a push outwards for actions on a bound of their space, 0 for others; decoding clips it away.
+
+        Clipped policies put much of their mass exactly on the bounds. A diffuser smears such atoms, and with a gap
+        between them and the rest the smear falls outside, where clipping restores the atom (as in a Tobit model).
+        """
+        low, high = self._bounds
+        near = 1e-5 * np.where(np.isfinite(high - low), high - low, 0)
+        side = (actions >= high - near).astype(np.float32) - (actions <= low + near)
+        return side * _ATOM_GAP * self.normalizer.action_scale
+
+    @property
+    def _bounds(self) -> FloatArray:
+        """(2, A) lowest and highest action."""
+        return np.array([self.spaces.action_low, self.spaces.action_high], np.float32)
 
     def encode(self, windows: Windows) -> FloatArray:
         """(B, K, R) rows of windows."""
@@ -167,4 +187,4 @@ class DifferenceRows:
         if self.spaces.discrete:
             return columns.argmax(-1)
         actions = columns * self.normalizer.action_scale + self.normalizer.action_mean
-        return np.clip(actions, *np.array([self.spaces.action_low, self.spaces.action_high], np.float32))
+        return np.clip(actions, *self._bounds)

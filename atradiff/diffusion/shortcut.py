@@ -13,8 +13,8 @@ from torch import Tensor
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.transformer import RowTransformer
 
-FINEST_CALLS = 16
-"""Steps of 1/16 and below count as infinitesimal: sampling takes 1-8 calls, finer steps would dilute training."""
+FINEST_CALLS = 8
+"""Steps of 1/8 and below count as infinitesimal: sampling takes 1-4 calls, finer steps would dilute training."""
 
 SELF_CONSISTENT_SHARE = 0.25
 """Share of a batch trained on self-consistency (section 3.2 there)."""

@@ -90,3 +90,14 @@ def test_discrete_actions_come_back_by_argmax():
     back = codec.decode(windows.states[:, 0], noisy.astype(np.float32)).actions
     assert back.dtype == np.int64
     np.testing.assert_array_equal(back[~windows.padding], windows.actions[~windows.padding])
+
+
+def test_smeared_atoms_on_the_bounds_of_actions_come_back_as_atoms():
+    data = chain_data()
+    assert (data.columns.actions == 1).mean() > 0.1  # the chain's policy is clipped
+    codec, windows = codec_and_windows(data)
+    smear = np.random.default_rng(0).normal(scale=0.1, size=(64, 5, codec.row_size))
+    back = codec.decode(windows.states[:, 0], (codec.encode(windows) + smear).astype(np.float32)).actions
+    on_bound = windows.actions == 1
+    assert (back[on_bound] == 1).mean() > 0.99
+    assert (back[~on_bound] == 1).mean() < 0.15
