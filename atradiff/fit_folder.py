@@ -1,0 +1,59 @@
+"""The folder of a fit: the finished model, ``training/`` with what resuming needs, ``tensorboard/``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atradiff.config import DiffuserConfig, FitConfig
+from atradiff.data.trajectories import Trajectories
+from atradiff.model_folder import write_text
+
+
+def data_fingerprint(data: Trajectories) -> str:
+    """The data's own content hash, or one of its columns where it was never stored."""
+    if data.content_hash:
+        return data.content_hash
+    digest = sha256(np.ascontiguousarray(data.offsets).tobytes())
+    for _, column in data.columns.items():
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
+
+
+class FitFolder:
+    """Decides whether a fit starts, resumes, is already there, or must not touch what it finds."""
+
+    def __init__(self, path: Path, config: DiffuserConfig, settings: FitConfig, data: Trajectories) -> None:
+        self.path = path
+        self.state = path / "training" / "state.safetensors"
+        self.tensorboard = path / "tensorboard"
+        self._settings = path / "training" / "settings.json"
+        self._wanted = {"config": config.to_json(), "fit": settings.to_json(), "data": data_fingerprint(data)}
+
+    def prepare(self, overwrite: bool) -> bool:
+        """Make the folder ready to fit into; true where it already holds the finished model that was asked for."""
+        if self.path.exists() and any(self.path.iterdir()):
+            found = self._found()
+            if found == self._wanted and not overwrite:
+                return (self.path / "config.json").is_file()
+            if found is None or not overwrite:
+                raise FileExistsError(_in_the_way(self.path, found, self._wanted))
+            shutil.rmtree(self.path)
+        self._settings.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self._settings, json.dumps(self._wanted, indent=2))
+        return False
+
+    def _found(self) -> dict[str, Any] | None:
+        return json.loads(self._settings.read_text(encoding="utf-8")) if self._settings.is_file() else None
+
+
+def _in_the_way(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]) -> str:
+    if found is None:
+        return f"{path} is not empty and no fit made it: choose another folder."
+    parts = [name for name in wanted if found.get(name) != wanted[name]]
+    return f"{path} holds a fit with other {' and '.join(parts)}: choose another folder or overwrite it."
