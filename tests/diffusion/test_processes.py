@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.edm import SIGMA_DATA, denoise, edm_loss, karras_sigmas, sample_edm
-from atradiff.diffusion.shortcut import sample_shortcut, shortcut_loss
+from atradiff.diffusion.shortcut import sample_shortcut, shortcut_loss, step_ladder
 
 SPREAD = 0.5
 
@@ -105,3 +106,11 @@ def test_karras_noise_levels_fall_from_high_to_zero():
     assert sigmas[-2].item() == pytest.approx(0.002, rel=1e-3)
     assert sigmas[-1] == 0
     assert (sigmas.diff() < 0).all()
+
+
+@pytest.mark.parametrize("calls", range(1, 8))
+def test_steps_halve_and_sum_to_one(calls):
+    ladder = step_ladder(calls)
+    assert len(ladder) == calls
+    assert sum(ladder) == 1
+    assert all(here in (there, 2 * there) for here, there in pairwise(ladder))
