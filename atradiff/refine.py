@@ -92,47 +92,51 @@ def _reroll(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: I
 
     A window ends before the row in which the members disagree or the data's range is left, but its first row stays.
     """
-    device, batch, length = model.state_mean.device, *rows.rewards.shape
-    states = torch.zeros(rows.states.shape, device=device)
-    states[:, 0] = torch.as_tensor(rows.states[:, 0], device=device)
-    rewards, actions = torch.zeros((batch, length), device=device), torch.as_tensor(rows.actions, device=device)
-    terminated, stopped = (
-        torch.zeros_like(rewards, dtype=torch.bool),
-        torch.zeros(batch, dtype=torch.bool, device=device),
-    )
-    wanted = torch.as_tensor(lengths, device=device)
-    kept = torch.zeros_like(wanted)
-    alive = torch.arange(batch, device=device)
-    for j in range(length):
+    roll = _Roll(model, rows)
+    wanted = torch.as_tensor(lengths, device=roll.states.device)
+    alive = torch.arange(len(wanted), device=wanted.device)
+    for j in range(rows.rewards.shape[1]):
         alive = alive[wanted[alive] > j]
         if not len(alive):
             break
-        step = model.predict(states[alive, j], actions[alive, j])
-        following = states[alive, j] + step.deltas
-        lost = (step.disagreement > limit) | model.leaves_data(following)
-        stopped[alive] = lost
-        good = ~lost | (j == 0)
-        alive, following, rewards_j, ends = alive[good], following[good], step.rewards[good], step.terminated[good]
-        states[alive, j + 1], rewards[alive, j], terminated[alive, j] = following, rewards_j, ends
-        kept[alive] = j + 1
-        alive = alive[~ends & ~stopped[alive]]
-    return _as_refined(rows, states, rewards, terminated, kept, stopped, model)
+        alive = roll.step(alive, j, limit)
+    gap = roll.states.cpu().numpy()[:, 1:] - rows.states[:, 1:]
+    kept = roll.lengths.cpu().numpy()
+    gap = np.sqrt(np.square(gap * model.delta_inverse.cpu().numpy()).sum(-1) / model.moving)
+    return Refined(roll.decoded(), kept, roll.stopped.cpu().numpy(), _mean_over(gap, kept))
 
 
-def _as_refined(
-    rows: DecodedRows,
-    states: Tensor,
-    rewards: Tensor,
-    terminated: Tensor,
-    kept: Tensor,
-    stopped: Tensor,
-    model: DynamicsEnsemble,
-) -> Refined:
-    rolled, lengths = states.cpu().numpy(), kept.cpu().numpy()
-    moving = model.delta_inverse.cpu().numpy()
-    gap = np.square((rolled[:, 1:] - rows.states[:, 1:]) * moving).sum(-1) / model.moving
-    refined = DecodedRows(rolled, rows.actions, rewards.cpu().numpy(), terminated.cpu().numpy())
-    return Refined(refined, lengths, stopped.cpu().numpy(), _mean_over(np.sqrt(gap), lengths))
+class _Roll:
+    """Windows as they are re-rolled, on the model's device."""
+
+    def __init__(self, model: DynamicsEnsemble, rows: DecodedRows) -> None:
+        self._model, self._rows = model, rows
+        device, shape = model.state_mean.device, rows.rewards.shape
+        self.states = torch.zeros(rows.states.shape, device=device)
+        self.states[:, 0] = torch.as_tensor(rows.states[:, 0], device=device)
+        self.actions = torch.as_tensor(rows.actions, device=device)
+        self.rewards = torch.zeros(shape, device=device)
+        self.terminated = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.stopped = torch.zeros(shape[0], dtype=torch.bool, device=device)
+        self.lengths = torch.zeros(shape[0], dtype=torch.int64, device=device)
+
+    def step(self, alive: Tensor, j: int, limit: float) -> Tensor:
+        """Row ``j`` of the windows ``alive``; returns those that still run."""
+        outcome = self._model.predict(self.states[alive, j], self.actions[alive, j])
+        following = self.states[alive, j] + outcome.deltas
+        lost = (outcome.disagreement > limit) | self._model.leaves_data(following)
+        self.stopped[alive] = lost
+        written = ~lost | (j == 0)
+        target = alive[written]
+        self.states[target, j + 1] = following[written]
+        self.rewards[target, j] = outcome.rewards[written]
+        self.terminated[target, j] = outcome.terminated[written]
+        self.lengths[target] = j + 1
+        return alive[~lost & ~outcome.terminated]
+
+    def decoded(self) -> DecodedRows:
+        states, rewards, ends = (x.cpu().numpy() for x in (self.states, self.rewards, self.terminated))
+        return DecodedRows(states, self._rows.actions, rewards, ends)
 
 
 def _mean_over(values: FloatArray, lengths: IntArray) -> FloatArray:
