@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict
 
 Prune = Literal["none", "paper", "gated"]
 Refine = Literal["none", "cut", "dynamics"]
@@ -82,6 +82,45 @@ class DiffuserConfig(_JsonConfig):
     def longest(self) -> int:
         """K_max, the longest window in rows."""
         return self.lengths[-1]
+
+
+@dataclass(frozen=True)
+class SamplingConfig(_JsonConfig):
+    """How trajectories are drawn from a fitted diffuser; ``None`` leaves the choice to the model's own configuration.
+
+    ``horizon`` is the most rows a trajectory may have: beyond the longest window, windows are chained. ``length`` fixes
+    the rows of each window, instead of the length estimator; short windows with a horizon plan anew every few steps.
+    ``temperature`` scales the noise that sampling starts from: below 1, likelier and more alike trajectories (low
+    temperature sampling, Ajay et al. 2023).
+    """
+
+    horizon: int | None = None
+    length: int | None = None
+    refine: Refine | None = None
+    prune: Prune | None = None
+    calls: int | None = None
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "length", "calls"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "must be at least 1")
+        if self.refine is not None:
+            require_one_of("refine", self.refine, ("none", "cut", "dynamics"))
+        if self.prune is not None:
+            require_one_of("prune", self.prune, ("none", "paper", "gated"))
+        require(0 < self.temperature <= 1, "temperature", self.temperature, "must lie in (0, 1]")
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of :class:`SamplingConfig` as keyword arguments of ``generate``."""
+
+    horizon: int | None
+    length: int | None
+    refine: Refine | None
+    prune: Prune | None
+    calls: int | None
+    temperature: float | None
 
 
 @dataclass(frozen=True)

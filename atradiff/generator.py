@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from atradiff.config import DiffuserConfig, Precision, Prune, Refine, require, require_one_of
+from atradiff.config import DiffuserConfig, Precision, Prune, Refine, SamplingConfig, SamplingOptions, require
 from atradiff.data.normalize import DecodedRows, DifferenceRows
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.sample import resolve_device, resolve_precision, sample_rows
@@ -71,6 +71,7 @@ class TrajectoryDiffuser:
     """A fitted diffuser with its length estimator, one-step model and scales.
 
     Satisfies :class:`atradiff.ports.TrajectoryGenerator`. Nothing here draws from torch's global generator.
+    ``sampling`` holds the options of :meth:`generate` that a caller leaves out; it may be replaced at any time.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class TrajectoryDiffuser:
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)
         self.networks = networks.to(self.device).eval().requires_grad_(False)
+        self.sampling = SamplingConfig()
         self._version = version
 
     @property
@@ -112,15 +114,10 @@ class TrajectoryDiffuser:
         task: FloatArray | None = None,
         *,
         generator_seed: int,
-        horizon: int | None = None,
-        length: int | None = None,
-        refine: Refine | None = None,
-        prune: Prune | None = None,
-        calls: int | None = None,
+        **options: Unpack[SamplingOptions],
     ) -> SyntheticTrajectories:
         """Trajectories (B, K) that start exactly at ``states`` (B, S); see :meth:`generate_with_report`."""
-        options = {"horizon": horizon, "length": length, "refine": refine, "prune": prune, "calls": calls}
-        return self.generate_with_report(states, task, generator_seed=generator_seed, **options)[0]  # type: ignore[arg-type]
+        return self.generate_with_report(states, task, generator_seed=generator_seed, **options)[0]
 
     def generate_with_report(
         self,
@@ -128,24 +125,21 @@ class TrajectoryDiffuser:
         task: FloatArray | None = None,
         *,
         generator_seed: int,
-        horizon: int | None = None,
-        length: int | None = None,
-        refine: Refine | None = None,
-        prune: Prune | None = None,
-        calls: int | None = None,
+        **options: Unpack[SamplingOptions],
     ) -> tuple[SyntheticTrajectories, GenerationReport]:
         """Trajectories and what happened to them on the way.
 
-        ``length`` fixes the window (otherwise the length estimator chooses), ``horizon`` is the most rows a trajectory
-        may have: beyond the longest window, windows are chained. ``None`` takes the model's own setting. Raises
+        ``options`` are fields of :class:`SamplingConfig`; those left out or None are as in ``self.sampling``. Raises
         ``ValueError`` for states of a wrong width or with NaN or infinity, and for a task vector that does not fit.
         """
         states = self._checked_states(states)
-        request = _Request(self, self._checked_task(task, len(states)), generator_seed, length, horizon, calls)
-        settings = self._ending(refine or self.config.refine, prune or self.config.prune)
+        given = {name: value for name, value in options.items() if value is not None}
+        sampling = replace(self.sampling, **given)  # type: ignore[arg-type]
+        request = _Request(self, self._checked_task(task, len(states)), generator_seed, sampling)
+        ending = self._ending(sampling.refine or self.config.refine, sampling.prune or self.config.prune)
         with self._autocast():
             return imagine(
-                request, self.dynamics, settings, self.spaces, states, request.total, request.chained, self._version
+                request, self.dynamics, ending, self.spaces, states, request.total, request.chained, self._version
             )
 
     def update_dynamics(self, transitions: Transitions, steps: int, *, seed: int, batch: int = 256) -> float:
@@ -159,7 +153,7 @@ class TrajectoryDiffuser:
     def diffused(self, states: FloatArray, length: int, *, generator_seed: int) -> DecodedRows:
         """Windows (B, K) of ``length`` rows just as the diffuser makes them: not ended, not pruned, not refined."""
         states = self._checked_states(states)
-        request = _Request(self, None, generator_seed, length, None, None)
+        request = _Request(self, None, generator_seed, SamplingConfig(length=length))
         everyone = np.arange(len(states))
         with self._autocast():
             return request.windows_for(states, np.full(len(states), length, np.int64), everyone)
@@ -189,8 +183,6 @@ class TrajectoryDiffuser:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def _ending(self, refine: Refine, prune: Prune) -> Ending:
-        require_one_of("refine", refine, ("none", "cut", "dynamics"))
-        require_one_of("prune", prune, ("none", "paper", "gated"))
         limits = Thresholds(self.calibration.residual_limit, self.calibration.disagreement_limit)
         return Ending(prune, refine, self.codec.normalizer.delta_scale, self.calibration.noise, limits)
 
@@ -224,15 +216,11 @@ class _Request:
         model: TrajectoryDiffuser,
         task: FloatArray | None,
         seed: int,
-        length: int | None,
-        horizon: int | None,
-        calls: int | None,
+        sampling: SamplingConfig,
     ) -> None:
-        longest = model.config.longest
-        require(length is None or 1 <= length <= longest, "length", length, f"must lie in 1..{longest}; see horizon")
-        require(horizon is None or horizon >= 1, "horizon", horizon, "must be at least 1")
-        require(calls is None or calls >= 1, "calls", calls, "must be at least 1")
-        self._model, self._calls, self._fixed = model, calls, length
+        longest, length, horizon = model.config.longest, sampling.length, sampling.horizon
+        require(length is None or length <= longest, "length", length, f"must lie in 1..{longest}; see horizon")
+        self._model, self._sampling = model, sampling
         self._task = None if task is None else torch.as_tensor(task, device=model.device)
         self._generator = torch.Generator().manual_seed(seed)
         self.total = horizon or length or longest
@@ -240,8 +228,8 @@ class _Request:
 
     def lengths_for(self, states: FloatArray, rows: IntArray) -> tuple[IntArray, BoolArray]:
         config = self._model.config
-        if self._fixed is not None:
-            return np.full(len(states), self._fixed, np.int64), np.zeros(len(states), np.bool_)
+        if self._sampling.length is not None:
+            return np.full(len(states), self._sampling.length, np.int64), np.zeros(len(states), np.bool_)
         estimate = self._model.networks.lengths.quantile(
             self._states(states), config.length_quantile, self._tasks(rows)
         )
@@ -252,7 +240,14 @@ class _Request:
         model = self._model
         trained = round_up(torch.as_tensor(lengths, device=model.device), model.config.lengths)
         condition = Condition(self._states(states), trained, self._tasks(rows))
-        sampled = sample_rows(model.networks.diffuser, model.config, condition, self._generator, self._calls)
+        sampled = sample_rows(
+            model.networks.diffuser,
+            model.config,
+            condition,
+            self._generator,
+            self._sampling.calls,
+            self._sampling.temperature,
+        )
         return model.codec.decode(states, sampled[:, : int(lengths.max())].cpu().numpy())
 
     def _states(self, states: FloatArray) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentParser
 
-from atradiff.config import DiffuserConfig, FitConfig
+from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig
 from atradiff.replay.mixed import ReplayConfig
 from atradiff.serving import ServingConfig
 from rllib_ext.ensemble_sac.settings import SACSettings
@@ -54,15 +54,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The diffuser: ``path`` of a fitted one, or what to fit (kept under ``cache``), and how long it imagines.
-
-    ``horizon`` above the longest window chains windows until a terminal, the estimated length, or the horizon.
-    """
+    """The diffuser: ``path`` of a fitted one, or what to fit (kept under ``cache``), and how it is sampled."""
 
     path: str | None = None
     model: DiffuserConfig = field(default_factory=DiffuserConfig)
     fit: FitConfig = field(default_factory=lambda: FitConfig(cpu_minutes=5.0))
-    horizon: int | None = None
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     cache: str = "models"
 
 

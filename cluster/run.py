@@ -162,7 +162,9 @@ def _checkpoint_to_resume(folder: RunFolder, resume: Path | None) -> Path | None
 
 def _load_diffuser(run: RunConfig) -> TrajectoryDiffuser:
     run.require_data()
-    return TrajectoryDiffuser.from_pretrained(prepare_diffuser(run))
+    diffuser = TrajectoryDiffuser.from_pretrained(prepare_diffuser(run))
+    diffuser.sampling = run.generator.sampling
+    return diffuser
 
 
 def _begin(folder: RunFolder, run: RunConfig, diffuser: TrajectoryDiffuser | None) -> None:

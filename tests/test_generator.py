@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atradiff.config import SamplingConfig
 from atradiff.ports import TrajectoryGenerator
 from atradiff.types import Spaces
 from tests.toys import CHAIN, TINY, chain_data, random_data, tiny_diffuser
@@ -165,3 +166,28 @@ def test_report_counts_what_happened(diffuser):
     assert 0 <= report.disagreement <= 1
     assert report.cut == 0
     assert report.residual > 0
+
+
+def test_sampling_set_on_the_model_is_what_a_caller_leaves_out(diffuser):
+    states = states_like(3)
+    asked = diffuser.generate(states, generator_seed=1, horizon=7, length=2, refine="none")
+    diffuser.sampling = SamplingConfig(horizon=7, length=2, refine="none")
+    try:
+        left_out = diffuser.generate(states, generator_seed=1)
+        overridden = diffuser.generate(states, generator_seed=1, horizon=3)
+    finally:
+        diffuser.sampling = SamplingConfig()
+    np.testing.assert_array_equal(left_out.actions, asked.actions)
+    assert overridden.rewards.shape[1] == 3
+
+
+def test_a_low_temperature_makes_draws_alike(diffuser):
+    states = np.zeros((400, 2), np.float32)
+
+    def spread(temperature):
+        drawn = diffuser.generate(
+            states, generator_seed=0, length=5, refine="none", prune="none", temperature=temperature
+        )
+        return drawn.actions[:, 0].std()
+
+    assert spread(0.1) < 0.5 * spread(1.0)

@@ -37,11 +37,16 @@ def sample_rows(
     condition: Condition,
     generator: torch.Generator,
     calls: int | None = None,
+    temperature: float = 1.0,
 ) -> Tensor:
-    """Rows (B, max length, R) in float32, zero past a window's own length; ``generator`` draws all the noise."""
+    """Rows (B, max length, R) in float32, zero past a window's own length; ``generator`` draws all the noise.
+
+    ``temperature`` scales that noise: 1 samples what was learned, less stays nearer to its modes.
+    """
     device, calls = condition.states.device, calls or config.calls or DEFAULT_CALLS[config.process]
     longest = int(condition.lengths.max())
-    noise = torch.randn((len(condition.states), longest, network.head.out_features), generator=generator).to(device)
+    size = (len(condition.states), longest, network.head.out_features)
+    noise = temperature * torch.randn(size, generator=generator).to(device)
     order = torch.argsort(condition.lengths, stable=True)  # equal lengths side by side: little padding per chunk
     rows = torch.zeros_like(noise)
     for chunk in order.split(CHUNK):
