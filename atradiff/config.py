@@ -137,7 +137,7 @@ class FitConfig(_JsonConfig):
     weight_decay: float = 0.01
     warmup_steps: int = 50
     ema_decay: float = 0.995
-    dynamics_updates: int = 4
+    dynamics_updates: int = 3
     """Updates of the one-step model per diffuser step."""
     dynamics_batch: int = 256
     held_out: float = 0.05

@@ -14,7 +14,7 @@ from atradiff.diffusion.transformer import RowTransformer
 CHUNK = 256
 """Windows per pass: activations of one pass stay in a CPU core's cache."""
 
-DEFAULT_CALLS = {"shortcut": 3, "edm": 16}
+DEFAULT_CALLS = {"shortcut": 4, "edm": 16}
 
 
 def resolve_device(device: str) -> torch.device:

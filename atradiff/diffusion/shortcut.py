@@ -55,7 +55,7 @@ def sample_shortcut(network: RowTransformer, noise: Tensor, condition: Condition
     """Walk from noise (B, K, R) to rows in ``calls`` steps of 1/2, 1/4, ... and the last one once more.
 
     Halving rather than equal steps: the rows' last corrections, where dynamics are decided, are the small ones.
-    Measured on Hopper windows of 25 rows: relative dynamics error 0.30 in 3 calls, which equal steps need 4 for.
+    Measured on Hopper windows of 25 rows: relative dynamics error 0.285 in 4 calls, 0.304 with equal steps.
     """
     rows, time = noise, 0.0
     for step in step_ladder(calls):
