@@ -1,4 +1,4 @@
-"""Limits that the fitted parts set for themselves, measured on held-out episodes."""
+"""Limits that the fitted parts set for themselves, measured on their data and on episodes held out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
 from atradiff.generator import Calibration, TrajectoryDiffuser
 from atradiff.pruning import kept_rows, step_similarity
-from atradiff.types import Transitions
+from atradiff.types import FloatArray, Transitions
 
 _ROWS = 4096
 _WINDOWS = 256
@@ -18,24 +18,33 @@ _FALLBACK_NOISE = 0.05
 """Noise assumed where data hold terminals but no sampled window reached one."""
 
 
-def calibrate(model: TrajectoryDiffuser, held_out: Trajectories, seed: int) -> Calibration:
-    """Thresholds of refinement and the diffuser's noise, from at most 4096 rows and 256 windows."""
+def calibrate(model: TrajectoryDiffuser, data: Trajectories, held_out: Trajectories, seed: int) -> Calibration:
+    """Thresholds of refinement and the diffuser's noise; ``data`` are all episodes, ``held_out`` those among them.
+
+    Trajectories end where members disagree beyond what hardly a row of all the data makes them: held-out episodes alone
+    may be too few to hold the rare and hard rows (an impact, a wall) that every plan has to pass.
+    """
     rng = np.random.default_rng([seed, 3])
-    rows = held_out.columns[rng.choice(held_out.n_transitions, min(_ROWS, held_out.n_transitions), replace=False)]
-    residual, disagreement = _one_step_spread(model, rows)
     return Calibration(
         noise=_harmless(_standing_noise(model, held_out, rng), model, held_out, rng),
-        residual_limit=float(1.5 * np.quantile(residual, 0.9)),
-        disagreement_limit=float(3 * np.quantile(disagreement, 0.99)),
+        residual_limit=float(1.5 * np.quantile(_residuals(model, _some_rows(held_out, rng)), 0.9)),
+        disagreement_limit=float(3 * np.quantile(_disagreements(model, _some_rows(data, rng)), 0.999)),
     )
 
 
-def _one_step_spread(model: TrajectoryDiffuser, rows: Transitions) -> tuple[np.ndarray, np.ndarray]:
-    states, actions, following = (
-        torch.as_tensor(x, device=model.device) for x in (rows.observations, rows.actions, rows.next_observations)
-    )
-    residual = model.dynamics.residual(states, actions, following)
-    return residual.cpu().numpy(), model.dynamics.predict(states, actions).disagreement.cpu().numpy()
+def _some_rows(data: Trajectories, rng: np.random.Generator) -> Transitions:
+    return data.columns[rng.choice(data.n_transitions, min(_ROWS, data.n_transitions), replace=False)]
+
+
+def _residuals(model: TrajectoryDiffuser, rows: Transitions) -> FloatArray:
+    columns = (rows.observations, rows.actions, rows.next_observations)
+    return model.dynamics.residual(*(torch.as_tensor(x, device=model.device) for x in columns)).cpu().numpy()
+
+
+def _disagreements(model: TrajectoryDiffuser, rows: Transitions) -> FloatArray:
+    columns = (rows.observations, rows.actions)
+    step = model.dynamics.predict(*(torch.as_tensor(x, device=model.device) for x in columns))
+    return step.disagreement.cpu().numpy()
 
 
 def _standing_noise(model: TrajectoryDiffuser, held_out: Trajectories, rng: np.random.Generator) -> float:

@@ -56,7 +56,7 @@ def fit(
         trainer = Trainer(train, codec, config, settings, chosen)
         progress, loss = _train(trainer, _held_out_windows(held_out, config), folder, quiet)
         model = _finished(trainer, data, progress, loss, device)
-        model.calibration = calibrate(model, held_out, settings.seed)
+        model.calibration = calibrate(model, data, held_out, settings.seed)
     if folder is not None:
         write_model_files(model, folder.path)
     return model
