@@ -11,6 +11,7 @@ import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
+from atradiff.config import SamplingConfig
 from atradiff.ports import TrajectoryGenerator
 from atradiff.replay.mixed import MixedReplay, ReplayConfig
 from atradiff.serving import LocalServer, ServingConfig
@@ -62,17 +63,20 @@ class ATraDiffCallback(RLlibCallback):
 
         ``diffuser`` is a folder that ``TrajectoryDiffuser.save_pretrained`` wrote, or a generator object (which then
         stays in this process: runs under Tune need the folder). ``rho`` is the synthetic share of each batch.
-        ``options`` are those of :class:`ReplayConfig` and :class:`ServingConfig`. ``seed`` None takes the config's.
+        ``options`` are those of :class:`ReplayConfig`, :class:`ServingConfig` and, for a folder, of
+        :class:`SamplingConfig` (``horizon=200`` chains windows to long trajectories). ``seed`` None takes the config's.
         Raises ``ValueError`` for values out of range and ``TypeError`` for options that do not exist.
         """
-        known = {f.name: owner for owner in (ServingConfig, ReplayConfig) for f in fields(owner)}
+        known = {f.name: owner for owner in (SamplingConfig, ServingConfig, ReplayConfig) for f in fields(owner)}
         unknown = sorted(options.keys() - known.keys())
         if unknown:
             raise TypeError(f"ATraDiffCallback.using has no option {unknown}; there are {sorted(known)}.")
+        given = {owner: {k: v for k, v in options.items() if known[k] is owner} for owner in known.values()}
+        sampling = SamplingConfig(**given[SamplingConfig]) if given[SamplingConfig] else None
         settings = AugmentationSettings(
-            DiffuserSource(diffuser),
-            ReplayConfig(rho=rho, **{k: v for k, v in options.items() if known[k] is ReplayConfig}),
-            ServingConfig(**{k: v for k, v in options.items() if known[k] is ServingConfig}),
+            DiffuserSource(diffuser, sampling=sampling),
+            ReplayConfig(rho=rho, **given[ReplayConfig]),
+            ServingConfig(**given[ServingConfig]),
             options.get("capacity"),
             seed,
         )

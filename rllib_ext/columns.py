@@ -22,6 +22,7 @@ class ActionScale:
 
     @classmethod
     def of(cls, spaces: Spaces, normalize_actions: bool) -> ActionScale:
+        """The scale of RLlib's episodes in an environment of these spaces."""
         low, high = np.array(spaces.action_low, np.float32), np.array(spaces.action_high, np.float32)
         if spaces.discrete or not normalize_actions or not np.all(np.isfinite([low, high])):
             return cls()

@@ -7,6 +7,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from atradiff.config import SamplingConfig
 from atradiff.ports import TrajectoryGenerator
 
 _LIVE: weakref.WeakValueDictionary[str, DiffuserSource] = weakref.WeakValueDictionary()
@@ -20,7 +21,18 @@ class DiffuserSource:
     object is left behind and only a token travels.
     """
 
-    def __init__(self, diffuser: str | Path | TrajectoryGenerator | None, token: str | None = None) -> None:
+    def __init__(
+        self,
+        diffuser: str | Path | TrajectoryGenerator | None,
+        token: str | None = None,
+        sampling: SamplingConfig | None = None,
+    ) -> None:
+        """``sampling`` is set on what is loaded from a folder; an object carries its own (``ValueError`` otherwise)."""
+        self._sampling = sampling
+        if sampling is not None and not isinstance(diffuser, str | Path | None):
+            raise ValueError(
+                f"sampling options are for a model folder: set them on the {type(diffuser).__name__} itself."
+            )
         self._path = str(diffuser) if isinstance(diffuser, str | Path) else None
         self._object = None if isinstance(diffuser, str | Path) else diffuser
         self._token = token or uuid.uuid4().hex
@@ -38,12 +50,14 @@ class DiffuserSource:
             )
         from atradiff import TrajectoryDiffuser  # heavy, and env runners never need it
 
-        return TrajectoryDiffuser.from_pretrained(self._path)
+        generator = TrajectoryDiffuser.from_pretrained(self._path)
+        generator.sampling = self._sampling or generator.sampling
+        return generator
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _find_or_make, (self._path, self._token)
+        return _find_or_make, (self._path, self._token, self._sampling)
 
 
-def _find_or_make(path: str | None, token: str) -> DiffuserSource:
+def _find_or_make(path: str | None, token: str, sampling: SamplingConfig | None) -> DiffuserSource:
     # cloudpickle restores a class's attributes onto the very class it finds alive: a copy would replace the original.
-    return _LIVE.get(token) or DiffuserSource(path, token)
+    return _LIVE.get(token) or DiffuserSource(path, token, sampling)

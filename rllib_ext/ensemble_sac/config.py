@@ -8,6 +8,7 @@ from typing import Any, Self
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from atradiff.config import SamplingConfig
 from atradiff.ports import TrajectoryGenerator
 from atradiff.replay.mixed import ReplayConfig
 from atradiff.serving import ServingConfig
@@ -62,12 +63,16 @@ class EnsembleSACConfig(AlgorithmConfig):
         self,
         *,
         generator: TrajectoryGenerator | str | Path | None = NotProvided,
+        sampling: SamplingConfig | None = None,
         replay: ReplayConfig = NotProvided,
         serving: ServingConfig = NotProvided,
     ) -> Self:
-        """Who imagines trajectories (None: nobody, plain SAC), how they are mixed in and how they are served."""
+        """Who imagines trajectories (None: nobody, plain SAC), how they are mixed in and how they are served.
+
+        ``sampling`` is set on a generator that is given as a folder; an object carries its own.
+        """
         if generator is not NotProvided:
-            self.generator = None if generator is None else DiffuserSource(generator)
+            self.generator = None if generator is None else DiffuserSource(generator, sampling=sampling)
         if replay is not NotProvided:
             self.replay = replay
         if serving is not NotProvided:
@@ -82,6 +87,7 @@ class EnsembleSACConfig(AlgorithmConfig):
         return SACSettings(**own, **{ours: getattr(self, theirs) for ours, theirs in SHARED_WITH_RLLIB.items()})
 
     def validate(self) -> None:
+        """Raise ``ValueError``, with the remedy, for what EnsembleSAC cannot run."""
         super().validate()
         self.settings  # noqa: B018 - its checks are what is wanted
         if self.is_multi_agent:

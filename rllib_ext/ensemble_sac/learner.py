@@ -33,6 +33,7 @@ class EnsembleSACLearner(TorchLearner):
     """Runs one gradient step per ``batch_size`` rows of the batch that it is given."""
 
     def build(self) -> None:
+        """Build module and optimisers, and the updater with its own noise, seeded by the config."""
         super().build()
         generator = torch.Generator(device=self._device)
         generator.manual_seed(self.config.seed if self.config.seed is not None else torch.seed() % 2**63)
@@ -63,6 +64,7 @@ class EnsembleSACLearner(TorchLearner):
         return self.metrics.reduce()
 
     def compute_loss_for_module(self, **_: Any) -> Any:
+        """Refused: RLlib's class demands the method, but there is no one loss."""
         raise NotImplementedError(
             "EnsembleSAC's three losses are stepped in turn by SACUpdater.step and have no sum: call Learner.update."
         )

@@ -25,6 +25,8 @@ class SACNetworks(Protocol):
 
 @dataclass(frozen=True)
 class SACOptimizers:
+    """One Adam each for actor, critics and alpha."""
+
     actor: torch.optim.Optimizer
     critics: torch.optim.Optimizer
     alpha: torch.optim.Optimizer

@@ -54,9 +54,10 @@ def model_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def test_stock_algorithms_learn_with_a_fitted_diffuser(model_folder: tuple[bool, Path]) -> None:
     discrete, folder = model_folder
     for name in [name for name in CONFIGS if env_config(name)["discrete"] == discrete]:
-        made = ATraDiffCallback.using(diffuser=folder, rho=0.5, batch_size=4, expected_length=4)
+        made = ATraDiffCallback.using(diffuser=folder, rho=0.5, batch_size=4, expected_length=4, horizon=7)
         algorithm = tiny_config(name).callbacks(made).build_algo()
         result = algorithm.train()
+        assert algorithm.local_replay_buffer.server.generator.sampling.horizon == 7
         synthetic = algorithm.local_replay_buffer.replay.synthetic
         n = len(synthetic)
         assert n > 0
