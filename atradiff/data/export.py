@@ -183,7 +183,7 @@ def _minari_root(root: Path) -> Iterator[None]:
     """Minari writes below the folder that this variable names, and nowhere else."""
     before = os.environ.get("MINARI_DATASETS_PATH")
     root.mkdir()
-    os.environ["MINARI_DATASETS_PATH"] = str(root)
+    os.environ["MINARI_DATASETS_PATH"] = str(root.resolve())  # Minari would join a relative one to itself
     try:
         yield
     finally:

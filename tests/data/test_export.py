@@ -127,6 +127,16 @@ def test_minari_recovers_the_environment(tmp_path: Path) -> None:
     assert env.unwrapped.continuing_task is False
 
 
+@pytest.mark.parametrize(("export", "name"), [(export_d4rl_hdf5, "out.hdf5"), (export_minari, "out")])
+def test_a_relative_target_lies_in_the_working_folder(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: Any, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(store, name)
+    back = import_data(name, "back")
+    assert back.content_hash == read_info(store).content_hash
+
+
 @pytest.mark.parametrize("export", [export_d4rl_hdf5, export_minari])
 def test_existing_targets_are_refused(store: Path, tmp_path: Path, export: Any) -> None:
     (tmp_path / "out").mkdir()
