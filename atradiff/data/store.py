@@ -66,13 +66,7 @@ def read_extras(path: str | Path) -> dict[str, NDArray[Any]]:
 
 def read_episode_table(path: str | Path) -> dict[str, NDArray[Any]]:
     """One entry per episode: ``start, length, return, terminated, truncated`` and what the source knew of it."""
-    import pyarrow.parquet as pq
-
-    file = Path(path) / EPISODES
-    try:
-        table = pq.read_table(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"is missing or damaged ({error}).", "Import or collect the data again.", file=file) from error
+    table = _read_episodes(Path(path))
     return {name: _table_column(table[name]) for name in table.column_names}
 
 
@@ -172,6 +166,17 @@ def _write_episode_table(path: Path, trajectories: Trajectories, episode_columns
     pq.write_table(pa.table({name: list(c) if c.ndim > 1 else c for name, c in table.items()}), path)
 
 
+def _read_episodes(folder: Path, columns: list[str] | None = None) -> Any:
+    """The episode table (Arrow), or these columns of it; raises :class:`DataError` where it is missing or damaged."""
+    import pyarrow.parquet as pq
+
+    file = folder / EPISODES
+    try:
+        return pq.read_table(file, columns=columns)
+    except (OSError, ValueError) as error:
+        raise DataError(f"is missing or damaged ({error}).", "Import or collect the data again.", file=file) from error
+
+
 def _table_column(column: Any) -> NDArray[Any]:
     nested = "list" in str(column.type)
     return np.array(column.to_pylist()) if nested else column.to_numpy()
@@ -192,9 +197,7 @@ def _read_shards(folder: Path, kind: str, info: StoreInfo) -> dict[str, NDArray[
 
 
 def _offsets(folder: Path, info: StoreInfo) -> IntArray:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(folder / EPISODES, columns=["start", "length"])
+    table = _read_episodes(folder, ["start", "length"])
     start, length = (table[name].to_numpy() for name in ("start", "length"))
     offsets = np.append(start, start[-1] + length[-1]).astype(np.int64)
     if len(start) != info.n_episodes or offsets[-1] != info.n_transitions:

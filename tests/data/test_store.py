@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,14 @@ def test_a_truncated_shard_is_refused(tmp_path: Path, keep: float) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[: int(keep * len(whole))])
     with pytest.raises(DataError, match="truncated"):
+        open_trajectories(tmp_path / "store")
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_bytes(b"PAR1 no more")])
+def test_a_missing_or_damaged_episode_index_is_refused(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    write(tmp_path / "store")
+    damage(tmp_path / "store" / EPISODES)
+    with pytest.raises(DataError, match="missing or damaged"):
         open_trajectories(tmp_path / "store")
 
 
