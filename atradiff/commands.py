@@ -6,6 +6,8 @@ from pathlib import Path
 
 from atradiff.config import DiffuserConfig, FitConfig
 
+_MODEL = DiffuserConfig()
+
 
 def fit_command(
     data: Path,
@@ -16,7 +18,7 @@ def fit_command(
     threads: int = 1,
     device: str = "auto",
     overwrite: bool = False,
-    model: DiffuserConfig | None = None,
+    model: DiffuserConfig = _MODEL,
 ) -> None:
     """Fit a trajectory diffuser on a trajectory store; called again with the same options it resumes.
 

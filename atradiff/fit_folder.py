@@ -55,5 +55,7 @@ class FitFolder:
 def _in_the_way(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]) -> str:
     if found is None:
         return f"{path} is not empty and no fit made it: choose another folder."
-    parts = [name for name in wanted if found.get(name) != wanted[name]]
-    return f"{path} holds a fit with other {' and '.join(parts)}: choose another folder or overwrite it."
+    named = {"config": "model settings", "fit": "fit settings", "data": "data"}
+    parts = [what for name, what in named.items() if found.get(name) != wanted[name]]
+    other = f"of other {' and '.join(parts)}" if parts else "of the same settings and data"
+    return f"{path} holds a fit {other}: choose another folder, or replace it with --overwrite true."

@@ -75,7 +75,7 @@ def test_another_fit_is_not_overwritten_unless_told(tmp_path):
     data = chain_data(5)
     run(data, tmp_path / "model")
     other = tiny_fit(seed=5)
-    with pytest.raises(FileExistsError, match="other fit"):
+    with pytest.raises(FileExistsError, match="other fit settings"):
         run(data, tmp_path / "model", settings=other)
     with pytest.raises(FileExistsError, match="other data"):
         run(chain_data(6), tmp_path / "model")
