@@ -12,16 +12,14 @@ from atradiff.ports import TrajectoryGenerator
 from cluster.config import RunConfig
 from rllib_ext.ensemble_sac import EnsembleSAC, EnsembleSACConfig
 
-_ENV_NAME = "atradiff_env"
-
 
 def build_algorithm(run: RunConfig, generator: TrajectoryGenerator | None) -> EnsembleSAC:
     """The learner with its env runner in this process; raises ``ValueError`` where env and generator do not fit."""
     torch.set_num_threads(run.threads)
-    register_env(_ENV_NAME, lambda settings: make_env(settings["id"]))
+    register_env(run.env, lambda settings: make_env(settings["id"]))
     config = (
         EnsembleSACConfig()
-        .environment(_ENV_NAME, env_config={"id": run.env})
+        .environment(run.env, env_config={"id": run.env})
         .env_runners(rollout_fragment_length=run.rollout_fragment_length)
         .training(**asdict(run.algorithm))
         .augmentation(generator=generator, replay=run.replay, serving=run.serving)
