@@ -50,7 +50,9 @@ def test_clipping_is_done_when_asked_and_told(tmp_path: Path) -> None:
 def test_rounded_bounds_are_no_reason_to_refuse(tmp_path: Path) -> None:
     arrays = d4rl_arrays()
     arrays["actions"][4, 0] = np.float32(1.00001)
-    import_data(str(write_hdf5(tmp_path / "a.hdf5", arrays)), tmp_path / "out")
+    info = import_data(str(write_hdf5(tmp_path / "a.hdf5", arrays)), tmp_path / "out")
+    assert not any("clipped" in note for note in info.notes)
+    assert open_trajectories(tmp_path / "out").columns.actions[4, 0] == np.float32(1.00001)
 
 
 def test_goals_and_infos_are_kept_with_their_rows(tmp_path: Path) -> None:
