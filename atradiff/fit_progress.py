@@ -29,6 +29,7 @@ class _NoBoard:
 
 @contextmanager
 def open_board(folder: Path | None) -> Iterator[Board]:
+    """A TensorBoard writer into ``folder``, or one that logs nothing."""
     if folder is None:
         yield _NoBoard()
         return
@@ -54,6 +55,7 @@ class Bar(tqdm):
         )
 
     def show(self, progress: Progress, losses: StepLosses, trainer: Trainer) -> None:
+        """Advance to ``progress``; the loss shown is a moving average of the diffuser's."""
         mean, windows = self._losses
         mean = losses.diffuser if math.isnan(mean) else 0.98 * mean + 0.02 * losses.diffuser
         windows += trainer.fit.tokens_per_step / float(np.mean(trainer.windows.lengths))

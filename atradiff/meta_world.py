@@ -36,6 +36,7 @@ class MetaWorldGoals(gym.Wrapper[Any, Any, Any, Any]):
         self._rng = np.random.default_rng(GOAL_SEED)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode with the next goal; ``seed`` starts the sequence of goals anew."""
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         sawyer: Any = self.env.unwrapped

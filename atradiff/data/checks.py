@@ -40,6 +40,7 @@ def check_actions(raw: RawColumns, spaces: Spaces, *, clip: bool) -> tuple[NDArr
 
 
 def check_observation_size(raw: RawColumns, spaces: Spaces) -> None:
+    """Raise :class:`DataError` unless observations are as wide as ``spaces`` has them."""
     width = raw.observations.shape[1]
     if width != spaces.observation_size:
         raise raw.error(

@@ -88,6 +88,7 @@ class _Recorder:
         self._rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
 
     def record(self, episodes: int, progress: bool) -> list[_Episode]:
+        """Play ``episodes`` episodes, each from a seed of its own."""
         from tqdm import trange
 
         seeds = np.random.SeedSequence(self._seed).generate_state(episodes)

@@ -37,6 +37,7 @@ class PendulumController:
     _GAIN_ANGLE, _GAIN_SPEED, _GAIN_ENERGY = 12.0, 3.0, 0.5
 
     def act(self, observation: NDArray[Any], env: gym.Env[Any, Any]) -> NDArray[np.float32]:  # noqa: ARG002
+        """The torque (1,) in [-2, 2] for ``observation`` (3,): cosine, sine and speed of the angle."""
         cos, sin, speed = (float(x) for x in observation)
         angle = math.atan2(sin, cos)
         energy = speed**2 / 2 + 15.0 * (cos - 1.0)

@@ -39,6 +39,7 @@ class Normalizer:
 
     @classmethod
     def fit(cls, data: Trajectories) -> Normalizer:
+        """The scales and ranges of all rows of ``data``."""
         columns = data.columns
         observations = np.concatenate([columns.observations, columns.next_observations])
         deltas = columns.next_observations - columns.observations

@@ -28,6 +28,7 @@ class WaypointController:
         self._ways: dict[Cell, dict[Cell, Cell]] = {}
 
     def act(self, observation: NDArray[Any], env: gym.Env[Any, Any]) -> NDArray[np.float32]:  # noqa: ARG002
+        """The force (2,) in [-1, 1] towards the next waypoint, from the flattened observation (8,)."""
         goal, position, velocity = observation[2:4], observation[4:6], observation[6:8]
         error = self._waypoint(position, goal) - position
         force = self._stiffness * error - self._damping * velocity

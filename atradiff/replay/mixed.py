@@ -54,6 +54,7 @@ class ReplayConfig:
             raise ValueError(f"max_request_age must be at least 0 env steps, got {self.max_request_age}.")
 
     def rho_at(self, env_step: int) -> float:
+        """The synthetic share after ``env_step`` env steps."""
         if self.rho_end is None:
             return self.rho
         return self.rho + (self.rho_end - self.rho) * min(env_step / self.rho_decay_steps, 1.0)

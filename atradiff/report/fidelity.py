@@ -72,6 +72,7 @@ class FidelityReport:
     by_length: dict[int, dict[str, VariantFidelity]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """Figures under ``{"K": {length: {variant: {name: value}}}}``, beside what they were measured on."""
         lengths = {
             str(length): {name: figures.to_json() for name, figures in variants.items()}
             for length, variants in self.by_length.items()
