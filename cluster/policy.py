@@ -9,11 +9,11 @@ from typing import Any
 
 import gymnasium as gym
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from cluster.config import load_run_config
 from cluster.run_folder import RunFolder
 from rllib_ext.ensemble_sac.rl_module import EnsembleSACModule
+from rllib_ext.ensemble_sac.state import read_tensors
 from rllib_ext.evaluation import deterministic_policy
 
 _ACTOR = "actor."
@@ -32,7 +32,7 @@ class RunPolicy:
 def load_policy(path: str, env: gym.Env[Any, Any]) -> RunPolicy:
     """The policy of the run folder or checkpoint at ``path``, for ``env``.
 
-    Raises ``ValueError`` where there is no whole checkpoint, or where the actor is not made for ``env``'s spaces.
+    Raises ``ValueError`` where there is no whole checkpoint, where it is damaged, or where the actor is not made for ``env``'s spaces.
     """
     folder = RunFolder.of(Path(path))
     checkpoint = folder.latest_checkpoint() if Path(path) == folder.path else Path(path)
@@ -45,7 +45,7 @@ def load_policy(path: str, env: gym.Env[Any, Any]) -> RunPolicy:
         model_config=asdict(settings),
         inference_only=True,
     )
-    weights = load_file(checkpoint / "algorithm" / "weights.safetensors")
+    weights = read_tensors(checkpoint / "algorithm" / "weights.safetensors")
     actor = {name.removeprefix(_ACTOR): tensor for name, tensor in weights.items() if name.startswith(_ACTOR)}
     try:
         module.actor.load_state_dict(actor)

@@ -4,7 +4,7 @@ RUN/config.yaml      every value that was in force; `atradiff train RUN/config.y
 RUN/manifest.json    git commit, versions, data and model hashes, when it began
 RUN/metrics.csv      one row per evaluation
 RUN/tensorboard/     the same and more, as it happens
-RUN/checkpoints/step_000012000/    staged, renamed when whole
+RUN/checkpoints/step_000000012000/    staged, renamed when whole
 RUN/summary.json     written last: the run is complete
 """
 
@@ -84,11 +84,14 @@ class RunFolder:
 
     @staticmethod
     def checkpoint_state(checkpoint: Path) -> dict[str, Any]:
-        """The JSON state of a checkpoint; raises ``ValueError`` where the checkpoint is not whole."""
+        """The JSON state of a checkpoint; raises ``ValueError`` where the checkpoint is not whole, or damaged."""
         file = checkpoint / _COMPLETE
         if not file.is_file():
             raise ValueError(f"{checkpoint} is not a whole checkpoint: it has no {_COMPLETE}.")
-        state: dict[str, Any] = json.loads(file.read_text())
+        try:
+            state: dict[str, Any] = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file} is damaged ({error}): resume from another checkpoint.") from error
         return state
 
 

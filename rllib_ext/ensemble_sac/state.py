@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -54,7 +55,7 @@ def read_state(folder: Path, algorithm: EnsembleSAC) -> None:
     """Make ``algorithm`` what :func:`write_state` wrote.
 
     Raises ``FileNotFoundError`` where ``folder`` is no checkpoint and ``ValueError`` where it is one of another
-    configuration.
+    configuration, or damaged.
     """
     if not (folder / _ALGORITHM).is_file():
         raise FileNotFoundError(f"{folder} is not a checkpoint of EnsembleSAC: it has no {_ALGORITHM}.")
@@ -65,15 +66,24 @@ def read_state(folder: Path, algorithm: EnsembleSAC) -> None:
             "wrote it."
         )
     learner = algorithm.learner
-    _load_weights(learner, load_file(folder / _WEIGHTS), folder)
+    _load_weights(learner, read_tensors(folder / _WEIGHTS), folder)
     algorithm.replay.load(folder / _REPLAY)
-    _load_optimizers(learner, load_file(folder / _OPTIMIZERS))
+    _load_optimizers(learner, read_tensors(folder / _OPTIMIZERS))
     learner.updater.updates = counters["updates"]
     learner._weights_seq_no = counters["weights_seq_no"]
     algorithm.seed = counters["seed"]
     algorithm.checkpoints = counters["checkpoints"]
     algorithm._iteration = counters["iteration"]
     algorithm.metrics.set_state(json.loads((folder / _METRICS).read_text()))
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's ``file``; raises ``ValueError`` where it is missing or damaged."""
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file} is missing or damaged ({error}): take another checkpoint.") from error
+    return tensors
 
 
 def _weights(learner: EnsembleSACLearner) -> dict[str, Tensor]:

@@ -50,6 +50,9 @@ def test_a_run_is_found_from_its_folder_and_from_a_checkpoint(tmp_path: Path) ->
         RunFolder.of(tmp_path)
     with pytest.raises(ValueError, match="not a whole checkpoint"):
         RunFolder.checkpoint_state(run.path)
+    (checkpoint / "checkpoint.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        RunFolder.checkpoint_state(checkpoint)
 
 
 def test_progress_is_told_across_processes(tmp_path: Path) -> None:

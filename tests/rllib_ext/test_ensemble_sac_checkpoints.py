@@ -133,3 +133,12 @@ def test_another_configuration_is_refused_by_name(build: Build, tmp_path: Path) 
     (tmp_path / "algorithm.json").write_text(json.dumps({**state, "format": 99}))
     with pytest.raises(ValueError, match="format 99"):
         build().load_state(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizers.safetensors"])
+def test_a_damaged_checkpoint_is_said_so(build: Build, tmp_path: Path, file: str) -> None:
+    build().save_state(tmp_path)
+    whole = (tmp_path / file).read_bytes()
+    (tmp_path / file).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=f"{file} is missing or damaged"):
+        build().load_state(tmp_path)
