@@ -32,7 +32,8 @@ class RunPolicy:
 def load_policy(path: str, env: gym.Env[Any, Any]) -> RunPolicy:
     """The policy of the run folder or checkpoint at ``path``, for ``env``.
 
-    Raises ``ValueError`` where there is no whole checkpoint, where it is damaged, or where the actor is not made for ``env``'s spaces.
+    Raises ``ValueError`` where there is no whole checkpoint, where it is damaged, or where the actor is not made for
+    ``env``'s spaces.
     """
     folder = RunFolder.of(Path(path))
     checkpoint = folder.latest_checkpoint() if Path(path) == folder.path else Path(path)
