@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_command(name, words[len(name) :])
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if os.environ.get("ATRADIFF_DEBUG"):
             raise
         print(f"atradiff {' '.join(name)}: {error}", file=sys.stderr)
