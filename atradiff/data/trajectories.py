@@ -51,12 +51,15 @@ class Trajectories:
         return self.columns[slice(self.offsets[index], self.offsets[index + 1])]
 
     def select(self, episodes: IntArray) -> Trajectories:
-        """The given episodes, copied, in the given order. Raises ``ValueError`` when ``episodes`` is empty."""
+        """The given episodes, copied, in the given order; they are other data, so the content hash is left empty.
+
+        Raises ``ValueError`` when ``episodes`` is empty.
+        """
         if len(episodes) == 0:
             raise ValueError("no episode was selected: a data set needs at least one.")
         columns = Transitions.concatenate([self.episode(int(i)) for i in episodes])
         offsets = np.concatenate([[0], np.cumsum(self.lengths[episodes])]).astype(np.int64)
-        return replace(self, columns=columns, offsets=offsets)
+        return replace(self, columns=columns, offsets=offsets, content_hash="")
 
     def split(self, held_out: float, seed: int) -> tuple[Trajectories, Trajectories]:
         """(training, held-out) split by whole episodes; each side gets at least one (E = 1: both are that one)."""

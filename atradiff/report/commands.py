@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from atradiff.report.fidelity import FidelityReport, VariantFidelity, fidelity
@@ -59,6 +60,7 @@ def fidelity_command(
         simulated_rows=simulated_rows,
         seed=seed,
     )
+    report = replace(report, data_hash=everything.content_hash)
     if json is not None:
         write_text(json, json_format.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")
     if picture is not None:

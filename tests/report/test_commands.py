@@ -41,6 +41,7 @@ def test_the_command_prints_a_table_and_writes_json_and_picture(
 
     document = json.loads(out.read_text())
     assert document["env_id"] == "Hopper-v5"
+    assert document["data_hash"] == open_trajectories(data).content_hash
     raw = document["K"]["10"]["raw"]
     assert raw["relative_dynamics_error"] > 0.1
     assert raw["novelty"] is not None  # the store is the one the model was fitted on, so its split is known
