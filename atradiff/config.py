@@ -73,6 +73,9 @@ class DiffuserConfig(_JsonConfig):
             require(value is None or value >= 1, name, value, "must be at least 1, or null for the default")
         require(self.heads >= 1, "heads", self.heads, "must be at least 1")
         require(self.width is None or self.width % self.heads == 0, "width", self.width, "must be a multiple of heads")
+        require(
+            self.width is None or self.width % 2 == 0, "width", self.width, "must be even: half sines, half cosines"
+        )
         require(self.task_size >= 0, "task_size", self.task_size, "must not be negative")
         require(0 < self.length_quantile < 1, "length_quantile", self.length_quantile, "must lie between 0 and 1")
         require(self.dynamics_models >= 1, "dynamics_models", self.dynamics_models, "must be at least 1")

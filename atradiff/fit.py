@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from atradiff.calibrate import calibrate
-from atradiff.config import DiffuserConfig, FitConfig
+from atradiff.config import DiffuserConfig, FitConfig, require
 from atradiff.data.normalize import DifferenceRows, Normalizer
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
@@ -43,8 +43,10 @@ def fit(
 
     A folder that holds an unfinished fit of the same data and settings is resumed, a finished one is loaded. Raises
     ``FileExistsError`` where it holds anything else (unless ``overwrite``), ``ValueError`` for data too short to cut
-    windows from.
+    windows from and for a model with tasks.
     """
+    task_size = (config or DiffuserConfig()).task_size
+    require(task_size == 0, "task_size", task_size, "must be 0 for a fit: trajectories carry no task vectors")
     chosen = resolve_device(device)
     train, held_out = data.split(settings.held_out, settings.seed)
     config = _completed(config or DiffuserConfig(), train, chosen)

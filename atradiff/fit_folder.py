@@ -49,7 +49,12 @@ class FitFolder:
         return False
 
     def _found(self) -> dict[str, Any] | None:
-        return json.loads(self._settings.read_text(encoding="utf-8")) if self._settings.is_file() else None
+        if not self._settings.is_file():
+            return None
+        try:
+            return json.loads(self._settings.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self._settings} is damaged ({error}): remove {self.path} and fit anew.") from error
 
 
 def _in_the_way(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]) -> str:

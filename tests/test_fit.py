@@ -82,6 +82,26 @@ def test_another_fit_is_not_overwritten_unless_told(tmp_path):
     assert run(data, tmp_path / "model", settings=other, overwrite=True).provenance.fit["seed"] == 5
 
 
+def test_some_episodes_of_a_data_set_are_other_data(tmp_path):
+    data = replace(chain_data(5), content_hash="sha256:all")
+    run(data, tmp_path / "model")
+    with pytest.raises(FileExistsError, match="other data"):
+        run(data.select(np.arange(2)), tmp_path / "model")
+
+
+def test_damaged_settings_are_told_in_words(tmp_path):
+    run(chain_data(5), tmp_path / "model")
+    (tmp_path / "model" / "training" / "settings.json").write_text('{"config": ')
+    with pytest.raises(ValueError, match=r"settings.json is damaged.*remove"):
+        run(chain_data(5), tmp_path / "model")
+
+
+def test_a_model_with_tasks_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"task_size must be 0 for a fit.*got 3"):
+        run(chain_data(5), tmp_path / "model", config=replace(TINY, task_size=3))
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_folder_of_something_else_is_never_removed(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match="no fit made it"):
