@@ -75,6 +75,7 @@ class DynamicsEnsemble(nn.Module):
     state_inverse: Tensor
     delta_scale: Tensor
     delta_inverse: Tensor
+    drift: Tensor
     delta_to_state: Tensor
     action_mean: Tensor
     action_inverse: Tensor
@@ -124,7 +125,7 @@ class DynamicsEnsemble(nn.Module):
         kind = terminated.long()
         spread = members.var(0, unbiased=False).sum(-1) / self.moving
         return StepPrediction(
-            deltas=mean * self.delta_scale,
+            deltas=mean * self.delta_scale + self.drift,
             rewards=outcome[:, 1:].gather(1, kind[:, None])[:, 0] * self.reward_scale[kind] + self.reward_mean[kind],
             terminated=terminated,
             disagreement=spread.sqrt(),
@@ -185,6 +186,7 @@ def _buffers(codec: DifferenceRows) -> dict[str, FloatArray]:
         "state_inverse": inverse(n.state_scale),
         "delta_scale": n.delta_scale,
         "delta_inverse": inverse(n.delta_scale),
+        "drift": np.where(n.delta_scale > 0, 0, np.clip(0, n.delta_low, n.delta_high)).astype(np.float32),
         "delta_to_state": codec.delta_to_state,
         "action_mean": n.action_mean,
         "action_inverse": inverse(n.action_scale),

@@ -7,7 +7,8 @@ import torch
 from atradiff.data.normalize import DecodedRows, DifferenceRows, Normalizer
 from atradiff.dynamics import BatchedMLP, DynamicsEnsemble
 from atradiff.refine import Thresholds, refine_windows, step_residuals
-from tests.toys import GOAL, chain_data, chain_step
+from atradiff.types import Spaces
+from tests.toys import GOAL, chain_data, chain_step, random_data
 
 FREE = Thresholds(residual=np.inf, disagreement=np.inf)
 
@@ -49,6 +50,18 @@ def test_learns_the_step_the_rare_reward_and_the_end(learned):
     crossing = np.abs(following[:, 0] - GOAL) < 0.02
     assert agree[~crossing].all()
     assert np.abs(step.rewards.numpy() - rewards)[agree].max() < 0.1
+
+
+def test_a_column_that_only_counts_goes_on_counting():
+    """Observations that hold the time: their differences never vary, so there is nothing to learn, but they move."""
+    count = np.arange(12, dtype=np.float32)
+    data = random_data([12], [True], spaces=Spaces(3, "continuous", (-1.0,), (1.0,)))
+    columns = data.columns
+    columns.observations[:, 1], columns.next_observations[:, 1] = count / 4, (count + 1) / 4
+    columns.observations[:, 2], columns.next_observations[:, 2] = 7.0, 7.0
+    model = DynamicsEnsemble(DifferenceRows(data.spaces, Normalizer.fit(data)), models=2, width=16)
+    step = model.predict(torch.from_numpy(columns.observations), torch.from_numpy(columns.actions))
+    np.testing.assert_array_equal(step.deltas[:, 1:], np.tile(np.float32([0.25, 0]), (12, 1)))
 
 
 def test_disagreement_grows_away_from_the_data(learned):
