@@ -55,6 +55,7 @@ class Link:
     """One finished window per running trajectory."""
 
     rows: DecodedRows
+    asked: IntArray  # (B,) rows before the end, pruning and refinement were applied
     lengths: IntArray  # (B,)
     ended: BoolArray  # (B,) nothing may follow
     final: BoolArray  # (B,) the estimated length is reached
@@ -102,6 +103,7 @@ def make_link(
     stands_still = pruned & (ending.refine != "dynamics")  # a re-rolled state moved on: only its own model may end it
     return Link(
         rows=refined.rows,
+        asked=lengths,
         lengths=refined.lengths,
         ended=at_end | refined.stopped | stands_still,
         final=final,
@@ -183,7 +185,7 @@ class _Sheet:
 
 def _report(trajectories: SyntheticTrajectories, links: list[Link], ending: Ending) -> GenerationReport:
     stopped = float(np.concatenate([link.stopped for link in links]).mean())
-    asked = np.concatenate([np.full(len(link.lengths), link.rows.rewards.shape[1]) for link in links])
+    asked = np.concatenate([link.asked for link in links])
     return GenerationReport(
         windows=len(asked),
         pruned=float(np.concatenate([link.pruned for link in links]).mean()),

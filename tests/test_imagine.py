@@ -40,6 +40,14 @@ def run(source, states, total, chained, prune="none"):
     return imagine(source, None, ending(prune), CHAIN, states, total, chained, version=3)
 
 
+def test_the_mean_window_length_is_of_what_was_asked_not_of_the_padding():
+    class TwoAndSix(Counter):
+        def lengths_for(self, states, rows):
+            return np.array([2, 6]), np.zeros(2, np.bool_)
+
+    assert run(TwoAndSix(6), [0, 10], 6, False)[1].mean_window_length == 4
+
+
 def test_one_window_without_a_horizon():
     trajectories, report = run(Counter(5), [0, 10], 5, False)
     assert trajectories.lengths.tolist() == [5, 5]
