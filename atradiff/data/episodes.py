@@ -37,10 +37,11 @@ class _Ends:
 def cut_episodes(raw: RawColumns, actions: ActionArray, horizon: int | None) -> Episodes:
     """Cut checked columns into episodes.
 
-    An episode ends where the file says terminated or truncated, else after ``horizon`` rows, else where the file
-    keeps episodes apart. The tail after the last end is kept as a truncated episode. Where the file has no next
-    observations they are the following row's; a truncated episode's last row then has none and is dropped, a
-    terminated one's repeats the observation, so that its reward and flag are not lost.
+    An episode ends where the file says terminated or truncated, else after ``horizon`` rows (also where its column of
+    time-outs marks nothing), else where the file keeps episodes apart. The tail after the last end is kept as a
+    truncated episode. Where the file has no next observations they are the following row's; a truncated episode's last
+    row then has none and is dropped, a terminated one's repeats the observation, so that its reward and flag are not
+    lost.
 
     Raises :class:`DataError` when no episode is finished at all.
     """
@@ -58,9 +59,7 @@ def _ends(raw: RawColumns, horizon: int | None) -> _Ends:
         unmarked = _recorded_ends(raw.starts, len(raw)) & ~(terminated | truncated)
         note = f"{int(unmarked.sum())} recorded episodes have no end marked and are kept as truncated"
         return _Ends(terminated, truncated | unmarked, (note,) if unmarked.any() else ())
-    if raw.truncated is not None:
-        return _Ends(terminated, truncated, ())
-    if horizon is None:
+    if horizon is None or (raw.truncated is not None and (terminated | truncated).any()):
         return _Ends(terminated, truncated, ())
     note = f"the file marks no time-outs: episodes were cut after {horizon} steps, the environment's horizon"
     return _Ends(terminated, _horizon_ends(terminated, horizon), (note,))

@@ -39,6 +39,13 @@ def walk(arrays: dict, horizon: int | None) -> list[tuple[int, int, bool, bool]]
     return found
 
 
+def test_the_horizon_serves_where_the_column_of_time_outs_marks_nothing() -> None:
+    nothing = np.zeros(9, bool)
+    episodes = cut(d4rl_arrays((9,), terminals=nothing, timeouts=nothing), horizon=4)
+    assert episodes.offsets.tolist() == [0, 4, 8, 9]
+    assert "marks no time-outs" in episodes.notes[0]
+
+
 @given(
     data=st.data(),
     n=st.integers(1, 40),
