@@ -80,7 +80,8 @@ def load_model(path_or_id: str | Path, device: str, precision: Precision) -> Tra
         codec = DifferenceRows(spaces, _read_normalizer(folder))
         networks = Networks(config, codec)
         calibration, provenance = Calibration(**description["calibration"]), Provenance(**description["provenance"])
-    except (KeyError, TypeError) as error:
+        version = int(description["version"])
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'} does not describe a model of this version: {error}.") from error
     for part, name in PARTS.items():
         _fill(getattr(networks, part), folder / name)
@@ -90,7 +91,7 @@ def load_model(path_or_id: str | Path, device: str, precision: Precision) -> Tra
         networks,
         calibration,
         provenance,
-        version=int(description["version"]),
+        version=version,
         device=device,
         precision=precision,
     )

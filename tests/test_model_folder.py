@@ -66,6 +66,9 @@ def test_damaged_weights_are_named(folder, name, damage):
     [
         ({"format": "something-else"}, "must have the format"),
         ({"spaces": {}}, "does not describe a model"),
+        ({"spaces": None}, "does not describe a model"),
+        ({"config": []}, "does not describe a model"),
+        ({"version": None}, "does not describe a model"),
         ({"config": {"surprise": 1}}, "does not know these settings"),
     ],
 )
