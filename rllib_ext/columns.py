@@ -30,9 +30,13 @@ class ActionScale:
 
     def to_learner(self, rows: Transitions) -> Transitions:
         """Rows in the environment's action scale, as the learner's replay holds them."""
+        return replace(rows, actions=self.actions_to_learner(rows.actions))
+
+    def actions_to_learner(self, actions: ActionArray) -> ActionArray:
+        """The environment's actions (N, A), in the scale of RLlib's episodes."""
         if self.low is None or self.high is None:
-            return rows
-        return replace(rows, actions=2 * (rows.actions - self.low) / (self.high - self.low) - 1)
+            return actions
+        return 2 * (actions - self.low) / (self.high - self.low) - 1
 
     def to_environment(self, actions: ActionArray) -> ActionArray:
         """The learner's actions (N, A), as the environment takes them."""

@@ -20,8 +20,8 @@ class DirectEnvRunner(SingleAgentEnvRunner):
 
     The module must give ``Columns.ACTIONS`` in [-1, 1] for flat observations. Episodes, callbacks and metrics are
     those of the base class; a configuration with connectors of its own runs the base class's loop instead.
-    All noise comes from one generator seeded from ``config.seed`` and the worker's index. Random actions are uniform
-    in [-1, 1], in the scale that episodes hold (the base class stores them in the environment's scale).
+    All noise comes from one generator seeded from ``config.seed`` and the worker's index (in the base class's loop:
+    from torch's and the environment's own). Random actions are uniform in [-1, 1], in the scale that episodes hold.
     """
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
@@ -61,13 +61,16 @@ class DirectEnvRunner(SingleAgentEnvRunner):
         force_reset: bool = False,
     ) -> list[SingleAgentEpisode]:
         if not self._own_connectors:
-            return super()._sample(
+            episodes = super()._sample(
                 num_timesteps=num_timesteps,
                 num_episodes=num_episodes,
                 explore=explore,
                 random_actions=random_actions,
                 force_reset=force_reset,
             )
+            if random_actions:
+                self._rescale(episodes)
+            return episodes
         if force_reset or num_episodes is not None or self._needs_initial_reset:
             self._restart(explore)
         self._needs_initial_reset = num_episodes is not None
@@ -84,6 +87,13 @@ class DirectEnvRunner(SingleAgentEnvRunner):
         self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=max(steps, 1))
         self._increase_sampled_metrics(steps, len(done))
         return done + chunks
+
+    def _rescale(self, episodes: list[SingleAgentEpisode]) -> None:
+        """To [-1, 1]: the base class stores random actions in the environment's scale, unlike all others."""
+        for episode in episodes:
+            data, lookback = episode.actions.data, episode.actions.lookback
+            # Not set_actions: it holds actions against the environment's bounds.
+            data[lookback:] = self._scale.actions_to_learner(np.asarray(data[lookback:]))
 
     def _restart(self, explore: bool) -> None:
         """Reset all environments, with the seed if this is the first reset."""

@@ -144,7 +144,7 @@ def test_the_scale_is_rllibs_own(actions: list[tuple[float, float]]) -> None:
 def test_no_scale_where_rllib_has_none(spaces: Spaces, normalize: bool) -> None:
     scale = ActionScale.of(spaces, normalize)
     rows = _rows(np.array([[3.0, 4.0]], np.float32))
-    assert scale.to_learner(rows) is rows
+    assert scale.to_learner(rows).actions is rows.actions
     assert scale.to_environment(rows.actions) is rows.actions
 
 
