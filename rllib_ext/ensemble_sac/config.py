@@ -69,8 +69,11 @@ class EnsembleSACConfig(AlgorithmConfig):
     ) -> Self:
         """Who imagines trajectories (None: nobody, plain SAC), how they are mixed in and how they are served.
 
-        ``sampling`` is set on a generator that is given as a folder; an object carries its own.
+        ``sampling`` is set on a generator that is given as a folder, in the same call; an object carries its own.
+        Raises ``ValueError`` for ``sampling`` without a folder to set it on.
         """
+        if sampling is not None and (generator is NotProvided or generator is None):
+            raise ValueError("sampling is set on a generator: give generator=FOLDER in the same call of augmentation.")
         if generator is not NotProvided:
             self.generator = None if generator is None else DiffuserSource(generator, sampling=sampling)
         if replay is not NotProvided:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from ensemble_sac_worlds import MatchTheState, tiny
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.connectors.env_to_module import FlattenObservations
 from toy_configs import CONFIGS, tiny_config
 from toy_worlds import HIGH, LOW, ConstantGenerator, CountingWorld, spaces_of
 
+from atradiff.config import SamplingConfig
 from atradiff.replay.mixed import ReplayConfig
 from atradiff.serving import ServingConfig
 from rllib_ext.ensemble_sac import EnsembleSAC
@@ -43,9 +45,15 @@ def learned(result: dict[str, Any]) -> dict[str, float]:
     return {**result["learner"], **result["replay"], "return": result["env_runners"]["episode_return_mean"]}
 
 
+def own_connector(env: Any = None, spaces: Any = None, device: Any = None) -> FlattenObservations:  # noqa: ARG001
+    return FlattenObservations()
+
+
 @pytest.mark.parametrize("truncate", [False, True])
-def test_replay_holds_what_the_environment_saw(build: Build, truncate: bool) -> None:
-    algorithm = build(tiny().environment(env_config={"length": 7, "truncate": truncate}))
+@pytest.mark.parametrize("runners", [{}, {"env_to_module_connector": own_connector}], ids=["direct", "own connector"])
+def test_replay_holds_what_the_environment_saw(build: Build, truncate: bool, runners: dict[str, Any]) -> None:
+    config = tiny().environment(env_config={"length": 7, "truncate": truncate}).env_runners(**runners)
+    algorithm = build(config)
     for _ in range(4):
         algorithm.train()
     rows = rows_of(algorithm)
@@ -207,3 +215,8 @@ def test_infinite_rewards_are_named_as_the_cause(build: Build) -> None:
     algorithm.replay.real["rewards"][:] = np.inf
     with pytest.raises(FloatingPointError, match="infinite rewards"):
         algorithm.train()
+
+
+def test_sampling_without_a_folder_to_set_it_on_is_refused() -> None:
+    with pytest.raises(ValueError, match="same call of augmentation"):
+        tiny().augmentation(generator="models/demos").augmentation(sampling=SamplingConfig(horizon=7))
