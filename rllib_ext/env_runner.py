@@ -46,6 +46,7 @@ class DirectEnvRunner(SingleAgentEnvRunner):
         self._seed, noise_seed = (int(seed) % 2**31 for seed in own.generate_state(2))
         self.noise.manual_seed(noise_seed)
         self._needs_initial_reset = True
+        self._ongoing_episodes_for_metrics.clear()  # their chunks would wait for an end that never comes
 
     def expect_any_weights(self) -> None:
         """Take the next weights whatever their number: a restored run may be older than this runner's weights."""
