@@ -180,7 +180,10 @@ class DynamicsEnsemble(nn.Module):
 
 def _buffers(codec: DifferenceRows) -> dict[str, FloatArray]:
     n = codec.normalizer
-    margin = 0.5 * (n.state_high - n.state_low)
+    # The floor is for columns that never moved in the data: a last float32 digit is no departure.
+    margin = np.maximum(
+        0.5 * (n.state_high - n.state_low), 1e-3 * np.maximum(np.abs(n.state_low), np.abs(n.state_high))
+    )
     return {
         "state_mean": n.state_mean,
         "state_inverse": inverse(n.state_scale),

@@ -48,6 +48,7 @@ def fit(
     task_size = (config or DiffuserConfig()).task_size
     require(task_size == 0, "task_size", task_size, "must be 0 for a fit: trajectories carry no task vectors")
     chosen = resolve_device(device)
+    _require_learnable(data)
     train, held_out = data.split(settings.held_out, settings.seed)
     config = _completed(config or DiffuserConfig(), train, chosen)
     folder = None if out is None else FitFolder(Path(out), config, settings, data)
@@ -62,6 +63,25 @@ def fit(
     if folder is not None:
         write_model_files(model, folder.path)
     return model
+
+
+def _require_learnable(data: Trajectories) -> None:
+    """Raise ``ValueError`` for values or episode ends that would spoil the fit without a word."""
+    for name, column in data.columns.items():
+        if not np.isfinite(column).all():
+            row = int(np.flatnonzero(~np.isfinite(column).reshape(len(column), -1).all(1))[0])
+            raise ValueError(f"{name} of the data are not finite in row {row}: repair or drop that episode.")
+    inside = np.setdiff1d(np.flatnonzero(data.columns.terminated | data.columns.truncated), data.offsets[1:] - 1)
+    if len(inside):
+        raise ValueError(f"row {inside[0]} ends an episode but lies inside one: the episode offsets are wrong.")
+
+
+def _require_finite(losses: StepLosses, step: int) -> None:
+    if not math.isfinite(losses.diffuser + losses.lengths + losses.dynamics):
+        raise FloatingPointError(
+            f"the fit diverged at step {step}: losses are {losses}. Lower learning_rate and dynamics_rate, or look for "
+            "extreme values in the data (atradiff data info)."
+        )
 
 
 def _completed(config: DiffuserConfig, train: Trajectories, device: torch.device) -> DiffuserConfig:
@@ -94,6 +114,7 @@ def _train(
         bar = stack.enter_context(Bar(settings, progress, quiet))
         while (share := _share_done(settings, progress)) < 1:
             losses = trainer.step(progress.steps, share)
+            _require_finite(losses, progress.steps)
             progress = Progress(progress.steps + 1, time.process_time() - clock)
             bar.show(progress, losses, trainer)
             if progress.steps % settings.checkpoint_every == 0:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -78,7 +79,8 @@ def load_model(path_or_id: str | Path, device: str, precision: Precision) -> Tra
         config = DiffuserConfig.from_json(description["config"])
         spaces = _spaces(description["spaces"])
         codec = DifferenceRows(spaces, _read_normalizer(folder))
-        networks = Networks(config, codec)
+        with torch.random.fork_rng(devices=[]):  # the weights are replaced at once: nobody's random stream should move
+            networks = Networks(config, codec)
         calibration, provenance = Calibration(**description["calibration"]), Provenance(**description["provenance"])
         version = int(description["version"])
     except (AttributeError, KeyError, TypeError) as error:

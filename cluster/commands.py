@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -131,6 +132,8 @@ class _TrainingBar:
 
 def _config_first(arguments: list[str]) -> list[str]:
     """``CONFIG --flag value`` as ``--config CONFIG --flag value``: jsonargparse takes config files by flag only."""
+    if not arguments:
+        raise ValueError("give a config file: configs/quickstart.yaml is one, --help lists what may stand in it.")
     if arguments and not arguments[0].startswith("-"):
         return ["--config", *arguments]
     return arguments
@@ -142,7 +145,7 @@ def _without_positional(arguments: list[str]) -> list[str]:
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:
     """The value given to ``flag``: needed before the parser runs, since it decides which config is read."""
-    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for word, following in zip_longest(arguments, arguments[1:]):
         if word == flag:
             return following
         if word.startswith(f"{flag}="):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,8 @@ def recipe_hash(recipe: Any) -> str:
 class CollectConfig:
     """Offline data that the project makes itself, as ``atradiff data collect`` does.
 
-    ``noise`` is the standard deviation of the Gaussian added to actions, as a share of half their range.
+    Each episode draws its noise level uniformly between 0 and ``noise``; at that level, actions get Gaussian noise of
+    that share of half their range, and a fifth of that share of steps is random.
     """
 
     policy: str = "scripted"
@@ -123,6 +124,19 @@ class RunConfig:
             raise ValueError(f"env_steps must be at least 1, got {self.env_steps}.")
         if self.threads < 1:
             raise ValueError(f"threads must be at least 1, got {self.threads}.")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}.")
+        if self.replay.max_request_age <= self.serving.max_wait + self.rollout_fragment_length:
+            raise ValueError(
+                f"replay.max_request_age={self.replay.max_request_age} drops answers that "
+                f"serving.max_wait={self.serving.max_wait} and rollout_fragment_length={self.rollout_fragment_length} "
+                "make late: raise it."
+            )
+        if self.env_steps <= self.algorithm.learning_starts:
+            raise ValueError(
+                f"env_steps={self.env_steps} end before learning_starts={self.algorithm.learning_starts}: nothing "
+                "would be learned. Raise env_steps or lower algorithm.learning_starts."
+            )
 
     @property
     def folder(self) -> Path:
@@ -135,6 +149,19 @@ class RunConfig:
                 "augmentation: atradiff needs a diffuser: set generator.path to a fitted one, or one of data.path, "
                 "data.source and data.collect to the trajectories it shall be fitted to."
             )
+
+    def absolute(self) -> RunConfig:
+        """The same run with absolute paths: it means the same in another process and from another folder."""
+        data = replace(
+            self.data,
+            path=_absolute_if_there(self.data.path),
+            source=_absolute_if_there(self.data.source),
+            cache=_absolute(self.data.cache),
+        )
+        generator = replace(
+            self.generator, path=_absolute_if_there(self.generator.path), cache=_absolute(self.generator.cache)
+        )
+        return replace(self, output=_absolute(self.output), data=data, generator=generator)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
@@ -160,6 +187,15 @@ def parse_run_config(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[
 def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a config file with dotted overrides (``["--seed", "1"]``); unknown keys end the program with their name."""
     return parse_run_config(run_parser("atradiff train", None), ["--config", str(path), *overrides])[0]
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def _absolute_if_there(path: str | None) -> str | None:
+    """Names that are no local path (a hub id, ``d4rl:...``) stay as they are."""
+    return _absolute(path) if path is not None and Path(path).exists() else path
 
 
 def _plain(value: Any) -> Any:

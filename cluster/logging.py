@@ -25,8 +25,8 @@ METRICS: dict[str, tuple[str, ...]] = {
     "replay/real_rows": ("replay", "real_rows"),
     "replay/synthetic_rows": ("replay", "synthetic_rows"),
     "replay/expected_length": ("replay", "expected_length"),
-    "replay/pending_requests": ("replay", "pending"),
-    "replay/dropped_requests": ("replay", "requests_dropped"),
+    "replay/requests_pending": ("replay", "requests_pending"),
+    "replay/requests_dropped": ("replay", "requests_dropped"),
     "replay/synthetic_age_steps": ("replay", "synthetic_age_steps"),
     "replay/synthetic_age_versions": ("replay", "synthetic_age_versions"),
     "time/sample": ("time", "sample"),
@@ -37,11 +37,15 @@ METRICS: dict[str, tuple[str, ...]] = {
 
 
 class RunLog:
-    """Writes an evaluation and the algorithm's metrics of that moment to TensorBoard and to the CSV file."""
+    """Writes an evaluation and the algorithm's metrics of that moment to TensorBoard and to the CSV file.
 
-    def __init__(self, folder: RunFolder) -> None:
+    What was logged after ``env_steps``, where the run goes on, is forgotten: the run will live it anew.
+    """
+
+    def __init__(self, folder: RunFolder, env_steps: int) -> None:
         self._csv = MetricsFile(folder.metrics)
-        self._board = SummaryWriter(str(folder.tensorboard))
+        self._csv.keep_until(env_steps)
+        self._board = SummaryWriter(str(folder.tensorboard), purge_step=env_steps + 1)
 
     def __enter__(self) -> RunLog:
         return self
@@ -50,10 +54,6 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._board.close()
-
-    def keep_until(self, env_steps: int) -> None:
-        """Forget what was logged after ``env_steps``."""
-        self._csv.keep_until(env_steps)
 
     def evaluation(
         self, env_steps: int, wall_seconds: float, returns: NDArray[np.float64], result: Mapping[str, Any]

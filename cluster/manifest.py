@@ -16,7 +16,7 @@ _PACKAGES = ("ray", "torch", "numpy", "gymnasium", "mujoco")
 
 
 def run_manifest(diffuser: TrajectoryDiffuser | None) -> dict[str, Any]:
-    """Commit, versions, machine, and the hashes of the diffuser's data and weights."""
+    """Commit, versions, machine, and where the diffuser comes from, with the hash of its data."""
     return {
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git": git_commit(),

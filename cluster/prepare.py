@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from atradiff.data.collect import collect
 from atradiff.data.importer import import_data
 from atradiff.data.store import open_trajectories
+from atradiff.environments import make_env
 from atradiff.fit import fit
+from atradiff.types import Spaces
 from cluster.config import RunConfig, recipe_hash
 from cluster.policy import load_policy
+from rllib_ext.ensemble_sac.rl_module import require_flat_continuous
+
+
+def check_environment(run: RunConfig) -> Spaces:
+    """The spaces of ``run.env``; raises ``ValueError`` where EnsembleSAC cannot learn in them. Cheap: comes first."""
+    env = make_env(run.env)
+    try:
+        require_flat_continuous(env.observation_space, env.action_space)
+        return Spaces.from_gymnasium(env.observation_space, env.action_space)
+    finally:
+        env.close()
 
 
 def prepare_data(run: RunConfig) -> Path:
@@ -18,7 +32,7 @@ def prepare_data(run: RunConfig) -> Path:
     data = run.data
     if data.path is not None:
         return Path(data.path)
-    recipe = asdict(data.collect) if data.collect else data.source
+    recipe = asdict(data.collect) if data.collect else _source_recipe(data.source)
     store = Path(data.cache) / f"{_slug(run.env)}-{recipe_hash([run.env, recipe])}"
     if store.exists():
         return store
@@ -36,11 +50,22 @@ def prepare_diffuser(run: RunConfig) -> Path:
     generator = run.generator
     if generator.path is not None:
         return Path(generator.path)
-    store = open_trajectories(prepare_data(run))
+    spaces = check_environment(run)
+    path = prepare_data(run)
+    store = open_trajectories(path)
+    store.spaces.require_equal(spaces, f"the data in {path}", f"environment {run.env}")
     recipe = [store.content_hash, asdict(generator.model), asdict(generator.fit)]
     model = Path(generator.cache) / f"{_slug(run.env)}-{recipe_hash(recipe)}"
     fit(store, model, config=generator.model, settings=generator.fit)
     return model
+
+
+def _source_recipe(source: str | None) -> list[Any]:
+    """A source by name, or a file as it is now: a file that changed is imported anew."""
+    if source is None or not Path(source).exists():
+        return [source]
+    stat = Path(source).stat()
+    return [str(Path(source).absolute()), stat.st_size, stat.st_mtime_ns]
 
 
 def _slug(env: str) -> str:

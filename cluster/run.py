@@ -17,20 +17,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from atradiff.environments import make_env
 from atradiff.generator import TrajectoryDiffuser
 from cluster.algorithm import build_algorithm
 from cluster.config import RunConfig
 from cluster.logging import RunLog
 from cluster.manifest import run_manifest
-from cluster.prepare import prepare_diffuser
+from cluster.prepare import check_environment, prepare_diffuser
 from cluster.ray_runtime import start_ray
-from cluster.run_folder import RunFolder
+from cluster.run_folder import RunFolder, write_text
 from rllib_ext.ensemble_sac import EnsembleSAC
 from rllib_ext.evaluation import evaluate
 
-_EVALUATION_SEED = 10_000
-"""Added to the run's seed: evaluation meets starts that training does not."""
+_EVALUATION = 1
+"""Sets the evaluation's stream of seeds apart from whatever else is drawn from the run's seed."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,17 @@ def train(run: RunConfig, watch: Callable[[Progress], None] = lambda _: None, *,
     ``resume`` is a run folder or one of its checkpoints. Raises :class:`Stopped` after a stop signal, ``ValueError``
     where the run folder already holds another run.
     """
-    folder = RunFolder(run.folder)
-    checkpoint = _checkpoint_to_resume(folder, resume)
+    run = run.absolute()
+    folder = RunFolder(run.folder) if resume is None else RunFolder.of(resume)
+    checkpoint = _starting_point(folder, run, resume)
+    check_environment(run)
     diffuser = _load_diffuser(run) if run.augmentation == "atradiff" else None
-    _begin(folder, run, diffuser)
     start_ray()
     algorithm = build_algorithm(run, diffuser)
     try:
-        with RunLog(folder) as log, _stop_signal() as stop:
+        _begin(folder, run, diffuser)
+        env_steps = 0 if checkpoint is None else RunFolder.checkpoint_state(checkpoint)["env_steps"]
+        with RunLog(folder, env_steps) as log, _stop_signal() as stop:
             session = _Session(run, folder, algorithm, log)
             if checkpoint is not None:
                 session.restore(checkpoint)
@@ -66,6 +71,11 @@ def train(run: RunConfig, watch: Callable[[Progress], None] = lambda _: None, *,
     finally:
         algorithm.stop()
     return folder.path
+
+
+def evaluation_seed(seed: int) -> int:
+    """Where the seeds of a run's evaluation episodes begin: other starts than in training and in other runs."""
+    return int(np.random.SeedSequence([seed, _EVALUATION]).generate_state(1)[0]) // 2
 
 
 class _Session:
@@ -87,7 +97,7 @@ class _Session:
         self._algorithm.load_state(checkpoint / "algorithm")
         self._env_steps, self._wall_before = state["env_steps"], state["wall_seconds"]
         self._last_return = state["last_return"]
-        self._log.keep_until(self._env_steps)
+        self._folder.drop_checkpoints_after(self._env_steps)
 
     def run(self, watch: Callable[[Progress], None], stop: threading.Event) -> None:
         run = self._run
@@ -109,7 +119,7 @@ class _Session:
     def _evaluate(self, result: dict[str, Any]) -> None:
         """Evaluation seeds depend on the run's seed alone, so that arms and moments meet the same starts."""
         returns = evaluate(
-            self._algorithm, self._make_env, self._run.evaluation.episodes, seed=_EVALUATION_SEED + self._run.seed
+            self._algorithm, self._make_env, self._run.evaluation.episodes, seed=evaluation_seed(self._run.seed)
         )
         self._last_return = float(returns.mean())
         self._log.evaluation(self._env_steps, self._wall_seconds, returns, result)
@@ -133,16 +143,15 @@ class _Session:
             "wall_seconds": self._wall_seconds,
             "final_return": self._last_return,
         }
-        staging = self._folder.summary.with_suffix(".partial")
-        staging.write_text(json.dumps(summary, indent=2))
-        staging.replace(self._folder.summary)
+        write_text(self._folder.summary, json.dumps(summary, indent=2))
 
     @property
     def _wall_seconds(self) -> float:
         return self._wall_before + time.perf_counter() - self._began
 
 
-def _checkpoint_to_resume(folder: RunFolder, resume: Path | None) -> Path | None:
+def _starting_point(folder: RunFolder, run: RunConfig, resume: Path | None) -> Path | None:
+    """The checkpoint to go on from; None: from the first step, also for a run that was killed before its first one."""
     if resume is None:
         if folder.started:
             raise ValueError(
@@ -150,14 +159,16 @@ def _checkpoint_to_resume(folder: RunFolder, resume: Path | None) -> Path | None
                 "--output."
             )
         return None
-    if folder.complete:
-        raise ValueError(
-            f"{folder.path} is complete; there is nothing to resume. Give a larger --env_steps to go further."
-        )
-    if resume.resolve() != folder.path.resolve():
-        RunFolder.checkpoint_state(resume)  # raises where it is not whole
-        return resume
-    return folder.latest_checkpoint()
+    named = resume.resolve() != folder.path.resolve()
+    checkpoint = resume if named else folder.latest_checkpoint()
+    if checkpoint is not None:
+        done = RunFolder.checkpoint_state(checkpoint)["env_steps"]
+        if run.env_steps <= done:
+            raise ValueError(
+                f"{checkpoint} has {done} env steps already and --env_steps is {run.env_steps}: there is nothing to "
+                "do. Give more --env_steps to go further."
+            )
+    return checkpoint
 
 
 def _load_diffuser(run: RunConfig) -> TrajectoryDiffuser:
@@ -168,11 +179,12 @@ def _load_diffuser(run: RunConfig) -> TrajectoryDiffuser:
 
 
 def _begin(folder: RunFolder, run: RunConfig, diffuser: TrajectoryDiffuser | None) -> None:
-    if folder.started:
-        return
+    """Write down what is run: for a resumed run its config anew, since flags may have changed it."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.manifest.write_text(json.dumps(run_manifest(diffuser), indent=2))
-    folder.config.write_text(run.to_yaml())
+    folder.summary.unlink(missing_ok=True)
+    if not folder.started:
+        write_text(folder.manifest, json.dumps(run_manifest(diffuser), indent=2))
+    write_text(folder.config, run.to_yaml())
 
 
 def _passed(every: int, before: int, now: int) -> bool:
@@ -181,12 +193,22 @@ def _passed(every: int, before: int, now: int) -> bool:
 
 @contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set: the loop ends at its next iteration with a checkpoint."""
+    """An event that Ctrl-C and SIGTERM set: the loop ends at its next iteration with a checkpoint.
+
+    A second signal does what it always did: it ends an iteration that hangs.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # signals reach the main thread only; whoever runs us elsewhere stops us otherwise
         return
-    before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def hear(number: int, _: Any) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, hear)
     try:
         yield stop
     finally:

@@ -52,9 +52,7 @@ class RunFolder:
 
     def tell_progress(self, env_steps: int) -> None:
         """Leave word of how far the run is, for a watcher in another process."""
-        staging = self.path / ".progress.partial"
-        staging.write_text(str(env_steps))
-        os.replace(staging, self.path / ".progress")
+        write_text(self.path / ".progress", str(env_steps))
 
     def progress(self) -> int:
         """The last word of :meth:`tell_progress`, 0 where there is none."""
@@ -65,6 +63,12 @@ class RunFolder:
         """The newest whole checkpoint, None where there is none. Unfinished ones are not looked at."""
         whole = sorted(p.parent for p in self.checkpoints.glob(f"{_PREFIX}*/{_COMPLETE}"))
         return whole[-1] if whole else None
+
+    def drop_checkpoints_after(self, env_steps: int) -> None:
+        """Delete newer checkpoints: who resumes an older one abandons the future that they hold."""
+        for checkpoint in self.checkpoints.glob(f"{_PREFIX}*"):
+            if int(checkpoint.name.removeprefix(_PREFIX)) > env_steps:
+                shutil.rmtree(checkpoint)
 
     def write_checkpoint(
         self, env_steps: int, write: Callable[[Path], None], state: Mapping[str, Any], keep: int
@@ -93,6 +97,13 @@ class RunFolder:
         except json.JSONDecodeError as error:
             raise ValueError(f"{file} is damaged ({error}): resume from another checkpoint.") from error
         return state
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    staging = path.with_name(f".{path.name}.partial")
+    staging.write_text(text)
+    os.replace(staging, path)
 
 
 class MetricsFile:

@@ -20,7 +20,8 @@ from rllib_ext.checkpoint import add_to_checkpoints, replay_component
 from rllib_ext.columns import ActionScale
 from rllib_ext.compatibility import UnsupportedConfigError, require_supported
 from rllib_ext.diffuser_source import DiffuserSource
-from rllib_ext.replay_facade import ReplayFacade, feed_columns, replay_metrics
+from rllib_ext.replay_facade import ReplayFacade, feed_columns
+from rllib_ext.replay_metrics import replay_metrics
 
 _logger = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ class ATraDiffCallback(RLlibCallback):
         add_to_checkpoints(algorithm, replay_component(facade.replay, learner))
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
-        result["atradiff"] = replay_metrics(algorithm.local_replay_buffer)
+        facade = algorithm.local_replay_buffer
+        result["atradiff"] = replay_metrics(facade.replay, facade.server.generator.version)
 
     def _settings(self) -> AugmentationSettings:
         if self.settings is None:

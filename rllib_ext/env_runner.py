@@ -27,7 +27,10 @@ class DirectEnvRunner(SingleAgentEnvRunner):
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self.noise = torch.Generator()
-        self.noise.manual_seed(self._seed if self._seed is not None else torch.seed() % 2**63)
+        if self._seed is None:
+            self.noise.seed()
+        else:
+            self.noise.manual_seed(self._seed)
         self._ongoing_episodes: list[SingleAgentEpisode]
         self._own_connectors = config._env_to_module_connector is None and config._module_to_env_connector is None
 

@@ -135,25 +135,5 @@ class ReplayFacade(PrioritizedEpisodeReplayBuffer):
         self.scored = ScoredRows(sample.row_ids, sample.synthetic, td_errors)
 
     def get_metrics(self) -> dict[str, Any]:
-        """Nothing: RLlib asks after every update; :func:`replay_metrics` is put into each result once instead."""
+        """Nothing: RLlib asks after every update, the callback puts ``replay_metrics`` into each result once."""
         return {}
-
-
-def replay_metrics(facade: ReplayFacade) -> dict[str, float]:
-    """The counters of one run so far, for the ``atradiff`` group of a result (see ``docs/metrics.md``)."""
-    replay, counters = facade.replay, facade.replay.counters
-    sampled = counters.sampled_real + counters.sampled_synthetic
-    return {
-        "real_rows": len(replay.real),
-        "synthetic_rows": len(replay.synthetic),
-        "memory_bytes": replay.real.nbytes + replay.synthetic.nbytes,
-        "rho": replay.rho,
-        "synthetic_share_sampled": counters.sampled_synthetic / sampled if sampled else 0.0,
-        "requests": counters.requests,
-        "requests_pending": replay.pending,
-        "requests_dropped": counters.requests_dropped,
-        "oldest_request_age": replay.oldest_request_age,
-        "trajectories": counters.trajectories,
-        "expected_length": replay.expected_length,
-        "generator_version": facade.server.generator.version,
-    }

@@ -109,7 +109,7 @@ class ColumnRing:
         if state["capacity"] != self.capacity:
             raise ValueError(
                 f"{folder} holds a ring of {state['capacity']} rows, this one has {self.capacity}: resume with the "
-                "same replay capacity."
+                "same replay.capacity and replay.rho."
             )
         size = min(state["total_added"], self.capacity)
         loaded = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in self._data}

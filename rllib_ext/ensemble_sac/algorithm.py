@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,11 @@ from rllib_ext.ensemble_sac.config import EnsembleSACConfig
 from rllib_ext.ensemble_sac.learner import LEARNER_METRICS, TD_ERROR, EnsembleSACLearner, to_rllib_batch
 from rllib_ext.ensemble_sac.state import read_state, write_state
 from rllib_ext.folder_component import FolderComponent
+from rllib_ext.replay_metrics import replay_metrics
 
 STATE_COMPONENT = "ensemble_sac"
+
+_logger = logging.getLogger(__name__)
 
 TDErrorListener = Callable[[list[ReplayBatch], FloatArray], None]
 """Called with the batches of a training step and |TD| of their rows (U, B), in the batches' order."""
@@ -89,6 +93,9 @@ class EnsembleSAC(Algorithm):
         """ATraDiff's algorithm 1 around SAC: the learner never sees whether a row was lived or imagined."""
         with self.metrics.log_time(("time", "sample")):
             episodes = self._sample_episodes()
+        if not any(len(episode) for episode in episodes):
+            _logger.warning("The env runners returned no steps: see above for failed or slow ones.")
+            return
         self.replay.store(episodes_to_transitions(episodes, self.env_spaces))
         if self.server is not None:
             with self.metrics.log_time(("time", "generate")):
@@ -131,31 +138,9 @@ class EnsembleSAC(Algorithm):
         self.metrics.log_value(("learner", "updates"), self.learner.updater.updates, reduce="max", window=1)
 
     def _log_replay(self) -> None:
-        replay, counters = self.replay, self.replay.counters
-        values: dict[str, float] = {
-            "env_steps": counters.env_steps,
-            "real_rows": len(replay.real),
-            "synthetic_rows": len(replay.synthetic),
-            "pending": replay.pending,
-            "expected_length": replay.expected_length,
-            "requests": counters.requests,
-            "requests_dropped": counters.requests_dropped,
-            "trajectories": counters.trajectories,
-            "sampled_synthetic": counters.sampled_synthetic,
-        }
-        if self.server is not None and len(replay.synthetic) > 0:
-            values |= self._synthetic_age(self.server.generator.version)
-        for name, value in values.items():
+        version = None if self.server is None else self.server.generator.version
+        for name, value in replay_metrics(self.replay, version).items():
             self.metrics.log_value(("replay", name), value, window=1)
-
-    def _synthetic_age(self, newest_version: int) -> dict[str, float]:
-        """Mean age of the stored synthetic rows, in generator versions and in env steps."""
-        ring = self.replay.synthetic
-        rows = slice(0, len(ring))
-        return {
-            "synthetic_age_versions": newest_version - float(ring["generator_version"][rows].mean()),
-            "synthetic_age_steps": self.env_steps - float(ring["created_at"][rows].mean()),
-        }
 
     def save_state(self, folder: Path) -> None:
         """Write the whole run into ``folder``, as safetensors, npy and JSON; nothing is pickled.

@@ -36,7 +36,10 @@ class EnsembleSACLearner(TorchLearner):
         """Build module and optimisers, and the updater with its own noise, seeded by the config."""
         super().build()
         generator = torch.Generator(device=self._device)
-        generator.manual_seed(self.config.seed if self.config.seed is not None else torch.seed() % 2**63)
+        if self.config.seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(self.config.seed)
         module = self.module[DEFAULT_MODULE_ID]
         action_size = module.action_space.shape[0]
         self.updater = SACUpdater(module, self.optimizers, self._settings, action_size, generator)

@@ -28,3 +28,7 @@ def test_both_arms_are_run_once_and_compared(tiny_run: RunConfig) -> None:
     assert {p: p.stat().st_mtime_ns for p in comparison.folder.rglob("summary.json")} == before
     with pytest.raises(ValueError, match="at least one seed"):
         compare(run, seeds=[])
+    with pytest.raises(ValueError, match="each only once"):
+        compare(run, seeds=[0, 0])
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(algorithm"):
+        compare(replace(run, algorithm=replace(run.algorithm, gamma=0.5)), seeds=[0])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from atradiff.replay.mixed import ReplayConfig
 from cluster.config import CollectConfig, DataConfig, EvaluationConfig, RunConfig, load_run_config, recipe_hash
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -55,7 +56,13 @@ def test_contradictions_are_refused_with_the_values() -> None:
     with pytest.raises(ValueError, match="env_steps must be at least 1, got 0"):
         RunConfig(env="Pendulum-v1", name="x", env_steps=0)
     with pytest.raises(ValueError, match="needs a diffuser"):
-        RunConfig(env="Pendulum-v1", name="x", env_steps=1).require_data()
+        RunConfig(env="Pendulum-v1", name="x", env_steps=2000).require_data()
+    with pytest.raises(ValueError, match="nothing would be learned"):
+        RunConfig(env="Pendulum-v1", name="x", env_steps=1000)
+    with pytest.raises(ValueError, match="seed must not be negative, got -1"):
+        RunConfig(env="Pendulum-v1", name="x", env_steps=2000, seed=-1)
+    with pytest.raises(ValueError, match="max_request_age=200 drops answers"):
+        RunConfig(env="Pendulum-v1", name="x", env_steps=2000, replay=ReplayConfig(max_request_age=200))
 
 
 def test_a_recipe_is_found_again_by_its_hash_and_by_nothing_else() -> None:

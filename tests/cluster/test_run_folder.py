@@ -40,6 +40,16 @@ def test_a_checkpoint_that_failed_half_way_is_not_seen(tmp_path: Path) -> None:
     assert run.checkpoint_state(latest) == {"env_steps": 100}
 
 
+def test_an_abandoned_future_is_dropped(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for step in (100, 200, 300):
+        run.write_checkpoint(step, write_marker, {"env_steps": step}, keep=3)
+    run.drop_checkpoints_after(100)
+    latest = run.latest_checkpoint()
+    assert latest is not None
+    assert run.checkpoint_state(latest)["env_steps"] == 100
+
+
 def test_a_run_is_found_from_its_folder_and_from_a_checkpoint(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     checkpoint = run.write_checkpoint(5, write_marker, {"env_steps": 5}, keep=1)

@@ -15,7 +15,8 @@ import pytest
 from atradiff.data.store import open_trajectories
 from atradiff.environments import make_env
 from cluster.commands import collect
-from cluster.config import RunConfig, load_run_config
+from cluster.commands import train as command
+from cluster.config import CheckpointConfig, DataConfig, RunConfig, load_run_config
 from cluster.policy import load_policy
 from cluster.prepare import prepare_data, prepare_diffuser
 from cluster.run import Progress, Stopped, train
@@ -45,7 +46,7 @@ def test_a_run_leaves_everything_that_describes_it(tiny_run: RunConfig) -> None:
     folder = RunFolder(train(tiny_run, lambda progress: seen.append(progress.env_steps)))
     assert seen == list(range(50, 401, 50))
     assert [row["env_steps"] for row in curve(folder.path)] == ["200", "400"]
-    assert load_run_config(folder.config) == tiny_run
+    assert load_run_config(folder.config) == tiny_run.absolute()
     manifest = json.loads(folder.manifest.read_text())
     store = open_trajectories(prepare_data(tiny_run))
     assert manifest["diffuser"]["data_hash"] == store.content_hash
@@ -98,7 +99,50 @@ def test_a_trained_policy_collects_data(tiny_run: RunConfig, tmp_path: Path) -> 
         load_policy(str(folder), make_env("Pendulum-v1"))
 
 
-def test_a_complete_run_is_not_resumed(tiny_run: RunConfig) -> None:
-    folder = train(replace(tiny_run, augmentation="none"))
-    with pytest.raises(ValueError, match="is complete"):
-        train(replace(tiny_run, augmentation="none"), resume=folder)
+def test_a_complete_run_goes_on_only_with_more_steps(tiny_run: RunConfig) -> None:
+    run = replace(tiny_run, augmentation="none")
+    folder = train(run)
+    with pytest.raises(ValueError, match=r"has 400 env steps already and --env_steps is 400"):
+        train(run, resume=folder)
+    longer = replace(run, env_steps=600)
+    assert [row["env_steps"] for row in curve(train(longer, resume=folder))] == ["200", "400", "600"]
+    assert load_run_config(folder / "config.yaml").env_steps == 600
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_its_curve_anew(tiny_run: RunConfig) -> None:
+    run = replace(tiny_run, augmentation="none", checkpoint=CheckpointConfig(every=10_000))
+
+    def die(progress: Progress) -> None:
+        if progress.env_steps == 300:
+            raise MemoryError("killed")
+
+    with pytest.raises(MemoryError):
+        train(run, die)
+    assert [row["env_steps"] for row in curve(run.folder)] == ["200"]
+    assert [row["env_steps"] for row in curve(train(run, resume=run.folder))] == ["200", "400"]
+
+
+def test_a_run_resumes_where_it_lies_from_any_folder(
+    tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = replace(tiny_run, augmentation="none", output="here")
+    with pytest.raises(Stopped):
+        train(run, stop_at(150))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    folder = tmp_path / run.folder
+    command(["--resume", str(folder)])
+    assert RunFolder(folder).complete
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_what_does_not_fit_is_refused_before_any_work(tiny_run: RunConfig, tmp_path: Path) -> None:
+    cache = replace(tiny_run.data, cache=str(tmp_path / "cache"))
+    with pytest.raises(ValueError, match="needs continuous actions"):
+        train(replace(tiny_run, env="CartPole-v1", data=cache))
+    assert not (tmp_path / "cache").exists()
+    store = str(prepare_data(tiny_run))
+    with pytest.raises(ValueError, match=r"environment Pendulum-v1 do not fit: observation_size is 2"):
+        train(replace(tiny_run, env="Pendulum-v1", data=DataConfig(path=store)))
+    assert not RunFolder(tiny_run.folder).started  # the corrected command is not told that a run is in the way

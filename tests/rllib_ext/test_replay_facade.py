@@ -13,7 +13,8 @@ from toy_worlds import ConstantGenerator
 from atradiff.replay.mixed import MixedReplay, ReplayConfig
 from atradiff.serving import LocalServer, ServingConfig
 from atradiff.types import Spaces
-from rllib_ext.replay_facade import ReplayFacade, replay_metrics
+from rllib_ext.replay_facade import ReplayFacade
+from rllib_ext.replay_metrics import replay_metrics
 
 SPACES = Spaces(1, "discrete", n_actions=2)
 
@@ -42,7 +43,7 @@ def test_what_is_added_can_be_sampled(facade: ReplayFacade) -> None:
     assert {name: len(column) for name, column in batch.columns.items()} == dict.fromkeys(batch.columns, 16)
     assert (batch.columns["weights"] == 1).all()
     assert (batch.columns["n_step"] == 1).all()
-    metrics = replay_metrics(facade)
+    metrics = replay_metrics(facade.replay, facade.server.generator.version)
     assert metrics["real_rows"] == 35
     assert metrics["synthetic_rows"] == 2 * metrics["trajectories"] > 0
     assert metrics["requests"] == metrics["trajectories"] + metrics["requests_pending"]
