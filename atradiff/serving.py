@@ -14,15 +14,15 @@ from atradiff.types import SyntheticTrajectories, Transitions
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """Requests are generated ``batch_size`` at a time, or sooner when the oldest has waited ``max_wait`` env steps."""
+    """Requests are generated ``requests_per_batch`` at a time, or sooner when the oldest has waited ``max_wait`` env steps."""
 
-    batch_size: int = 64
+    requests_per_batch: int = 64
     max_wait: int = 200
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.max_wait < 0:
+        if self.requests_per_batch < 1 or self.max_wait < 0:
             raise ValueError(
-                f"batch_size must be at least 1 and max_wait at least 0, got {self.batch_size} and {self.max_wait}."
+                f"requests_per_batch must be at least 1 and max_wait at least 0, got {self.requests_per_batch} and {self.max_wait}."
             )
 
 
@@ -58,7 +58,7 @@ class LocalServer:
         """
         stored = 0
         while self._due():
-            requests = self.replay.take_requests(self._config.batch_size)
+            requests = self.replay.take_requests(self._config.requests_per_batch)
             try:
                 stored += self._answer(requests)
             except BaseException:  # a keyboard interrupt as well: a checkpoint may follow
@@ -68,7 +68,7 @@ class LocalServer:
 
     def _due(self) -> bool:
         pending, age = self.replay.pending, self.replay.oldest_request_age
-        return pending >= self._config.batch_size or (pending > 0 and age >= self._config.max_wait)
+        return pending >= self._config.requests_per_batch or (pending > 0 and age >= self._config.max_wait)
 
     def _answer(self, requests: list[GenerationRequest]) -> int:
         states = np.stack([request.state for request in requests])

@@ -116,6 +116,6 @@ def test_a_failed_generation_loses_no_request() -> None:
 
 def test_bad_settings_are_named() -> None:
     with pytest.raises(ValueError, match="got 0 and 200"):
-        ServingConfig(batch_size=0)
+        ServingConfig(requests_per_batch=0)
     with pytest.raises(ValueError, match="got 64 and -1"):
         ServingConfig(max_wait=-1)

@@ -34,7 +34,7 @@ def build() -> Iterator[Callable[..., Algorithm]]:
     algorithms: list[Algorithm] = []
 
     def make(config: Any, gen: Any, **options: Any) -> Algorithm:
-        config.callbacks(ATraDiffCallback.using(gen, **{"batch_size": 4, "expected_length": 4, **options}))
+        config.callbacks(ATraDiffCallback.using(gen, **{"requests_per_batch": 4, "expected_length": 4, **options}))
         algorithms.append(config.build_algo())
         return algorithms[-1]
 
@@ -219,7 +219,7 @@ def test_options_are_checked_where_they_are_given() -> None:
     with pytest.raises(ValueError, match=r"rho must lie in \[0, 1\), got 1.5"):
         ATraDiffCallback.using("model", rho=1.5)
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        ATraDiffCallback.using("model", batch_size=0)
+        ATraDiffCallback.using("model", requests_per_batch=0)
     with pytest.raises(TypeError, match=r"no option \['rhoo'\]"):
         ATraDiffCallback.using("model", rhoo=0.5)
 

@@ -113,7 +113,7 @@ def test_one_part_of_a_checkpoint_leaves_the_others_alone(tmp_path: Path) -> Non
 
 
 def _build(name: str, **options: Any) -> Algorithm:
-    made = ATraDiffCallback.using(generator(name), batch_size=4, expected_length=4, **options)
+    made = ATraDiffCallback.using(generator(name), requests_per_batch=4, expected_length=4, **options)
     return tiny_config(name).callbacks(made).build_algo()
 
 

@@ -54,7 +54,7 @@ def model_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def test_stock_algorithms_learn_with_a_fitted_diffuser(model_folder: tuple[bool, Path]) -> None:
     discrete, folder = model_folder
     for name in [name for name in CONFIGS if env_config(name)["discrete"] == discrete]:
-        made = ATraDiffCallback.using(diffuser=folder, rho=0.5, batch_size=4, expected_length=4, horizon=7)
+        made = ATraDiffCallback.using(diffuser=folder, rho=0.5, requests_per_batch=4, expected_length=4, horizon=7)
         algorithm = tiny_config(name).callbacks(made).build_algo()
         result = algorithm.train()
         assert algorithm.local_replay_buffer.server.generator.sampling.horizon == 7
@@ -78,7 +78,7 @@ def test_in_an_actor_as_under_tune(model_folder: tuple[bool, Path]) -> None:
     discrete, folder = model_folder
     if discrete:
         pytest.skip("once is enough: what travels does not depend on the action space")
-    config = tiny_config("SAC").callbacks(ATraDiffCallback.using(folder, batch_size=4, expected_length=4))
+    config = tiny_config("SAC").callbacks(ATraDiffCallback.using(folder, requests_per_batch=4, expected_length=4))
     ray.cloudpickle.register_pickle_by_value(toy_worlds)  # other processes cannot import a test's helpers
     try:
         trainable = ray.remote(num_cpus=1)(config.algo_class).remote(config)

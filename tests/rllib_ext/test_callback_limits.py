@@ -129,7 +129,7 @@ def test_flattened_dictionaries_work_as_the_message_says() -> None:
     """RLlib flattens a Dict in the order of Gymnasium's own rule (keys sorted): rest, then time."""
     spaces = Spaces.from_gymnasium(DictWorld().observation_space, DictWorld().action_space)
     config = tiny_config("SAC").environment(DictWorld).env_runners(env_to_module_connector=_flat)
-    config.callbacks(ATraDiffCallback.using(ConstantGenerator(spaces, [1.0, 10.0]), batch_size=2))
+    config.callbacks(ATraDiffCallback.using(ConstantGenerator(spaces, [1.0, 10.0]), requests_per_batch=2))
     algorithm = config.build_algo()
     algorithm.train()
     observations = algorithm.local_replay_buffer.replay.real["observations"][:50]

@@ -108,7 +108,7 @@ def test_learns_to_match_the_state(build: Build) -> None:
 def test_imagined_rows_are_mixed_in_at_rho_in_the_learners_scale(build: Build) -> None:
     generator = ConstantGenerator(spaces_of(CountingWorld()), action=[1.0, 10.0], length=4)
     config = tiny().augmentation(
-        generator=generator, replay=ReplayConfig(capacity=1_000, rho=0.5), serving=ServingConfig(batch_size=2)
+        generator=generator, replay=ReplayConfig(capacity=1_000, rho=0.5), serving=ServingConfig(requests_per_batch=2)
     )
     algorithm = build(config)
     seen: list[tuple[int, int]] = []

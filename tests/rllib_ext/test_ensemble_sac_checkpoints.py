@@ -22,7 +22,7 @@ Build = Callable[..., EnsembleSAC]
 def config(**training: Any) -> EnsembleSACConfig:
     generator = ConstantGenerator(spaces_of(MatchTheState()), action=[0.5])
     return tiny(MatchTheState, **training).augmentation(
-        generator=generator, replay=ReplayConfig(capacity=70), serving=ServingConfig(batch_size=3)
+        generator=generator, replay=ReplayConfig(capacity=70), serving=ServingConfig(requests_per_batch=3)
     )
 
 
