@@ -218,7 +218,7 @@ def test_priorities_that_have_no_effect_are_named(
 def test_options_are_checked_where_they_are_given() -> None:
     with pytest.raises(ValueError, match=r"rho must lie in \[0, 1\), got 1.5"):
         ATraDiffCallback.using("model", rho=1.5)
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+    with pytest.raises(ValueError, match="requests_per_batch must be at least 1"):
         ATraDiffCallback.using("model", requests_per_batch=0)
     with pytest.raises(TypeError, match=r"no option \['rhoo'\]"):
         ATraDiffCallback.using("model", rhoo=0.5)
