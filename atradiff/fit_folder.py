@@ -12,7 +12,7 @@ import numpy as np
 
 from atradiff.config import DiffuserConfig, FitConfig
 from atradiff.data.trajectories import Trajectories
-from atradiff.model_folder import write_text
+from atradiff.staging import write_text
 
 
 def data_fingerprint(data: Trajectories) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 from atradiff.config import DiffuserConfig, Precision
 from atradiff.data.normalize import DifferenceRows, Normalizer
 from atradiff.generator import Calibration, Networks, Provenance, TrajectoryDiffuser
+from atradiff.staging import staged_file, staged_folder, write_text
 from atradiff.types import Spaces
 
 if TYPE_CHECKING:
@@ -32,33 +33,24 @@ def save_model(model: TrajectoryDiffuser, folder: Path) -> None:
     """Write ``folder``; raises ``FileExistsError`` where it exists, so that no model is overwritten by accident."""
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: choose another folder or remove it first.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    write_model_files(model, staged)
-    staged.chmod(0o755)
-    staged.replace(folder)
+    with staged_folder(folder) as staged:
+        write_model_files(model, staged)
 
 
 def write_model_files(model: TrajectoryDiffuser, folder: Path) -> None:
     """The files of a model, ``config.json`` last: a folder without it is not a model."""
     for part, name in PARTS.items():
         write_tensors(folder / name, getattr(model.networks, part).state_dict())
-    save_arrays(model.codec.normalizer.arrays(), _staging(folder / "normalizer.safetensors"))
-    _settle(folder / "normalizer.safetensors")
+    with staged_file(folder / "normalizer.safetensors") as staged:
+        save_arrays(model.codec.normalizer.arrays(), staged)
     write_text(folder / "README.md", model_card(model))
     write_text(folder / "config.json", json.dumps(_description(model), indent=2))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file, complete or absent."""
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, _staging(path))
-    _settle(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file, complete or absent."""
-    _staging(path).write_text(text, encoding="utf-8")
-    _settle(path)
+    with staged_file(path) as staged:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, staged)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -195,11 +187,3 @@ def _from_hub(repo_id: str) -> Path:
         return Path(snapshot_download(repo_id))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(f"{repo_id!r} is neither a folder nor a model on the hub: {error}") from error
-
-
-def _staging(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
-
-
-def _settle(path: Path) -> None:
-    _staging(path).replace(path)

@@ -14,7 +14,7 @@ from atradiff.types import SyntheticTrajectories, Transitions
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """Requests are generated ``requests_per_batch`` at a time, or sooner when the oldest has waited ``max_wait`` env steps."""
+    """Requests are generated ``requests_per_batch`` at a time, or when the oldest has waited ``max_wait`` env steps."""
 
     requests_per_batch: int = 64
     max_wait: int = 200
@@ -22,7 +22,8 @@ class ServingConfig:
     def __post_init__(self) -> None:
         if self.requests_per_batch < 1 or self.max_wait < 0:
             raise ValueError(
-                f"requests_per_batch must be at least 1 and max_wait at least 0, got {self.requests_per_batch} and {self.max_wait}."
+                f"requests_per_batch must be at least 1 and max_wait at least 0, got {self.requests_per_batch} and "
+                f"{self.max_wait}."
             )
 
 

@@ -21,13 +21,14 @@ import numpy as np
 
 from atradiff.environments import make_env
 from atradiff.generator import TrajectoryDiffuser
+from atradiff.staging import write_text
 from cluster.algorithm import build_algorithm
 from cluster.config import RunConfig
 from cluster.logging import RunLog
 from cluster.manifest import run_manifest
 from cluster.prepare import check_environment, prepare_diffuser
 from cluster.ray_runtime import start_ray
-from cluster.run_folder import RunFolder, write_text
+from cluster.run_folder import RunFolder
 from rllib_ext.ensemble_sac import EnsembleSAC
 from rllib_ext.evaluation import evaluate
 

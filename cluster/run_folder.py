@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from atradiff.staging import staged_file, staged_folder, write_text
 
 _PREFIX = "step_"
 _COMPLETE = "checkpoint.json"
@@ -75,13 +76,9 @@ class RunFolder:
     ) -> Path:
         """Let ``write`` fill a staging folder, add ``state`` as JSON, rename it; delete all but the newest ``keep``."""
         target = self.checkpoints / f"{_PREFIX}{env_steps:012d}"
-        staging = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        write(staging)
-        (staging / _COMPLETE).write_text(json.dumps(dict(state), indent=2))
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(staging, target)
+        with staged_folder(target) as staging:
+            write(staging)
+            (staging / _COMPLETE).write_text(json.dumps(dict(state), indent=2))
         for old in sorted(self.checkpoints.glob(f"{_PREFIX}*"))[:-keep]:
             shutil.rmtree(old)
         return target
@@ -97,13 +94,6 @@ class RunFolder:
         except json.JSONDecodeError as error:
             raise ValueError(f"{file} is damaged ({error}): resume from another checkpoint.") from error
         return state
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
-    staging = path.with_name(f".{path.name}.partial")
-    staging.write_text(text)
-    os.replace(staging, path)
 
 
 class MetricsFile:
@@ -128,12 +118,10 @@ class MetricsFile:
         if not self._path.exists():
             return
         with self._path.open(newline="") as file:
-            header, *rows = list(csv.reader(file))
+            header, *rows = list(csv.reader(file)) or [[]]
         kept = [row for row in rows if int(row[header.index("env_steps")]) <= env_steps]
-        staging = self._path.with_suffix(".csv.partial")
-        with staging.open("w", newline="") as file:
+        with staged_file(self._path) as staging, staging.open("w", newline="") as file:
             csv.writer(file).writerows([header, *kept])
-        os.replace(staging, self._path)
 
     def _columns(self) -> list[str]:
         if not self._path.exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import pyarrow.fs
 from ray.rllib.utils.checkpoints import Checkpointable
+
+from atradiff.staging import staged_folder
 
 
 class FolderComponent(Checkpointable):
@@ -28,7 +29,8 @@ class FolderComponent(Checkpointable):
     ) -> str:
         target = Path(tempfile.mkdtemp()) / "state" if path is None else Path(path)
         if _is_local(filesystem):
-            self._save_staged(target)
+            with staged_folder(target) as staged:
+                self._save(staged)
             return str(target)
         with tempfile.TemporaryDirectory() as scratch:
             self._save(Path(scratch))
@@ -57,15 +59,6 @@ class FolderComponent(Checkpointable):
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (), {}
-
-    def _save_staged(self, target: Path) -> None:
-        staged = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-        self._save(staged)
-        if target.exists():
-            shutil.rmtree(target)
-        staged.rename(target)
 
 
 def _is_local(filesystem: pyarrow.fs.FileSystem | None) -> bool:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from atradiff.data.errors import DataError
 from atradiff.data.policies import Policy, PolicyLoader, find_policy, random_action
 from atradiff.data.schema import INFO, StoreInfo
-from atradiff.data.staging import refuse_existing
 from atradiff.data.store import write_trajectories
 from atradiff.data.trajectories import Trajectories
 from atradiff.environments import make_env
+from atradiff.staging import refuse_existing
 from atradiff.types import Spaces, Transitions
 
 RANDOM_SHARE = 0.2

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from atradiff.data import origin
 from atradiff.data.minari import NEXT_OBSERVATIONS, PLAIN_COLUMNS
 from atradiff.data.schema import StoreInfo
-from atradiff.data.staging import refuse_existing, staged_file, staged_folder
 from atradiff.data.store import EPISODE_COLUMNS, open_trajectories, read_episode_table, read_extras, read_info
 from atradiff.data.trajectories import Trajectories
 from atradiff.environments import is_registered, make_env, split_env_id
+from atradiff.staging import refuse_existing, staged_file, staged_folder
 from atradiff.types import Spaces
 
 _D4RL_NAMES = {"terminated": "terminals", "truncated": "timeouts"}

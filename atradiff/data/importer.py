@@ -17,10 +17,10 @@ from atradiff.data.minari import is_minari_folder, read_minari_folder, read_mina
 from atradiff.data.npz import read_npz
 from atradiff.data.raw import RawColumns, Source
 from atradiff.data.schema import INFO, StoreInfo
-from atradiff.data.staging import refuse_existing
 from atradiff.data.store import write_trajectories
 from atradiff.data.trajectories import Trajectories
 from atradiff.environments import horizon_of, make_env
+from atradiff.staging import refuse_existing
 from atradiff.types import Spaces
 
 _SOURCES = "a .hdf5 or .npz file, a Minari folder, d4rl:NAME (d4rl:hopper-medium-v2) or minari:ID"

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from atradiff.data.arrow_columns import read_columns, write_columns
 from atradiff.data.errors import DataError
 from atradiff.data.schema import EPISODES, INFO, STATISTICS, StoreInfo, shard_name
-from atradiff.data.staging import refuse_existing, staged_folder
 from atradiff.data.statistics import column_statistics
 from atradiff.data.trajectories import Trajectories
+from atradiff.staging import refuse_existing, staged_folder
 from atradiff.types import IntArray, Transitions
 
 EPISODE_COLUMNS = ("start", "length", "return", "terminated", "truncated")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from atradiff.report.fidelity import FidelityReport, VariantFidelity, fidelity
 from atradiff.report.fidelity_picture import save_fidelity_picture
-from atradiff.report.tables import aligned, write_text
+from atradiff.report.tables import aligned
+from atradiff.staging import write_text
 
 PICTURED = ("raw", "dynamics")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from atradiff.data.staging import staged_file
 from atradiff.report.curves import RunCurve, read_run
 from atradiff.report.plots import save_learning_curves
 from atradiff.report.stats import (
@@ -20,7 +19,8 @@ from atradiff.report.stats import (
     steps_to_threshold,
     stratified_bootstrap,
 )
-from atradiff.report.tables import aligned, markdown, write_text
+from atradiff.report.tables import aligned, markdown
+from atradiff.staging import staged_file, write_text
 
 HEADER = (
     "arm",

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atradiff.data.staging import staged_file
 from atradiff.report.curves import RunCurve, align
 from atradiff.report.stats import curve_interval
+from atradiff.staging import staged_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

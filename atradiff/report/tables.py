@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-
-from atradiff.data.staging import staged_file
 
 Cells = Sequence[Sequence[str]]
 """A header and rows of equal length."""
@@ -25,9 +22,3 @@ def _pad(text: str, width: int, *, left: bool) -> str:
 def markdown(cells: Cells) -> str:
     header, *rows = cells
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` whole or not at all, making its folder where needed."""
-    with staged_file(path) as stage:
-        stage.write_text(text, encoding="utf-8")

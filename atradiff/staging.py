@@ -54,6 +54,12 @@ def staged_file(out: Path) -> Iterator[Path]:
         stage.unlink(missing_ok=True)
 
 
+def write_text(out: Path, text: str) -> None:
+    """Write ``text`` to ``out`` whole or not at all, making its folder where needed."""
+    with staged_file(out) as stage:
+        stage.write_text(text, encoding="utf-8")
+
+
 def _take_place(stage: Path, out: Path) -> None:
     if not out.exists():
         stage.rename(out)
