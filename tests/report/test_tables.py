@@ -1,10 +1,8 @@
-"""Tables for people, and files that are whole or not there."""
+"""Tables for people."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from atradiff.report.tables import aligned, markdown, write_text
+from atradiff.report.tables import aligned, markdown
 
 CELLS = [["a", "bb"], ["ccc", "d"]]
 
@@ -15,8 +13,3 @@ def test_columns_line_up() -> None:
 
 def test_markdown_has_a_rule_below_the_header() -> None:
     assert markdown(CELLS) == "| a | bb |\n| --- | --- |\n| ccc | d |"
-
-
-def test_text_is_written_whole_into_a_new_folder(tmp_path: Path) -> None:
-    write_text(tmp_path / "new" / "t.txt", "µ")
-    assert [(f.name, f.read_text(encoding="utf-8")) for f in (tmp_path / "new").iterdir()] == [("t.txt", "µ")]
