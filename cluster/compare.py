@@ -48,7 +48,8 @@ def compare(run: RunConfig, seeds: Sequence[int]) -> Comparison:
     _train_all(cells)
     folder = Path(run.output) / run.name
     arms = {label: [c.folder for c in cells if c.augmentation == arm] for arm, label in ARMS.items()}
-    return Comparison(folder, compare_runs(arms, folder, title=f"{run.env}, {len(seeds)} seeds"))
+    title = f"{run.env}, {len(seeds)} seeds"
+    return Comparison(folder, compare_runs(arms, folder, threshold=run.evaluation.solved_at, title=title))
 
 
 def _require_same_run(cell: RunConfig) -> None:

@@ -66,10 +66,15 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Deterministic actions on an environment of its own, every so many env steps."""
+    """Deterministic actions on an environment of its own, every so many env steps.
+
+    ``solved_at`` is the return that counts as success: `atradiff compare` reports the steps to it (otherwise the steps
+    to the final return of the arm without augmentation).
+    """
 
     every: int = 1_000
     episodes: int = 5
+    solved_at: float | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.episodes < 1:
