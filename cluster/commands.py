@@ -48,7 +48,11 @@ def compare(arguments: list[str]) -> None:
     parser = run_parser("atradiff compare CONFIG", compare.__doc__)
     parser.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="one run of each arm for each of these")
     run, flags = parse_run_config(parser, _config_first(arguments))
-    comparison = compare_arms(run, flags["seeds"])
+    try:
+        comparison = compare_arms(run, flags["seeds"])
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last checkpoints", file=sys.stderr)
+        sys.exit(130)
     print(f"\n{comparison.table.to_text()}\n")
     print(f"plot         {comparison.folder / 'comparison.png'}")
     print(f"table        {comparison.folder / 'comparison.md'}")

@@ -71,7 +71,7 @@ def _train_all(cells: Sequence[RunConfig]) -> None:
     total = sum(cell.env_steps for cell in cells)
     start_ray()
     open_cells = [cell for cell in cells if not RunFolder(cell.folder).complete]
-    running = {_train_cell.options(num_cpus=cell.threads).remote(cell.to_yaml()): cell for cell in open_cells}
+    running = {_train_cell.options(num_cpus=cell.threads).remote(cell): cell for cell in open_cells}
     try:
         with tqdm(total=total, unit="step", desc="training", smoothing=0.05, mininterval=1.0) as bar:
             while running:
@@ -98,16 +98,10 @@ def _stop(tasks: list[ray.ObjectRef[None]]) -> None:
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def _train_cell(config: str) -> None:
+def _train_cell(run: RunConfig) -> None:
     """One run in a process of its own; it tells its progress through a small file in its folder."""
-    import tempfile
-
     from cluster.run import Progress, train
 
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write(config)
-        file.flush()
-        run = load_run_config(Path(file.name))
     folder = RunFolder(run.folder)
     last = time.monotonic()
 

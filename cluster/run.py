@@ -164,7 +164,7 @@ def _starting_point(folder: RunFolder, run: RunConfig, resume: Path | None) -> P
     checkpoint = resume if named else folder.latest_checkpoint()
     if checkpoint is not None:
         done = RunFolder.checkpoint_state(checkpoint)["env_steps"]
-        if run.env_steps <= done:
+        if run.env_steps < done or (run.env_steps == done and folder.complete):
             raise ValueError(
                 f"{checkpoint} has {done} env steps already and --env_steps is {run.env_steps}: there is nothing to "
                 "do. Give more --env_steps to go further."
