@@ -7,6 +7,10 @@ import numpy as np
 from atradiff.config import Prune
 from atradiff.types import BoolArray, FloatArray, IntArray
 
+STILL = 0.1
+"""Steps below this share of a usual one stand still, the generator's own noise aside. At 0.25 calm stretches of real motion
+are pruned (``benchmarks.pruning``)."""
+
 
 def kept_rows(method: Prune, states: FloatArray, lengths: IntArray, scale: FloatArray, noise: float) -> IntArray:
     """(B,) rows to keep of windows with ``states`` (B, K + 1, S) and ``lengths`` (B,) real rows.
@@ -18,7 +22,7 @@ def kept_rows(method: Prune, states: FloatArray, lengths: IntArray, scale: Float
     similarity = step_similarity(states, scale)
     if method == "paper":
         return paper_rows(similarity, lengths)
-    return gated_rows(similarity, lengths, tolerance=0.25 + 1.1 * noise)
+    return gated_rows(similarity, lengths, tolerance=STILL + 1.1 * noise)
 
 
 def step_similarity(states: FloatArray, scale: FloatArray) -> FloatArray:
