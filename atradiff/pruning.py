@@ -8,8 +8,8 @@ from atradiff.config import Prune
 from atradiff.types import BoolArray, FloatArray, IntArray
 
 STILL = 0.1
-"""Steps below this share of a usual one stand still, the generator's own noise aside. At 0.25 calm stretches of real motion
-are pruned (``benchmarks.pruning``)."""
+"""Steps below this share of a usual one stand still, the generator's own noise aside. At 0.25, calm stretches of real
+motion are pruned (``benchmarks.pruning``)."""
 
 
 def kept_rows(method: Prune, states: FloatArray, lengths: IntArray, scale: FloatArray, noise: float) -> IntArray:
