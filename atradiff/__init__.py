@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atradiff.config import DiffuserConfig, FitConfig
+    from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig
     from atradiff.data.store import open_trajectories
     from atradiff.data.trajectories import Trajectories
     from atradiff.generator import TrajectoryDiffuser
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "DiffuserConfig": "atradiff.config",
     "FitConfig": "atradiff.config",
+    "SamplingConfig": "atradiff.config",
     "Trajectories": "atradiff.data.trajectories",
     "TrajectoryDiffuser": "atradiff.generator",
     "open_trajectories": "atradiff.data.store",
 }
 
-__all__ = ["DiffuserConfig", "FitConfig", "Trajectories", "TrajectoryDiffuser", "open_trajectories"]
+__all__ = ["DiffuserConfig", "FitConfig", "SamplingConfig", "Trajectories", "TrajectoryDiffuser", "open_trajectories"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from atradiff.config import FitConfig
+from atradiff.config import FitConfig, SamplingConfig
 from atradiff.data.collect import collect
 from atradiff.data.store import open_trajectories
 from atradiff.fit import fit
@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--env", default="Pendulum-v1")
     parser.add_argument("--model", type=Path, help="a fitted diffuser of that environment")
     parser.add_argument("--fit-steps", type=int, default=200)
+    parser.add_argument("--horizon", type=int, help="most rows of a trajectory, as in generator.sampling")
+    parser.add_argument("--length", type=int, help="rows of a window, as in generator.sampling")
     parser.add_argument("--rho", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--iterations", type=int, default=8, help="of 50 env steps, per arm and round")
@@ -78,6 +80,7 @@ def main() -> None:
     with ray_session():
         model = args.model and TrajectoryDiffuser.from_pretrained(args.model)
         diffuser = model or small_diffuser(args.env, args.fit_steps)
+        diffuser.sampling = SamplingConfig(horizon=args.horizon, length=args.length)
         arms = {"with": build(args.env, diffuser, args.rho), "without": build(args.env, None, args.rho)}
         times = measure(arms, args.rounds, args.iterations)
         figures = report(args.env, arms["with"], times)
