@@ -227,6 +227,7 @@ class _Request:
         self.chained = horizon is not None
 
     def lengths_for(self, states: FloatArray, rows: IntArray) -> tuple[IntArray, BoolArray]:
+        """See :class:`atradiff.imagine.WindowSource`; a fixed length is nobody's estimate of an end."""
         config = self._model.config
         if self._sampling.length is not None:
             return np.full(len(states), self._sampling.length, np.int64), np.zeros(len(states), np.bool_)
@@ -237,6 +238,7 @@ class _Request:
         return lengths, np.asarray(estimate.cpu().numpy() < config.longest)
 
     def windows_for(self, states: FloatArray, lengths: IntArray, rows: IntArray) -> DecodedRows:
+        """See :class:`atradiff.imagine.WindowSource`; a length that was not trained is cut from the next longer one."""
         model = self._model
         trained = round_up(torch.as_tensor(lengths, device=model.device), model.config.lengths)
         condition = Condition(self._states(states), trained, self._tasks(rows))

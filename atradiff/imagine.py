@@ -172,6 +172,7 @@ class _Sheet:
         self.lengths[active] += kept
 
     def finish(self, version: int) -> SyntheticTrajectories:
+        """The trajectories, as wide as the longest of them."""
         width = int(self.lengths.max())
         return SyntheticTrajectories(
             observations=self.observations[:, : width + 1],

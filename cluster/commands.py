@@ -138,9 +138,7 @@ def _config_first(arguments: list[str]) -> list[str]:
     """``CONFIG --flag value`` as ``--config CONFIG --flag value``: jsonargparse takes config files by flag only."""
     if not arguments:
         raise ValueError("give a config file: configs/quickstart.yaml is one, --help lists what may stand in it.")
-    if arguments and not arguments[0].startswith("-"):
-        return ["--config", *arguments]
-    return arguments
+    return arguments if arguments[0].startswith("-") else ["--config", *arguments]
 
 
 def _without_positional(arguments: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def train(run: RunConfig, watch: Callable[[Progress], None] = lambda _: None, *,
     folder = RunFolder(run.folder) if resume is None else RunFolder.of(resume)
     checkpoint = _starting_point(folder, run, resume)
     check_environment(run)
-    diffuser = _load_diffuser(run) if run.augmentation == "atradiff" else None
+    run, diffuser = _with_diffuser(run)
     start_ray()
     algorithm = build_algorithm(run, diffuser)
     try:
@@ -172,11 +172,15 @@ def _starting_point(folder: RunFolder, run: RunConfig, resume: Path | None) -> P
     return checkpoint
 
 
-def _load_diffuser(run: RunConfig) -> TrajectoryDiffuser:
+def _with_diffuser(run: RunConfig) -> tuple[RunConfig, TrajectoryDiffuser | None]:
+    """The run with its diffuser's path filled in, so that resuming it never meets another one; and the diffuser."""
+    if run.augmentation == "none":
+        return run, None
     run.require_data()
-    diffuser = TrajectoryDiffuser.from_pretrained(prepare_diffuser(run))
+    path = str(prepare_diffuser(run))
+    diffuser = TrajectoryDiffuser.from_pretrained(path)
     diffuser.sampling = run.generator.sampling
-    return diffuser
+    return replace(run, generator=replace(run.generator, path=path)), diffuser
 
 
 def _begin(folder: RunFolder, run: RunConfig, diffuser: TrajectoryDiffuser | None) -> None:

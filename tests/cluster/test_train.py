@@ -46,7 +46,8 @@ def test_a_run_leaves_everything_that_describes_it(tiny_run: RunConfig) -> None:
     folder = RunFolder(train(tiny_run, lambda progress: seen.append(progress.env_steps)))
     assert seen == list(range(50, 401, 50))
     assert [row["env_steps"] for row in curve(folder.path)] == ["200", "400"]
-    assert load_run_config(folder.config) == tiny_run.absolute()
+    used = replace(tiny_run.generator, path=str(prepare_diffuser(tiny_run)))
+    assert load_run_config(folder.config) == replace(tiny_run, generator=used).absolute()
     manifest = json.loads(folder.manifest.read_text())
     store = open_trajectories(prepare_data(tiny_run))
     assert manifest["diffuser"]["data_hash"] == store.content_hash
