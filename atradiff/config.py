@@ -163,3 +163,18 @@ class FitConfig(_JsonConfig):
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "must lie in [0, 1)")
         require(0 < self.held_out < 1, "held_out", self.held_out, "must lie between 0 and 1")
         require_one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """Requests are generated ``requests_per_batch`` at a time, or when the oldest has waited ``max_wait`` env steps."""
+
+    requests_per_batch: int = 64
+    max_wait: int = 200
+
+    def __post_init__(self) -> None:
+        if self.requests_per_batch < 1 or self.max_wait < 0:
+            raise ValueError(
+                f"requests_per_batch must be at least 1 and max_wait at least 0, got {self.requests_per_batch} and "
+                f"{self.max_wait}."
+            )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from atradiff.types import FloatArray, Spaces, SyntheticTrajectories
+from atradiff.config import ServingConfig
+from atradiff.replay.mixed import ReplayBatch, ReplayConfig
+from atradiff.types import FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
 
 
 class TrajectoryGenerator(Protocol):
@@ -26,3 +31,95 @@ class TrajectoryGenerator(Protocol):
         The same states, task, seed and version give the same trajectories.
         """
         ...
+
+
+@dataclass(frozen=True)
+class EpisodeRows:
+    """N real rows of one sender: ``episodes`` (N,) names each row's episode, the same for all its chunks.
+
+    ``source`` and ``sequence`` (counting from 0 for each source) name the chunk: a sender that hears no answer sends it
+    again, and it is stored once.
+    """
+
+    rows: Transitions
+    episodes: IntArray
+    source: str
+    sequence: int
+
+
+class RowSink(Protocol):
+    """Where an env runner in another process puts its rows: straight into the replay, not through the driver.
+
+    May be pickled. :meth:`push` returns once the rows are safe.
+    """
+
+    def push(self, chunk: EpisodeRows) -> None: ...
+
+
+class ReplayService(Protocol):
+    """Replay, generators and adapter as an algorithm sees them: in its own process, or as actors on a cluster."""
+
+    @property
+    def env_steps(self) -> int:
+        """Real rows stored since the first step of the run."""
+        ...
+
+    @property
+    def sink(self) -> RowSink | None:
+        """Where remote env runners put their rows; None: they hand them to the algorithm, which stores them."""
+        ...
+
+    def store(self, chunk: EpisodeRows) -> None:
+        """Algorithm 1, Store, in the learner's action scale."""
+        ...
+
+    def serve(self) -> None:
+        """Answer the requests that are due: here and now, or, on a cluster, make sure that somebody does."""
+        ...
+
+    def sample(self, count: int, batch_size: int) -> list[ReplayBatch]:
+        """``count`` batches of ``batch_size`` rows."""
+        ...
+
+    def report_td_errors(self, batches: list[ReplayBatch], td_errors: FloatArray) -> None:
+        """Absolute TD errors (count, B) of the rows of these batches, in their order."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Counters and gauges of this moment, by the names of docs/metrics.md."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write everything that is needed to go on into ``folder``."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Become what :meth:`save` wrote; ``ValueError`` where it is of another configuration, or damaged."""
+        ...
+
+    def close(self) -> None:
+        """End threads and actors that the service began."""
+        ...
+
+
+@dataclass(frozen=True)
+class ServiceOrder:
+    """What an algorithm asks for when it starts.
+
+    ``to_learner`` brings transitions from the environment's action scale to the learner's, ``to_environment`` back; both
+    may be pickled. ``generator`` None: plain replay, nothing is imagined.
+    """
+
+    spaces: Spaces
+    replay: ReplayConfig
+    serving: ServingConfig
+    seed: int
+    generator: TrajectoryGenerator | None
+    to_learner: Callable[[Transitions], Transitions]
+    to_environment: Callable[[Transitions], Transitions]
+
+
+class ReplayServices(Protocol):
+    """Makes the :class:`ReplayService` of an algorithm. Travels inside RLlib configs, so it may be pickled."""
+
+    def start(self, order: ServiceOrder) -> ReplayService: ...

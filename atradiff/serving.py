@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
+from atradiff.config import ServingConfig
 from atradiff.ports import TrajectoryGenerator
 from atradiff.replay.mixed import GenerationRequest, MixedReplay
 from atradiff.types import SyntheticTrajectories, Transitions
-
-
-@dataclass(frozen=True)
-class ServingConfig:
-    """Requests are generated ``requests_per_batch`` at a time, or when the oldest has waited ``max_wait`` env steps."""
-
-    requests_per_batch: int = 64
-    max_wait: int = 200
-
-    def __post_init__(self) -> None:
-        if self.requests_per_batch < 1 or self.max_wait < 0:
-            raise ValueError(
-                f"requests_per_batch must be at least 1 and max_wait at least 0, got {self.requests_per_batch} and "
-                f"{self.max_wait}."
-            )
 
 
 def request_seed(run_seed: int, first: GenerationRequest) -> int:

@@ -12,9 +12,8 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentParser
 
-from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig
+from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig, ServingConfig
 from atradiff.replay.mixed import ReplayConfig
-from atradiff.serving import ServingConfig
 from rllib_ext.ensemble_sac.settings import SACSettings
 
 

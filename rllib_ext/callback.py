@@ -11,10 +11,10 @@ import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
-from atradiff.config import SamplingConfig
+from atradiff.config import SamplingConfig, ServingConfig
 from atradiff.ports import TrajectoryGenerator
 from atradiff.replay.mixed import MixedReplay, ReplayConfig
-from atradiff.serving import LocalServer, ServingConfig
+from atradiff.serving import LocalServer
 from atradiff.types import Spaces
 from rllib_ext.checkpoint import add_to_checkpoints, replay_component
 from rllib_ext.columns import ActionScale

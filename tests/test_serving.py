@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from atradiff.config import ServingConfig
 from atradiff.replay.mixed import MixedReplay, ReplayConfig
-from atradiff.serving import LocalServer, ServingConfig
+from atradiff.serving import LocalServer
 from atradiff.types import FloatArray, Spaces, SyntheticTrajectories, Transitions
 
 SPACES = Spaces(1, "continuous", (-1.0,), (1.0,))

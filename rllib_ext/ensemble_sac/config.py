@@ -8,10 +8,9 @@ from typing import Any, Self
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from atradiff.config import SamplingConfig
+from atradiff.config import SamplingConfig, ServingConfig
 from atradiff.ports import TrajectoryGenerator
 from atradiff.replay.mixed import ReplayConfig
-from atradiff.serving import ServingConfig
 from rllib_ext.diffuser_source import DiffuserSource
 from rllib_ext.ensemble_sac.settings import OWN_SETTINGS, SHARED_WITH_RLLIB, SACSettings
 from rllib_ext.env_runner import DirectEnvRunner

@@ -13,9 +13,8 @@ from ray.rllib.connectors.env_to_module import FlattenObservations
 from toy_configs import CONFIGS, tiny_config
 from toy_worlds import HIGH, LOW, ConstantGenerator, CountingWorld, spaces_of
 
-from atradiff.config import SamplingConfig
+from atradiff.config import SamplingConfig, ServingConfig
 from atradiff.replay.mixed import ReplayConfig
-from atradiff.serving import ServingConfig
 from rllib_ext.ensemble_sac import EnsembleSAC
 from rllib_ext.ensemble_sac.networks import CriticEnsemble
 from rllib_ext.evaluation import evaluate

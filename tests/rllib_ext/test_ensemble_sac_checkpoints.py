@@ -12,8 +12,8 @@ import pytest
 from ensemble_sac_worlds import MatchTheState, tiny
 from toy_worlds import ConstantGenerator, spaces_of
 
+from atradiff.config import ServingConfig
 from atradiff.replay.mixed import ReplayConfig
-from atradiff.serving import ServingConfig
 from rllib_ext.ensemble_sac import EnsembleSAC, EnsembleSACConfig
 
 Build = Callable[..., EnsembleSAC]

@@ -10,8 +10,9 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers import PrioritizedEpisodeReplayBuffer
 from toy_worlds import ConstantGenerator
 
+from atradiff.config import ServingConfig
 from atradiff.replay.mixed import MixedReplay, ReplayConfig
-from atradiff.serving import LocalServer, ServingConfig
+from atradiff.serving import LocalServer
 from atradiff.types import Spaces
 from rllib_ext.replay_facade import ReplayFacade
 from rllib_ext.replay_metrics import replay_metrics
