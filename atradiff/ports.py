@@ -106,8 +106,8 @@ class ReplayService(Protocol):
 class ServiceOrder:
     """What an algorithm asks for when it starts.
 
-    ``to_learner`` brings transitions from the environment's action scale to the learner's, ``to_environment`` back; both
-    may be pickled. ``generator`` None: plain replay, nothing is imagined.
+    ``to_learner`` brings transitions from the environment's action scale to the learner's, ``to_environment`` back;
+    both may be pickled. ``generator`` None: plain replay, nothing is imagined.
     """
 
     spaces: Spaces
