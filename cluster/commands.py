@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cluster.config import RunConfig, parse_run_config, run_parser
 
 if TYPE_CHECKING:
-    from cluster.run import Progress
+    from cluster.session import Progress
 
 
 def train(arguments: list[str]) -> None:

@@ -100,7 +100,8 @@ def _stop(tasks: list[ray.ObjectRef[None]]) -> None:
 @ray.remote(num_cpus=1, max_retries=0)
 def _train_cell(run: RunConfig) -> None:
     """One run in a process of its own; it tells its progress through a small file in its folder."""
-    from cluster.run import Progress, train
+    from cluster.run import train
+    from cluster.session import Progress
 
     folder = RunFolder(run.folder)
     last = time.monotonic()

@@ -9,17 +9,12 @@ import json
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from atradiff.environments import make_env
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.staging import write_text
 from cluster.algorithm import build_algorithm
@@ -29,19 +24,7 @@ from cluster.manifest import run_manifest
 from cluster.prepare import check_environment, prepare_diffuser
 from cluster.ray_runtime import start_ray
 from cluster.run_folder import RunFolder
-from rllib_ext.ensemble_sac import EnsembleSAC
-from rllib_ext.evaluation import evaluate
-
-_EVALUATION = 1
-"""Sets the evaluation's stream of seeds apart from whatever else is drawn from the run's seed."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a watcher of a run is told after each iteration."""
-
-    env_steps: int
-    last_return: float | None
+from cluster.session import Progress, Session
 
 
 class Stopped(Exception):
@@ -65,90 +48,19 @@ def train(run: RunConfig, watch: Callable[[Progress], None] = lambda _: None, *,
         _begin(folder, run, diffuser)
         env_steps = 0 if checkpoint is None else RunFolder.checkpoint_state(checkpoint)["env_steps"]
         with RunLog(folder, env_steps) as log, _stop_signal() as stop:
-            session = _Session(run, folder, algorithm, log)
+            session = Session(run, folder, algorithm, log)
             if checkpoint is not None:
                 session.restore(checkpoint)
-            session.run(watch, stop)
+            while not session.finished:
+                watch(session.advance())
+                if stop.is_set() and not session.finished:
+                    session.checkpoint()
+                    steps = session.progress.env_steps
+                    raise Stopped(f"stopped at {steps} env steps; go on with --resume {folder.path}")
+            session.finish()
     finally:
         algorithm.stop()
     return folder.path
-
-
-def evaluation_seed(seed: int) -> int:
-    """Where the seeds of a run's evaluation episodes begin: other starts than in training and in other runs."""
-    return int(np.random.SeedSequence([seed, _EVALUATION]).generate_state(1)[0]) // 2
-
-
-class _Session:
-    """The loop of one run: train an iteration, evaluate and checkpoint when due."""
-
-    def __init__(self, run: RunConfig, folder: RunFolder, algorithm: EnsembleSAC, log: RunLog) -> None:
-        self._run = run
-        self._folder = folder
-        self._algorithm = algorithm
-        self._log = log
-        self._make_env = partial(make_env, run.env)
-        self._env_steps = 0
-        self._wall_before = 0.0
-        self._began = time.perf_counter()
-        self._last_return: float | None = None
-
-    def restore(self, checkpoint: Path) -> None:
-        state = RunFolder.checkpoint_state(checkpoint)
-        self._algorithm.load_state(checkpoint / "algorithm")
-        self._env_steps, self._wall_before = state["env_steps"], state["wall_seconds"]
-        self._last_return = state["last_return"]
-        self._folder.drop_checkpoints_after(self._env_steps)
-
-    def run(self, watch: Callable[[Progress], None], stop: threading.Event) -> None:
-        run = self._run
-        while self._env_steps < run.env_steps:
-            before = self._env_steps
-            result = self._algorithm.train()
-            self._env_steps = self._algorithm.replay.counters.env_steps
-            finished = self._env_steps >= run.env_steps
-            if _passed(run.evaluation.every, before, self._env_steps) or finished:
-                self._evaluate(result)
-            stopping = stop.is_set()  # asked once: a signal that comes later waits for the next iteration's checkpoint
-            if stopping or finished or _passed(run.checkpoint.every, before, self._env_steps):
-                self._checkpoint()
-            watch(Progress(self._env_steps, self._last_return))
-            if stopping and not finished:
-                raise Stopped(f"stopped at {self._env_steps} env steps; go on with --resume {self._folder.path}")
-        self._finish()
-
-    def _evaluate(self, result: dict[str, Any]) -> None:
-        """Evaluation seeds depend on the run's seed alone, so that arms and moments meet the same starts."""
-        returns = evaluate(
-            self._algorithm, self._make_env, self._run.evaluation.episodes, seed=evaluation_seed(self._run.seed)
-        )
-        self._last_return = float(returns.mean())
-        self._log.evaluation(self._env_steps, self._wall_seconds, returns, result)
-
-    def _checkpoint(self) -> None:
-        state = {
-            "env_steps": self._env_steps,
-            "wall_seconds": self._wall_seconds,
-            "last_return": self._last_return,
-        }
-        self._folder.write_checkpoint(
-            self._env_steps,
-            lambda staging: self._algorithm.save_state(staging / "algorithm"),
-            state,
-            keep=self._run.checkpoint.keep,
-        )
-
-    def _finish(self) -> None:
-        summary = {
-            "env_steps": self._env_steps,
-            "wall_seconds": self._wall_seconds,
-            "final_return": self._last_return,
-        }
-        write_text(self._folder.summary, json.dumps(summary, indent=2))
-
-    @property
-    def _wall_seconds(self) -> float:
-        return self._wall_before + time.perf_counter() - self._began
 
 
 def _starting_point(folder: RunFolder, run: RunConfig, resume: Path | None) -> Path | None:
@@ -190,10 +102,6 @@ def _begin(folder: RunFolder, run: RunConfig, diffuser: TrajectoryDiffuser | Non
     if not folder.started:
         write_text(folder.manifest, json.dumps(run_manifest(diffuser), indent=2))
     write_text(folder.config, run.to_yaml())
-
-
-def _passed(every: int, before: int, now: int) -> bool:
-    return now // every > before // every
 
 
 @contextmanager

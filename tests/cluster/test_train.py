@@ -19,8 +19,9 @@ from cluster.commands import train as command
 from cluster.config import CheckpointConfig, DataConfig, RunConfig, load_run_config
 from cluster.policy import load_policy
 from cluster.prepare import prepare_data, prepare_diffuser
-from cluster.run import Progress, Stopped, train
+from cluster.run import Stopped, train
 from cluster.run_folder import RunFolder
+from cluster.session import Progress
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -63,7 +64,7 @@ def test_a_stopped_and_resumed_run_has_the_curve_of_one_that_never_stopped(tiny_
     whole = train(replace(tiny_run, name="whole"))
     stopped = replace(tiny_run, name="stopped")
     with pytest.raises(Stopped, match="stopped at 200 env steps"):
-        train(stopped, stop_at(150))  # the signal is heard after the next iteration, which ends at a checkpoint
+        train(stopped, stop_at(200))  # where the other run has a checkpoint, too: saving ends the running episodes
     assert not RunFolder(stopped.folder).complete
     resumed = train(stopped, resume=stopped.folder)
     assert curve(resumed) == curve(whole)

@@ -1,0 +1,122 @@
+"""The loop body of one run: an iteration of the algorithm, then evaluation and checkpoint when due."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atradiff.environments import make_env
+from atradiff.staging import write_text
+from cluster.config import RunConfig
+from cluster.logging import RunLog
+from cluster.run_folder import RunFolder
+from rllib_ext.ensemble_sac import EnsembleSAC
+from rllib_ext.evaluation import evaluate
+
+_EVALUATION = 1
+"""Sets the evaluation's stream of seeds apart from whatever else is drawn from the run's seed."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher of a run is told after each iteration."""
+
+    env_steps: int
+    last_return: float | None
+
+
+def evaluation_seed(seed: int) -> int:
+    """Where the seeds of a run's evaluation episodes begin: other starts than in training and in other runs."""
+    return int(np.random.SeedSequence([seed, _EVALUATION]).generate_state(1)[0]) // 2
+
+
+class Session:
+    """One run under way. Whoever holds it calls :meth:`advance` until :attr:`finished`, then :meth:`finish`."""
+
+    def __init__(self, run: RunConfig, folder: RunFolder, algorithm: EnsembleSAC, log: RunLog) -> None:
+        self._run = run
+        self._folder = folder
+        self._algorithm = algorithm
+        self._log = log
+        self._make_env = partial(make_env, run.env)
+        self._env_steps = 0
+        self._checkpointed_at = -1
+        self._wall_before = 0.0
+        self._began = time.perf_counter()
+        self._last_return: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self._env_steps >= self._run.env_steps
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self._env_steps, self._last_return)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on from ``checkpoint``; newer ones of the folder are dropped."""
+        state = RunFolder.checkpoint_state(checkpoint)
+        self._algorithm.load_state(checkpoint / "algorithm")
+        self._env_steps, self._wall_before = state["env_steps"], state["wall_seconds"]
+        self._last_return = state["last_return"]
+        self._checkpointed_at = self._env_steps
+        self._folder.drop_checkpoints_after(self._env_steps)
+
+    def advance(self) -> Progress:
+        """One iteration: act and learn, evaluate and checkpoint when due."""
+        before = self._env_steps
+        result = self._algorithm.train()
+        self._env_steps = self._algorithm.env_steps
+        if _passed(self._run.evaluation.every, before, self._env_steps) or self.finished:
+            self._evaluate(result)
+        if self.finished or _passed(self._run.checkpoint.every, before, self._env_steps):
+            self.checkpoint()
+        return self.progress
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint of this moment, unless there is one already."""
+        if self._checkpointed_at == self._env_steps:
+            return
+        state = {
+            "env_steps": self._env_steps,
+            "wall_seconds": self._wall_seconds,
+            "last_return": self._last_return,
+        }
+        self._folder.write_checkpoint(
+            self._env_steps,
+            lambda staging: self._algorithm.save_state(staging / "algorithm"),
+            state,
+            keep=self._run.checkpoint.keep,
+        )
+        self._checkpointed_at = self._env_steps
+
+    def finish(self) -> None:
+        """Write the summary, which says that the run is complete."""
+        summary = {
+            "env_steps": self._env_steps,
+            "wall_seconds": self._wall_seconds,
+            "final_return": self._last_return,
+        }
+        write_text(self._folder.summary, json.dumps(summary, indent=2))
+
+    def _evaluate(self, result: dict[str, Any]) -> None:
+        """Evaluation seeds depend on the run's seed alone, so that arms and moments meet the same starts."""
+        returns = evaluate(
+            self._algorithm, self._make_env, self._run.evaluation.episodes, seed=evaluation_seed(self._run.seed)
+        )
+        self._last_return = float(returns.mean())
+        self._log.evaluation(self._env_steps, self._wall_seconds, returns, result)
+
+    @property
+    def _wall_seconds(self) -> float:
+        return self._wall_before + time.perf_counter() - self._began
+
+
+def _passed(every: int, before: int, now: int) -> bool:
+    return now // every > before // every
