@@ -9,12 +9,21 @@ import numpy as np
 from atradiff.config import ServingConfig
 from atradiff.ports import TrajectoryGenerator
 from atradiff.replay.mixed import GenerationRequest, MixedReplay
-from atradiff.types import SyntheticTrajectories, Transitions
+from atradiff.types import FloatArray, SyntheticRows, Transitions
 
 
 def request_seed(run_seed: int, first: GenerationRequest) -> int:
     """The generator seed of a batch: a function of the run and the batch's first request, so that retries agree."""
     return int(np.random.SeedSequence([run_seed, first.request_id]).generate_state(1)[0])
+
+
+def imagined_rows(
+    generator: TrajectoryGenerator, states: FloatArray, seed: int, to_learner: Callable[[Transitions], Transitions]
+) -> SyntheticRows:
+    """What the replay is given for requests from ``states`` (B, S): the same in process and from an actor."""
+    trajectories = generator.generate(states, generator_seed=seed)
+    rows = to_learner(trajectories.to_transitions())
+    return SyntheticRows(rows, trajectories.lengths, trajectories.generator_version)
 
 
 class LocalServer:
@@ -58,8 +67,5 @@ class LocalServer:
 
     def _answer(self, requests: list[GenerationRequest]) -> int:
         states = np.stack([request.state for request in requests])
-        trajectories: SyntheticTrajectories = self.generator.generate(
-            states, generator_seed=request_seed(self._seed, requests[0])
-        )
-        rows = self._to_learner(trajectories.to_transitions())
-        return self.replay.store_synthetic(requests, rows, trajectories.lengths, trajectories.generator_version)
+        made = imagined_rows(self.generator, states, request_seed(self._seed, requests[0]), self._to_learner)
+        return self.replay.store_synthetic(requests, made.rows, made.lengths, made.generator_version)

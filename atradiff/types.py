@@ -153,3 +153,16 @@ class SyntheticTrajectories:
             terminated=self.terminated[mask],
             truncated=(last & ~self.terminated)[mask],
         )
+
+
+@dataclass(frozen=True)
+class SyntheticRows:
+    """The answer to a batch of B requests, ready for the replay: trajectories end to end, in the learner's scale."""
+
+    rows: Transitions  # (N,), N = lengths.sum()
+    lengths: IntArray  # (B,) rows of each request's trajectory
+    generator_version: int
+
+    def __post_init__(self) -> None:
+        if int(np.sum(self.lengths)) != len(self.rows):
+            raise ValueError(f"lengths sum to {int(np.sum(self.lengths))}, but there are {len(self.rows)} rows.")
