@@ -22,7 +22,7 @@ from atradiff.fit_folder import FitFolder, data_fingerprint
 from atradiff.fit_progress import Bar, Board, open_board
 from atradiff.generator import Provenance, TrajectoryDiffuser
 from atradiff.model_folder import load_model, write_model_files
-from atradiff.trainer import StepLosses, Trainer
+from atradiff.trainer import OfflineMaterial, StepLosses, Trainer, learning_rate_share
 from atradiff.training_state import Progress, load_state, save_state
 
 _CLOSING_SHARE = 0.02
@@ -56,7 +56,7 @@ def fit(
         return load_model(folder.path, device, settings.precision)
     with _threads(settings.threads):
         codec = DifferenceRows(train.spaces, Normalizer.fit(train))
-        trainer = Trainer(train, codec, config, settings, chosen)
+        trainer = Trainer(OfflineMaterial(train, config), codec, config, settings, chosen)
         progress, loss = _train(trainer, _held_out_windows(held_out, config), folder, quiet)
         model = _finished(trainer, data, progress, loss, device)
         model.calibration = calibrate(model, data, held_out, settings.seed)
@@ -113,7 +113,7 @@ def _train(
         board = stack.enter_context(open_board(None if folder is None else folder.tensorboard))
         bar = stack.enter_context(Bar(settings, progress, quiet))
         while (share := _share_done(settings, progress)) < 1:
-            losses = trainer.step(progress.steps, share)
+            losses = trainer.step(progress.steps, learning_rate_share(progress.steps, share, settings.warmup_steps))
             _require_finite(losses, progress.steps)
             progress = Progress(progress.steps + 1, time.process_time() - clock)
             bar.show(progress, losses, trainer)

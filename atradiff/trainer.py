@@ -1,7 +1,7 @@
-"""One fit step: a diffuser update, a length update and a few updates of the one-step model.
+"""One training step: a diffuser update, a length update and a few updates of the one-step model.
 
-Every step draws from generators seeded by (seed, step), so that a resumed fit needs no generator state to go on as if
-it had never stopped.
+A fit and an online adaptation take the same step on different material. Every step draws from generators seeded by
+(seed, step), so that a resumed fit needs no generator state to go on as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from atradiff.diffusion.shortcut import shortcut_loss
 from atradiff.diffusion.transformer import RowTransformer
 from atradiff.generator import Networks
 from atradiff.lengths import remaining_rows
+from atradiff.types import FloatArray, IntArray, Transitions
 
 _HELD_OUT_WINDOWS = 64
 _Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -43,15 +44,57 @@ class StepLosses:
     dynamics: float
 
 
+class WindowDraws(Protocol):
+    """Random windows of any of ``lengths``, in the environment's own action scale."""
+
+    @property
+    def lengths(self) -> tuple[int, ...]: ...
+
+    def sample(self, length: int, batch: int, rng: np.random.Generator) -> Windows: ...
+
+
+class Material(Protocol):
+    """What a step learns from."""
+
+    @property
+    def windows(self) -> WindowDraws:
+        """For the diffuser."""
+        ...
+
+    @property
+    def transitions(self) -> Transitions:
+        """For the one-step model."""
+        ...
+
+    def remaining(self, batch: int, rng: np.random.Generator) -> tuple[FloatArray, IntArray]:
+        """States (B, S) and how many rows were left from each, (B,) in 1..K_max: for the length estimator."""
+        ...
+
+
+class OfflineMaterial:
+    """Whole episodes at rest: what a fit learns from."""
+
+    def __init__(self, data: Trajectories, config: DiffuserConfig) -> None:
+        self.windows = WindowSampler(data, config.lengths)
+        self.transitions = data.columns
+        self._remaining = remaining_rows(data, config.longest)
+
+    def remaining(self, batch: int, rng: np.random.Generator) -> tuple[FloatArray, IntArray]:
+        """See :class:`Material`."""
+        rows = rng.integers(len(self.transitions), size=batch)
+        return self.transitions.observations[rows], self._remaining[rows]
+
+
 class Trainer:
-    """Networks, their moving average and their optimisers; :meth:`step` advances all of them."""
+    """Networks, their moving average and their optimisers; :meth:`step` advances all of them.
+
+    ``material`` may be replaced between steps.
+    """
 
     def __init__(
-        self, data: Trajectories, codec: DifferenceRows, config: DiffuserConfig, fit: FitConfig, device: torch.device
+        self, material: Material, codec: DifferenceRows, config: DiffuserConfig, fit: FitConfig, device: torch.device
     ) -> None:
-        self.data, self.codec, self.config, self.fit, self.device = data, codec, config, fit, device
-        self.windows = WindowSampler(data, config.lengths)
-        self.remaining = remaining_rows(data, config.longest)
+        self.material, self.codec, self.config, self.fit, self.device = material, codec, config, fit, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fit.seed)
             self.networks = Networks(config, codec).to(device)
@@ -59,17 +102,16 @@ class Trainer:
         self.optimizers = _optimizers(self.networks, fit)
         self.dtype = resolve_precision(fit.precision, device)
 
-    def step(self, index: int, progress: float) -> StepLosses:
-        """Step number ``index``; ``progress`` in 0..1 through the fit sets the learning rate."""
-        share = learning_rate_share(index, progress, self.fit.warmup_steps)
+    def step(self, index: int, rate_share: float) -> StepLosses:
+        """Step number ``index``, which seeds its draws, at ``rate_share`` of the peak learning rates."""
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = share * (self.fit.dynamics_rate if name == "dynamics" else self.fit.learning_rate)
+                group["lr"] = rate_share * (self.fit.dynamics_rate if name == "dynamics" else self.fit.learning_rate)
         rng = np.random.default_rng([self.fit.seed, 1, index])
         diffuser, lengths = self._diffuser_step(rng)
         return StepLosses(diffuser, lengths, self._dynamics_steps(rng))
 
-    def held_out_loss(self, held_out: WindowSampler) -> float:
+    def held_out_loss(self, held_out: WindowDraws) -> float:
         """Mean diffuser loss of the averaged weights over fixed windows and fixed noise."""
         rng = np.random.default_rng([self.fit.seed, 2])
         losses = []
@@ -80,8 +122,9 @@ class Trainer:
         return float(np.mean(losses))
 
     def _diffuser_step(self, rng: np.random.Generator) -> tuple[float, float]:
-        length = int(rng.choice(self.windows.lengths))
-        windows = self.windows.sample(length, max(self.fit.tokens_per_step // length, 1), rng)
+        draws = self.material.windows
+        length = int(rng.choice(draws.lengths))
+        windows = draws.sample(length, max(self.fit.tokens_per_step // length, 1), rng)
         diffuser = self._diffuser_loss(self.networks.diffuser, windows, _torch_generator(rng, self.device))
         lengths = self._length_loss(rng)
         self._descend(("matrices", "vectors"), diffuser + lengths)
@@ -98,15 +141,14 @@ class Trainer:
             return shortcut_loss(network, self._averaged, rows, condition, generator)
 
     def _length_loss(self, rng: np.random.Generator) -> Tensor:
-        rows = rng.integers(self.data.n_transitions, size=self.fit.dynamics_batch)
-        states = self.codec.normalizer.states(self.data.columns.observations[rows])
-        remaining = torch.as_tensor(self.remaining[rows], device=self.device)
-        return self.networks.lengths.loss(torch.as_tensor(states, device=self.device), remaining)
+        observations, remaining = self.material.remaining(self.fit.dynamics_batch, rng)
+        states = torch.as_tensor(self.codec.normalizer.states(observations), device=self.device)
+        return self.networks.lengths.loss(states, torch.as_tensor(remaining, device=self.device))
 
     def _dynamics_steps(self, rng: np.random.Generator) -> float:
         total = 0.0
         for _ in range(self.fit.dynamics_updates):
-            batch = self.networks.dynamics.batch(self.data.columns, self.fit.dynamics_batch, rng)
+            batch = self.networks.dynamics.batch(self.material.transitions, self.fit.dynamics_batch, rng)
             with self._autocast():
                 loss = self.networks.dynamics.loss(batch)
             self._descend(("dynamics",), loss)
