@@ -1,0 +1,67 @@
+"""A run gets all of its places at once, or hears what it asked for and what there is."""
+
+from __future__ import annotations
+
+import pytest
+import ray
+
+from cluster.placement import Bundle, NoPlaceError, PlacementConfig, Resources, place, shortage, total
+
+SMALL = Resources(num_cpus=0.1)
+
+
+@ray.remote(num_cpus=0.1)
+class Somebody:
+    def group(self) -> str | None:
+        group: str | None = ray.get_runtime_context().get_placement_group_id()
+        return group
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_each_role_gets_its_own_bundle() -> None:
+    bundles = [Bundle("trainer", SMALL), *[Bundle("generator", SMALL)] * 2, Bundle("replay", SMALL)]
+    with place(bundles, PlacementConfig()) as placement:
+        strategies = [placement.strategy("trainer"), *placement.strategies("generator"), placement.strategy("replay")]
+        people = [Somebody.options(scheduling_strategy=strategy).remote() for strategy in strategies]
+        groups = ray.get([person.group.remote() for person in people])
+    assert [strategy.placement_group_bundle_index for strategy in strategies] == [0, 1, 2, 3]
+    assert groups == [strategies[0].placement_group.id.hex()] * 4
+    assert strategies[0].placement_group_capture_child_tasks
+    assert not strategies[1].placement_group_capture_child_tasks
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_without_a_place_says_what_it_asked_for_and_what_there_is() -> None:
+    bundles = [Bundle("trainer", SMALL), Bundle("generator", Resources(num_cpus=1, num_gpus=4))]
+    with pytest.raises(NoPlaceError) as refusal:
+        place(bundles, PlacementConfig(wait_seconds=1))
+    text = str(refusal.value)
+    assert "1 x generator: 1 CPU, 4 GPU" in text
+    assert "4 GPU asked for, 0 there" in text
+    assert f"node 0: {ray.cluster_resources()['CPU']:g} CPU" in text
+    # What was reserved in part is given back.
+    with place([Bundle("trainer", SMALL)], PlacementConfig()):
+        pass
+
+
+def test_a_busy_cluster_is_told_apart_from_a_small_one() -> None:
+    text = shortage([Bundle("trainer", Resources(2))], [{"CPU": 4.0, "memory": 1e9}], {"CPU": 0.5})
+    assert "in use or its nodes are too small" in text
+    assert "free now: 0.5 CPU" in text
+    assert "memory" not in text
+
+
+def test_the_sum_of_the_bundles() -> None:
+    bundles = [Bundle("trainer", Resources(1, 0.5)), Bundle("generator", Resources(0.5, 0.5, {"fast": 1}))]
+    assert total(bundles) == {"CPU": 1.5, "GPU": 1.0, "fast": 1}
+
+
+@pytest.mark.parametrize("resources", [{"num_cpus": -1}, {"num_gpus": 1.5}, {"custom": {"tpu": -2}}])
+def test_amounts_that_cannot_be(resources: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"cannot take|fractions of one GPU"):
+        Resources(**resources)
+
+
+def test_strategies_that_do_not_exist() -> None:
+    with pytest.raises(ValueError, match="PACK or SPREAD"):
+        PlacementConfig(strategy="SOMEWHERE")  # type: ignore[arg-type]
