@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from atradiff.config import DiffuserConfig, Precision, Prune, Refine, SamplingConfig, SamplingOptions, require
@@ -20,6 +23,7 @@ from atradiff.imagine import Ending, GenerationReport, imagine
 from atradiff.lengths import LengthEstimator, round_up
 from atradiff.refine import Thresholds
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
+from atradiff.weights import check_weights, copy_weights, weights_of
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,10 @@ class TrajectoryDiffuser:
         self.config, self.codec = config, codec
         self.calibration, self.provenance = calibration or Calibration(), provenance or Provenance()
         self.device = resolve_device(device)
-        self.dtype = resolve_precision(precision, self.device)
+        self.precision, self.dtype = precision, resolve_precision(precision, self.device)
         self.networks = networks.to(self.device).eval().requires_grad_(False)
+        self.denoiser = self.networks.diffuser
+        """What sampling calls: the diffuser network, or its compiled form over the same weights."""
         self.sampling = SamplingConfig()
         self._version = version
 
@@ -149,6 +155,42 @@ class TrajectoryDiffuser:
         self.dynamics.requires_grad_(False)
         self._version += 1
         return loss
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """All that training changes (diffuser, length estimator, one-step model), as arrays of their own by name."""
+        return weights_of(self.networks)
+
+    def check_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Raise ``ValueError``, with the first name and the reason, unless these could be this model's weights."""
+        check_weights(self.networks, weights)
+
+    def load_weights(self, version: int, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Become what :meth:`weights` gave, as ``version``; all of it or, with a ``ValueError``, nothing of it."""
+        copy_weights(self.networks, weights)
+        self._version = version
+
+    def on(self, device: str, *, compiled: bool = False) -> TrajectoryDiffuser:
+        """A copy on ``device``, in the precision that was asked of this one ("auto": what that device multiplies best).
+
+        ``compiled`` puts the diffuser network through ``torch.compile``: seconds to minutes at the first requests,
+        for GPUs. Raises ``ValueError`` for a GPU that torch does not see here.
+        """
+        seen = not device.startswith("cuda") or torch.cuda.is_available()
+        require(seen, "device", device, "must be one that torch sees: there is no GPU here, or torch was built without")
+        moved = TrajectoryDiffuser(
+            self.config,
+            self.codec,
+            copy.deepcopy(self.networks),
+            self.calibration,
+            self.provenance,
+            version=self._version,
+            device=device,
+            precision=self.precision,
+        )
+        moved.sampling = self.sampling
+        if compiled:  # one program for all batch sizes and window lengths
+            moved.denoiser = cast(RowTransformer, torch.compile(moved.networks.diffuser, dynamic=True))
+        return moved
 
     def diffused(self, states: FloatArray, length: int, *, generator_seed: int) -> DecodedRows:
         """Windows (B, K) of ``length`` rows just as the diffuser makes them: not ended, not pruned, not refined."""
@@ -243,7 +285,7 @@ class _Request:
         trained = round_up(torch.as_tensor(lengths, device=model.device), model.config.lengths)
         condition = Condition(self._states(states), trained, self._tasks(rows))
         sampled = sample_rows(
-            model.networks.diffuser,
+            model.denoiser,
             model.config,
             condition,
             self._generator,

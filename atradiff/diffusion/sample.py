@@ -14,6 +14,9 @@ from atradiff.diffusion.transformer import RowTransformer
 CHUNK = 256
 """Windows per pass: activations of one pass stay in a CPU core's cache."""
 
+GPU_CHUNK = 4096
+"""A GPU wants as many at once as a batch holds; this bounds its memory."""
+
 DEFAULT_CALLS = {"shortcut": 4, "edm": 16}
 
 
@@ -49,7 +52,7 @@ def sample_rows(
     noise = temperature * torch.randn(size, generator=generator).to(device)
     order = torch.argsort(condition.lengths, stable=True)  # equal lengths side by side: little padding per chunk
     rows = torch.zeros_like(noise)
-    for chunk in order.split(CHUNK):
+    for chunk in order.split(GPU_CHUNK if device.type == "cuda" else CHUNK):
         part = _take(condition, chunk)
         width = int(part.lengths.max())
         rows[chunk, :width] = _walk(network, config, noise[chunk, :width], part, calls)
