@@ -3,76 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atradiff.replay.ring import Column, ColumnRing, transition_columns
+from atradiff.data.windows import Windows
+from atradiff.replay.chunks import ChunkLog, ChunkName
+from atradiff.replay.config import ReplayConfig
+from atradiff.replay.links import EpisodeLinks
+from atradiff.replay.requests import GenerationRequest, RequestQueue
+from atradiff.replay.ring import ColumnRing, synthetic_columns, transition_columns
+from atradiff.replay.watcher import Watcher
+from atradiff.replay.windows import windows_from
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, Transitions
 
+_FORMAT = 2
 _STATE_FILE = "replay.json"
 _QUEUE_FILE = "queue.npz"
+_LINKS_FILE = "successors.npy"
+_WATCHER_FOLDER = "watcher"
 _LEAST_WEIGHT = 0.01
 """Of one trajectory in the moving average of lengths; the first hundred are averaged plainly: L is right soon."""
-
-
-@dataclass(frozen=True)
-class ReplayConfig:
-    """rho is the share of synthetic rows in a batch (paper 4.2; it gives no value, SynthER's is 0.5).
-
-    ``rho_end`` and ``rho_decay_steps`` change it linearly over that many env steps. ``expected_length`` is the paper's
-    L; None keeps a moving average of the actual lengths. ``max_request_age`` (env steps): older replies are dropped.
-    """
-
-    capacity: int = 1_000_000
-    rho: float = 0.5
-    rho_end: float | None = None
-    rho_decay_steps: int = 0
-    expected_length: float | None = None
-    split: Literal["binomial", "exact"] = "binomial"
-    max_request_age: int = 10_000
-
-    def __post_init__(self) -> None:
-        for name, rho in (("rho", self.rho), ("rho_end", self.rho_end)):
-            if rho is not None and not 0 <= rho < 1:
-                raise ValueError(
-                    f"{name} must lie in [0, 1), got {rho}: with 1 no real row would ever be learned from."
-                )
-        if self.rho_end is not None and self.rho_decay_steps < 1:
-            raise ValueError(f"rho_end={self.rho_end} needs rho_decay_steps >= 1, got {self.rho_decay_steps}.")
-        if self.expected_length is not None and self.expected_length < 1:
-            raise ValueError(f"expected_length must be at least 1 transition, got {self.expected_length}.")
-        if self.capacity < 1:
-            raise ValueError(f"capacity must be at least 1 transition, got {self.capacity}.")
-        if self.split not in ("binomial", "exact"):
-            raise ValueError(f"split must be 'binomial' or 'exact', got {self.split!r}.")
-        if self.max_request_age < 0:
-            raise ValueError(f"max_request_age must be at least 0 env steps, got {self.max_request_age}.")
-
-    def rho_at(self, env_step: int) -> float:
-        """The synthetic share after ``env_step`` env steps."""
-        if self.rho_end is None:
-            return self.rho
-        return self.rho + (self.rho_end - self.rho) * min(env_step / self.rho_decay_steps, 1.0)
-
-    @property
-    def synthetic_capacity(self) -> int:
-        """|D_s| such that the size ratio of full rings is rho / (1 - rho), as algorithm 1 keeps it."""
-        rho = max(self.rho, self.rho_end or 0.0)
-        return max(round(self.capacity * rho / (1 - rho)), 1)
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """A trajectory is wanted from ``state`` (S,); ``request_id`` counts requests, ``requested_at`` is an env step."""
-
-    request_id: int
-    requested_at: int
-    state: FloatArray
 
 
 @dataclass(frozen=True)
@@ -86,7 +40,11 @@ class ReplayBatch:
 
 @dataclass
 class ReplayCounters:
-    """Everything that went in or out, since the first step of the run."""
+    """Everything that went in or out, since the first step of the run.
+
+    Each request is answered by one of the ``trajectories``, or dropped for its age, or still waits or is outstanding.
+    ``answers_ignored`` came to requests that were not outstanding, ``chunks_repeated`` had been stored before.
+    """
 
     env_steps: int = 0
     requests: int = 0
@@ -94,30 +52,43 @@ class ReplayCounters:
     trajectories: int = 0
     sampled_real: int = 0
     sampled_synthetic: int = 0
+    answers_ignored: int = 0
+    chunks_repeated: int = 0
 
 
 class MixedReplay:
     """Real rows D_o and synthetic rows D_s, mixed when sampled. Plain numpy, one process, reproducible from its seed.
 
-    Rows are in whatever action scale the learner uses: the caller converts before it stores.
+    Rows are in whatever action scale the learner uses: the caller converts before it stores. ``watcher`` looks on.
     """
 
-    def __init__(self, spaces: Spaces, config: ReplayConfig, seed: int, initial_length: float = 10.0) -> None:
-        columns = transition_columns(spaces)
+    def __init__(
+        self,
+        spaces: Spaces,
+        config: ReplayConfig,
+        seed: int,
+        initial_length: float = 10.0,
+        watcher: Watcher | None = None,
+    ) -> None:
         self.config = config
-        self.real = ColumnRing(columns, config.capacity)
-        self.synthetic = ColumnRing(
-            {**columns, "generator_version": Column("int32"), "created_at": Column("int64")}, config.synthetic_capacity
-        )
+        self.watcher = watcher
+        self.real = ColumnRing(transition_columns(spaces), config.capacity)
+        self.synthetic = ColumnRing(synthetic_columns(spaces), config.synthetic_capacity)
         self.counters = ReplayCounters()
-        self._columns = columns
+        self._links = EpisodeLinks(config.capacity)
+        self._chunks = ChunkLog()
         self._rng = np.random.default_rng(seed)
-        self._queue: deque[GenerationRequest] = deque()
+        self._queue = RequestQueue()
         self._deficit = 0
         self._mean_length = config.expected_length or initial_length
 
     def __len__(self) -> int:
         return len(self.real)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both rings and of the links between rows; all allocated at the start."""
+        return self.real.nbytes + self.synthetic.nbytes + self._links.nbytes
 
     @property
     def expected_length(self) -> float:
@@ -130,28 +101,83 @@ class MixedReplay:
 
     @property
     def pending(self) -> int:
-        """Requests that nobody has taken yet."""
+        """Requests that wait: nobody has taken them, or they were put back."""
         return len(self._queue)
 
     @property
-    def oldest_request_age(self) -> int:
-        """Env steps since the oldest queued request, 0 with an empty queue."""
-        return self.counters.env_steps - self._queue[0].requested_at if self._queue else 0
+    def outstanding(self) -> int:
+        """Requests that were taken and neither answered nor put back."""
+        return self._queue.outstanding
 
-    def store(self, rows: Transitions) -> IntArray:
-        """Algorithm 1, Store: put n rows into D_o and queue requests from their next states; returns the row ids."""
+    @property
+    def oldest_request_age(self) -> int:
+        """Env steps since the oldest waiting request, 0 where none waits."""
+        oldest = self._queue.oldest
+        return 0 if oldest is None else self.counters.env_steps - oldest.requested_at
+
+    def store(self, rows: Transitions, episodes: IntArray | None = None, chunk: ChunkName | None = None) -> IntArray:
+        """Algorithm 1, Store: put n rows into D_o and queue requests from their next states; returns the row ids.
+
+        ``episodes`` (n,) are the keys of the rows' episodes: with them :meth:`windows` can follow the rows, also over
+        the borders of chunks. A ``chunk`` that was stored before is ignored and counted: no ids are returned.
+        """
+        if chunk is not None and self.has(chunk):
+            self.counters.chunks_repeated += 1
+            return np.empty(0, np.int64)
+        self.require_fitting(rows, episodes)
         row_ids = self.real.add(dict(rows.items()))
+        if episodes is None:
+            self._links.add_unlinked(row_ids)
+        else:
+            self._links.add(row_ids, episodes, rows.terminated | rows.truncated, chunk.source if chunk else "")
         self._queue_requests(rows)
         self.counters.env_steps += len(rows)
+        if chunk is not None:
+            self._chunks.add(chunk)
+        if self.watcher is not None:
+            self.watcher.stored(row_ids, rows, episodes)
         return row_ids
 
-    def take_requests(self, limit: int) -> list[GenerationRequest]:
-        """The oldest requests, at most ``limit``; they are the caller's from now on."""
-        return [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
+    def has(self, chunk: ChunkName) -> bool:
+        """Whether this chunk of rows was stored."""
+        return chunk in self._chunks
 
-    def put_back(self, requests: list[GenerationRequest]) -> None:
-        """Return taken requests to the head of the queue (their generation was interrupted)."""
-        self._queue.extendleft(reversed(requests))
+    def require_fitting(self, rows: Transitions, episodes: IntArray | None) -> None:
+        """Raise ``ValueError`` for rows that :meth:`store` could not take, before anything is changed."""
+        n = self.real.require_fitting(dict(rows.items()))
+        if episodes is not None and episodes.shape != (n,):
+            raise ValueError(f"{n} rows need {n} episode keys, got an array of shape {episodes.shape}.")
+
+    def windows(self, row_ids: IntArray, length: int) -> tuple[Windows, BoolArray]:
+        """Windows of ``length`` real rows from those of ``row_ids`` (M,) that still give one, and which they are (M,).
+
+        The first has as many windows as the second has true entries, in the order of ``row_ids``. A row gives a window
+        while it is in the ring and was followed long enough, or its episode terminated: then the window is padded as
+        :class:`atradiff.data.windows.WindowSampler` pads it.
+        """
+        return windows_from(self.real, self._links, row_ids, length)
+
+    def report_td_errors(self, row_ids: IntArray, synthetic: BoolArray, td_errors: FloatArray) -> None:
+        """Absolute TD errors (n,) of sampled rows: the watcher is told of the real ones."""
+        if not len(row_ids) == len(synthetic) == len(td_errors):
+            raise ValueError(f"{len(td_errors)} TD errors came for {len(row_ids)} rows ({len(synthetic)} marked).")
+        if self.watcher is not None:
+            self.watcher.scored(row_ids[~synthetic], td_errors[~synthetic])
+
+    def take_requests(self, limit: int) -> list[GenerationRequest]:
+        """The oldest requests, at most ``limit``: outstanding until they are answered or put back.
+
+        Those that are already older than ``max_request_age`` are dropped and counted.
+        """
+        self.counters.requests_dropped += self._queue.drop_before(self._oldest_wanted)
+        return self._queue.take(limit)
+
+    def put_back(self, requests: list[GenerationRequest]) -> int:
+        """Let taken requests wait again, in their places (their generation was interrupted); returns how many did.
+
+        Those that are not outstanding, because they were answered meanwhile, stay so.
+        """
+        return self._queue.put_back(requests)
 
     def store_synthetic(
         self, requests: list[GenerationRequest], rows: Transitions, lengths: IntArray, generator_version: int
@@ -159,15 +185,15 @@ class MixedReplay:
         """Put the answers to ``requests`` into D_s and return the number of rows that went in.
 
         ``rows`` are the trajectories end to end, ``lengths`` (one per request) theirs. Answers to requests older than
-        ``max_request_age`` env steps are dropped and counted.
+        ``max_request_age`` env steps are dropped and counted; a second answer to a request is ignored and counted.
         """
         if len(requests) != len(lengths) or int(np.sum(lengths)) != len(rows):
             raise ValueError(
                 f"{len(requests)} requests, {len(lengths)} lengths that sum to {int(np.sum(lengths))} and {len(rows)} "
                 "rows do not belong together."
             )
-        oldest = self.counters.env_steps - self.config.max_request_age
-        fresh = np.array([request.requested_at >= oldest for request in requests], bool)
+        expected = self._queue.settle(requests)
+        fresh = expected & (np.array([r.requested_at for r in requests], np.int64) >= self._oldest_wanted)
         kept = rows[np.repeat(fresh, lengths)]
         self.synthetic.add(
             {
@@ -180,55 +206,79 @@ class MixedReplay:
             weight = max(1 / n, _LEAST_WEIGHT)
             self._mean_length += weight * (float(length) - self._mean_length)
         self.counters.trajectories += int(fresh.sum())
-        self.counters.requests_dropped += int((~fresh).sum())
+        self.counters.requests_dropped += int((expected & ~fresh).sum())
+        self.counters.answers_ignored += int((~expected).sum())
         return len(kept)
 
     def sample(self, batch_size: int) -> ReplayBatch:
         """Algorithm 1, Sample: each row is synthetic with probability rho; an empty D_s falls back to D_o."""
+        return self.sample_many(1, batch_size)
+
+    def sample_many(self, count: int, batch_size: int) -> ReplayBatch:
+        """``count`` batches end to end in one set of arrays: the same rows as from as many calls of :meth:`sample`."""
         if len(self.real) == 0:
             raise ValueError("the replay buffer is empty: store real transitions before sampling.")
-        n_synthetic = self._synthetic_share(batch_size)
-        n_real = batch_size - n_synthetic
-        out = {name: np.empty((batch_size, *c.shape), c.dtype) for name, c in self._columns.items()}
-        row_ids = np.empty(batch_size, np.int64)
-        for ring, part in ((self.real, slice(0, n_real)), (self.synthetic, slice(n_real, batch_size))):
-            n = part.stop - part.start
-            if n:
-                slots = self._rng.integers(len(ring), size=n)
-                ring.take(slots, {name: column[part] for name, column in out.items()})
-                row_ids[part] = ring.ids_of(slots)
-        self.counters.sampled_real += n_real
+        n = count * batch_size
+        out = {name: np.empty((n, *c.shape), c.dtype) for name, c in self.real.columns.items()}
+        row_ids, synthetic = np.empty(n, np.int64), np.empty(n, np.bool_)
+        for start in range(0, n, batch_size):
+            middle = start + batch_size - self._synthetic_share(batch_size)
+            synthetic[start:middle], synthetic[middle : start + batch_size] = False, True
+            for ring, part in ((self.real, slice(start, middle)), (self.synthetic, slice(middle, start + batch_size))):
+                if part.stop > part.start:
+                    row_ids[part] = self._draw(ring, {name: column[part] for name, column in out.items()})
+        n_synthetic = int(np.count_nonzero(synthetic))
+        self.counters.sampled_real += n - n_synthetic
         self.counters.sampled_synthetic += n_synthetic
-        return ReplayBatch(Transitions(**out), row_ids, np.arange(batch_size) >= n_real)
+        return ReplayBatch(Transitions(**out), row_ids, synthetic)
 
     def save(self, folder: Path) -> None:
-        """Write both rings, the queue, the counters and the random state into ``folder``."""
+        """Write everything into ``folder``: rings, links, requests, counters, random state and the watcher's part.
+
+        Outstanding requests are written as waiting ones: who goes on from here has asked nobody yet.
+        """
         self.real.save(folder / "real")
         self.synthetic.save(folder / "synthetic")
-        np.savez(folder / _QUEUE_FILE, **self._queue_arrays())  # type: ignore[arg-type]
+        np.savez(folder / _QUEUE_FILE, **self._queue.everything())  # type: ignore[arg-type]
+        successors, open_episodes = self._links.state()
+        np.save(folder / _LINKS_FILE, successors[: len(self.real)])
+        if self.watcher is not None:
+            (folder / _WATCHER_FOLDER).mkdir()
+            self.watcher.save(folder / _WATCHER_FOLDER)
         state = {
+            "format": _FORMAT,
             "counters": asdict(self.counters),
             "deficit": self._deficit,
             "mean_length": self._mean_length,
             "rng": self._rng.bit_generator.state,
+            "open_episodes": open_episodes,
+            "chunks": self._chunks.state(),
         }
         (folder / _STATE_FILE).write_text(json.dumps(state))
 
     def load(self, folder: Path) -> None:
         """Become what :meth:`save` wrote. Raises ``ValueError`` where rings differ, ``OSError`` where files lack."""
-        state = json.loads((folder / _STATE_FILE).read_text())
+        state = _read_state(folder)
         with np.load(folder / _QUEUE_FILE, allow_pickle=False) as arrays:
-            queue = [
-                GenerationRequest(int(i), int(at), s)
-                for i, at, s in zip(arrays["request_id"], arrays["requested_at"], arrays["state"], strict=True)
-            ]
+            queue = RequestQueue.waiting(dict(arrays))
+        successors = np.load(folder / _LINKS_FILE, allow_pickle=False)
         self.real.load(folder / "real")
         self.synthetic.load(folder / "synthetic")
-        self._queue = deque(queue)
+        self._links.restore(successors, state["open_episodes"])
+        self._queue = queue
+        self._chunks.restore(state["chunks"])
         self.counters = ReplayCounters(**state["counters"])
         self._deficit = state["deficit"]
         self._mean_length = state["mean_length"]
         self._rng.bit_generator.state = state["rng"]
+        # A checkpoint of a run that had no watcher says nothing to one.
+        if self.watcher is not None and (folder / _WATCHER_FOLDER).is_dir():
+            self.watcher.load(folder / _WATCHER_FOLDER)
+
+    @property
+    def _oldest_wanted(self) -> int:
+        """The env step before which requests are too old to be answered."""
+        return self.counters.env_steps - self.config.max_request_age
 
     def _queue_requests(self, rows: Transitions) -> None:
         """Requests per row: rate p = rho / ((1 - rho) L), which may exceed 1: floor(p) plus a Bernoulli of the rest.
@@ -238,16 +288,17 @@ class MixedReplay:
         rho = self.rho
         rate = rho / ((1 - rho) * self.expected_length)
         whole = int(rate)
-        due = whole + (self._rng.random(len(rows)) < rate - whole)
-        for i in range(len(rows)):
-            self._deficit += int(due[i])
-            if self._deficit and not rows.terminated[i]:
-                self._request(rows.next_observations[i], self.counters.env_steps + i + 1, self._deficit)
-                self._deficit = 0
+        due = np.cumsum(whole + (self._rng.random(len(rows)) < rate - whole), dtype=np.int64) + self._deficit
+        open_rows = np.flatnonzero(~rows.terminated)
+        asked = np.diff(due[open_rows], prepend=0)
+        for i, n in zip(open_rows[asked > 0], asked[asked > 0], strict=True):
+            self._request(rows.next_observations[i], self.counters.env_steps + int(i) + 1, int(n))
+        if len(rows):
+            self._deficit = int(due[-1] - (due[open_rows[-1]] if len(open_rows) else 0))
 
     def _request(self, state: FloatArray, env_step: int, n: int) -> None:
         for _ in range(n):
-            self._queue.append(GenerationRequest(self.counters.requests, env_step, state.copy()))
+            self._queue.add(GenerationRequest(self.counters.requests, env_step, state.copy()))
             self.counters.requests += 1
 
     def _synthetic_share(self, batch_size: int) -> int:
@@ -257,10 +308,19 @@ class MixedReplay:
             return round(self.rho * batch_size)
         return int(self._rng.binomial(batch_size, self.rho))
 
-    def _queue_arrays(self) -> dict[str, NDArray[Any]]:
-        size = self._columns["observations"].shape[0]
-        return {
-            "request_id": np.array([r.request_id for r in self._queue], np.int64),
-            "requested_at": np.array([r.requested_at for r in self._queue], np.int64),
-            "state": np.array([r.state for r in self._queue], np.float32).reshape(len(self._queue), size),
-        }
+    def _draw(self, ring: ColumnRing, out: dict[str, NDArray[Any]]) -> IntArray:
+        """Fill ``out``'s columns (n, ...) with rows of ``ring`` drawn uniformly; returns their ids (n,)."""
+        slots = self._rng.integers(len(ring), size=len(out["rewards"]))
+        ring.take(slots, out)
+        return ring.ids_of(slots)
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((folder / _STATE_FILE).read_text())
+    found = state.get("format", 1)  # the first format did not say its number
+    if found != _FORMAT:
+        raise ValueError(
+            f"{folder} holds a replay of format {found}, this version reads {_FORMAT}: resume with the version that "
+            "wrote it, or start a new run."
+        )
+    return state

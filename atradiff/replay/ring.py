@@ -40,6 +40,16 @@ def transition_columns(spaces: Spaces) -> dict[str, Column]:
     }
 
 
+def synthetic_columns(spaces: Spaces) -> dict[str, Column]:
+    """Those of synthetic rows: they know besides which version of the generator made them, and at which env step."""
+    return {**transition_columns(spaces), "generator_version": Column("int32"), "created_at": Column("int64")}
+
+
+def row_bytes(columns: Mapping[str, Column]) -> int:
+    """Bytes of one row with these columns."""
+    return sum(column.row_bytes for column in columns.values())
+
+
 class ColumnRing:
     """The last ``capacity`` rows that were added, each column one contiguous array.
 
@@ -68,7 +78,7 @@ class ColumnRing:
 
     def add(self, rows: Mapping[str, NDArray[Any]]) -> IntArray:
         """Append n rows (every column, n values each) and return their ids (n,); the oldest rows give way."""
-        n = self._checked_length(rows)
+        n = self.require_fitting(rows)
         first = self.total_added
         kept = min(n, self.capacity)  # of more rows than fit only the newest stay
         start = (first + n - kept) % self.capacity
@@ -123,7 +133,8 @@ class ColumnRing:
             column[:size] = loaded[name]
         self.total_added = int(state["total_added"])
 
-    def _checked_length(self, rows: Mapping[str, NDArray[Any]]) -> int:
+    def require_fitting(self, rows: Mapping[str, NDArray[Any]]) -> int:
+        """The number of ``rows``; raises ``ValueError`` where their columns are not those of the ring."""
         if rows.keys() != self.columns.keys():
             raise ValueError(f"rows have columns {sorted(rows)}, the ring has {sorted(self.columns)}.")
         lengths = {name: len(values) for name, values in rows.items()}
