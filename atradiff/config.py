@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypedDict
 Prune = Literal["none", "paper", "gated"]
 Refine = Literal["none", "cut", "dynamics"]
 Process = Literal["shortcut", "edm"]
+Solver = Literal["dpm++", "heun", "stochastic"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -39,12 +40,17 @@ class _JsonConfig:
 class DiffuserConfig(_JsonConfig):
     """What a diffuser is: rows, network, process, and how its trajectories are sampled by default.
 
-    ``width`` and ``depth`` of ``None`` are filled in at fit time: 128 and 4 on a CPU, 384 and 8 on a GPU.
+    ``width`` and ``depth`` of ``None`` are filled in at fit time: 128 and 4 on a CPU, 384 and 8 on a GPU; for
+    ``network: residual_mlp`` 1024 and 6 on either, as SynthER's network that the paper takes over (appendix A.2).
     """
 
+    generator: Literal["one", "bank"] = "one"
+    """One network for all lengths, or the paper's bank: one for each of ``lengths`` (section 4.1)."""
     lengths: tuple[int, ...] = (5, 10, 15, 20, 25)
-    rows: Literal["differences"] = "differences"
-    network: Literal["transformer"] = "transformer"
+    rows: Literal["differences", "absolute"] = "differences"
+    network: Literal["transformer", "residual_mlp"] = "transformer"
+    condition: Literal["state", "none"] = "state"
+    """``none``: trajectories start at states of the data, not at the agent's (the paper's ablation, table 5)."""
     width: int | None = None
     depth: int | None = None
     heads: int = 4
@@ -52,7 +58,7 @@ class DiffuserConfig(_JsonConfig):
     process: Process = "shortcut"
     calls: int | None = None
     """Network calls per window; ``None`` takes the process's own default."""
-    solver: Literal["dpm++", "heun"] = "dpm++"
+    solver: Solver = "dpm++"
     length_quantile: float = 0.8
     prune: Prune = "gated"
     refine: Refine = "dynamics"
@@ -62,10 +68,12 @@ class DiffuserConfig(_JsonConfig):
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.lengths, self.lengths[1:], strict=False))
         require(bool(self.lengths) and rising and self.lengths[0] >= 1, "lengths", self.lengths, "must rise from >= 1")
-        require_one_of("rows", self.rows, ("differences",))
-        require_one_of("network", self.network, ("transformer",))
+        require_one_of("generator", self.generator, ("one", "bank"))
+        require_one_of("rows", self.rows, ("differences", "absolute"))
+        require_one_of("network", self.network, ("transformer", "residual_mlp"))
+        require_one_of("condition", self.condition, ("state", "none"))
         require_one_of("process", self.process, ("shortcut", "edm"))
-        require_one_of("solver", self.solver, ("dpm++", "heun"))
+        require_one_of("solver", self.solver, ("dpm++", "heun", "stochastic"))
         require_one_of("prune", self.prune, ("none", "paper", "gated"))
         require_one_of("refine", self.refine, ("none", "cut", "dynamics"))
         for name in ("width", "depth", "calls"):
@@ -136,6 +144,8 @@ class FitConfig(_JsonConfig):
     """Rows per diffuser batch: windows of one length K per step, ``tokens_per_step // K`` of them."""
     learning_rate: float = 1e-2
     """Peak for the diffuser, of Muon on its matrices and of AdamW on the rest."""
+    mlp_rate: float = 1e-3
+    """Peak for the diffuser with ``network: residual_mlp``, of AdamW on all its weights."""
     dynamics_rate: float = 8e-3
     weight_decay: float = 0.01
     warmup_steps: int = 50
@@ -157,7 +167,7 @@ class FitConfig(_JsonConfig):
         require(self.cpu_minutes is None or self.cpu_minutes > 0, "cpu_minutes", self.cpu_minutes, "must be positive")
         for name in ("tokens_per_step", "dynamics_updates", "dynamics_batch", "checkpoint_every", "threads"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
-        for name in ("learning_rate", "dynamics_rate"):
+        for name in ("learning_rate", "mlp_rate", "dynamics_rate"):
             require(getattr(self, name) > 0, name, getattr(self, name), "must be positive")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "must not be negative")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "must lie in [0, 1)")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atradiff.data.normalize import DifferenceRows, inverse
+from atradiff.data.normalize import RowCodec, inverse
 from atradiff.types import FloatArray, Transitions
 
 
@@ -84,7 +84,7 @@ class DynamicsEnsemble(nn.Module):
     reach_low: Tensor
     reach_high: Tensor
 
-    def __init__(self, codec: DifferenceRows, models: int, width: int) -> None:
+    def __init__(self, codec: RowCodec, models: int, width: int) -> None:
         super().__init__()
         self.spaces, self.models = codec.spaces, models
         self.moving = max(int((codec.normalizer.delta_scale > 0).sum()), 1)
@@ -178,7 +178,7 @@ class DynamicsEnsemble(nn.Module):
         return torch.cat([states, actions, deltas, states + deltas * self.delta_to_state], dim=-1)
 
 
-def _buffers(codec: DifferenceRows) -> dict[str, FloatArray]:
+def _buffers(codec: RowCodec) -> dict[str, FloatArray]:
     n = codec.normalizer
     # The floor is for columns that never moved in the data: a last float32 digit is no departure.
     margin = np.maximum(

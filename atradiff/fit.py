@@ -14,7 +14,7 @@ import torch
 
 from atradiff.calibrate import calibrate
 from atradiff.config import DiffuserConfig, FitConfig, require
-from atradiff.data.normalize import DifferenceRows, Normalizer
+from atradiff.data.normalize import Normalizer, row_codec
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
 from atradiff.diffusion.sample import resolve_device
@@ -55,7 +55,7 @@ def fit(
     if folder is not None and folder.prepare(overwrite):
         return load_model(folder.path, device, settings.precision)
     with _threads(settings.threads):
-        codec = DifferenceRows(train.spaces, Normalizer.fit(train))
+        codec = row_codec(config.rows, train.spaces, Normalizer.fit(train))
         trainer = Trainer(OfflineMaterial(train, config), codec, config, settings, chosen)
         progress, loss = _train(trainer, _held_out_windows(held_out, config), folder, quiet)
         model = _finished(trainer, data, progress, loss, device)
@@ -87,6 +87,8 @@ def _require_finite(losses: StepLosses, step: int) -> None:
 def _completed(config: DiffuserConfig, train: Trajectories, device: torch.device) -> DiffuserConfig:
     """Fill in the size of the network, and leave out lengths that no episode can serve."""
     width, depth = (384, 8) if device.type == "cuda" else (128, 4)
+    if config.network == "residual_mlp":
+        width, depth = 1024, 6
     return replace(
         config,
         width=config.width or width,

@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from atradiff.bank import diffuser_network
 from atradiff.config import DiffuserConfig, Precision, Prune, Refine, SamplingConfig, SamplingOptions, require
-from atradiff.data.normalize import DecodedRows, DifferenceRows
+from atradiff.data.normalize import DecodedRows, RowCodec
 from atradiff.diffusion.conditioning import Condition
+from atradiff.diffusion.network import RowNetwork
 from atradiff.diffusion.sample import resolve_device, resolve_precision, sample_rows
-from atradiff.diffusion.transformer import RowTransformer
 from atradiff.dynamics import DynamicsEnsemble
 from atradiff.imagine import Ending, GenerationReport, imagine
 from atradiff.lengths import LengthEstimator, round_up
@@ -53,21 +54,10 @@ class Provenance:
 class Networks(torch.nn.Module):
     """The three networks that are fitted together."""
 
-    def __init__(self, config: DiffuserConfig, codec: DifferenceRows) -> None:
+    def __init__(self, config: DiffuserConfig, codec: RowCodec) -> None:
         super().__init__()
-        require(config.width is not None and config.depth is not None, "width and depth", None, "must be set by now")
-        state_size = codec.spaces.observation_size
-        self.diffuser = RowTransformer(
-            codec.row_size,
-            codec.delta_columns,
-            torch.from_numpy(codec.delta_to_state),
-            config.longest,
-            config.width or 0,
-            config.depth or 0,
-            config.heads,
-            config.task_size,
-        )
-        self.lengths = LengthEstimator(state_size, config.task_size, config.longest)
+        self.diffuser = diffuser_network(config, codec)
+        self.lengths = LengthEstimator(codec.spaces.observation_size, config.task_size, config.longest)
         self.dynamics = DynamicsEnsemble(codec, config.dynamics_models, config.dynamics_width)
 
 
@@ -81,7 +71,7 @@ class TrajectoryDiffuser:
     def __init__(
         self,
         config: DiffuserConfig,
-        codec: DifferenceRows,
+        codec: RowCodec,
         networks: Networks,
         calibration: Calibration | None = None,
         provenance: Provenance | None = None,
@@ -189,7 +179,7 @@ class TrajectoryDiffuser:
         )
         moved.sampling = self.sampling
         if compiled:  # one program for all batch sizes and window lengths
-            moved.denoiser = cast(RowTransformer, torch.compile(moved.networks.diffuser, dynamic=True))
+            moved.denoiser = cast(RowNetwork, torch.compile(moved.networks.diffuser, dynamic=True))
         return moved
 
     def diffused(self, states: FloatArray, length: int, *, generator_seed: int) -> DecodedRows:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atradiff.config import DiffuserConfig, Precision
-from atradiff.data.normalize import DifferenceRows, Normalizer
+from atradiff.data.normalize import Normalizer, row_codec
 from atradiff.generator import Calibration, Networks, Provenance, TrajectoryDiffuser
 from atradiff.staging import staged_file, staged_folder, write_text
 from atradiff.types import Spaces
@@ -70,7 +70,7 @@ def load_model(path_or_id: str | Path, device: str, precision: Precision) -> Tra
     try:
         config = DiffuserConfig.from_json(description["config"])
         spaces = _spaces(description["spaces"])
-        codec = DifferenceRows(spaces, _read_normalizer(folder))
+        codec = row_codec(config.rows, spaces, _read_normalizer(folder))
         with torch.random.fork_rng(devices=[]):  # the weights are replaced at once: nobody's random stream should move
             networks = Networks(config, codec)
         calibration, provenance = Calibration(**description["calibration"]), Provenance(**description["provenance"])

@@ -1,8 +1,10 @@
-"""Windows to the rows a diffuser learns, and back: t = (a_t, r_t, s_{t+1} - s_t, d_t) with s_1 as condition only."""
+"""Windows to the rows a diffuser learns, and back: t = (a_t, r_t, s_{t+1} - s_t or s_{t+1}, d_t), s_1 as condition."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -12,6 +14,9 @@ from atradiff.types import ActionArray, BoolArray, FloatArray, Spaces
 
 _CONSTANT = 1e-5
 """A column whose spread is below this share of its magnitude does not move: float32 noise, not signal."""
+
+_MOST_LEVELS = 16
+"""Rewards that take no more values than this are levels (sparse tasks: 0 and 1), not a scale."""
 
 _ATOM_GAP = 0.5
 """How far, in action scales, an action on a bound is pushed beyond it in a row."""
@@ -36,6 +41,7 @@ class Normalizer:
     action_scale: FloatArray  # (A,), ones for discrete actions
     reward_mean: FloatArray  # (2,): other rows, terminal rows
     reward_scale: FloatArray  # (2,)
+    reward_levels: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))  # rising; empty for a scale
 
     @classmethod
     def fit(cls, data: Trajectories) -> Normalizer:
@@ -53,6 +59,7 @@ class Normalizer:
             delta_high=deltas.max(0),
             **_action_scales(data.spaces, columns.actions),
             **_reward_scales(columns.rewards, columns.terminated),
+            reward_levels=_levels(columns.rewards),
         )
 
     def arrays(self) -> dict[str, FloatArray]:
@@ -61,6 +68,13 @@ class Normalizer:
     def states(self, states: FloatArray) -> FloatArray:
         """(..., S) standardised; clipped to 10 scales, so that states far from the data cannot blow up a network."""
         return np.clip((states - self.state_mean) * inverse(self.state_scale), -10, 10)
+
+    def crisp(self, rewards: FloatArray) -> FloatArray:
+        """The nearest of the data's reward levels; rewards that are a scale stay as they are."""
+        levels = self.reward_levels
+        if len(levels) == 0:
+            return rewards
+        return levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, rewards)]
 
 
 def inverse(scale: FloatArray) -> FloatArray:
@@ -81,6 +95,13 @@ def _action_scales(spaces: Spaces, actions: ActionArray) -> dict[str, FloatArray
             "action_scale": np.ones(spaces.n_actions, np.float32),
         }
     return {"action_mean": actions.mean(0, dtype=np.float64).astype(np.float32), "action_scale": _scale(actions)}
+
+
+def _levels(rewards: FloatArray) -> FloatArray:
+    levels = np.unique(rewards[: 100 * _MOST_LEVELS])  # most rewards are a scale, and show it at once
+    levels = np.unique(rewards) if len(levels) <= _MOST_LEVELS else levels
+    few = len(levels) <= min(_MOST_LEVELS, len(rewards) // _MOST_LEVELS)  # a handful of rows says nothing
+    return (levels if few else np.zeros(0)).astype(np.float32)
 
 
 def _reward_scales(rewards: FloatArray, terminated: BoolArray) -> dict[str, FloatArray]:
@@ -105,14 +126,16 @@ class DecodedRows:
 
 
 @dataclass(frozen=True)
-class DifferenceRows:
-    """Row layout (a, r, s' - s, d): actions and rewards standardised, differences divided by their own scale.
+class RowCodec(ABC):
+    """Row layout (a, r, states, d): actions and rewards standardised, d is -1 or +1.
 
-    Discrete actions are one-hot in {-1, +1} and come back by argmax; d is -1 or +1.
+    Discrete actions are one-hot in {-1, +1} and come back by argmax. The subclass says how rows hold states.
     """
 
     spaces: Spaces
     normalizer: Normalizer
+    absolute: ClassVar[bool]
+    """Whether the state columns hold states, not their differences."""
 
     @property
     def row_size(self) -> int:
@@ -120,15 +143,23 @@ class DifferenceRows:
         return self.spaces.action_size + self.spaces.observation_size + 2
 
     @property
-    def delta_columns(self) -> slice:
-        """Where the state differences lie in a row."""
+    def state_columns(self) -> slice:
+        """Where states, or their differences, lie in a row."""
         start = self.spaces.action_size + 1
         return slice(start, start + self.spaces.observation_size)
 
     @property
     def delta_to_state(self) -> FloatArray:
-        """(S,) what one unit of a difference column moves a standardised state by."""
+        """(S,) what a difference of one unit of its scale moves a standardised state by."""
         return self.normalizer.delta_scale * inverse(self.normalizer.state_scale)
+
+    @abstractmethod
+    def encode_states(self, states: FloatArray) -> FloatArray:
+        """(B, K, S) columns of rows, from the states (B, K + 1, S) of windows."""
+
+    @abstractmethod
+    def decode_states(self, states: FloatArray, columns: FloatArray) -> FloatArray:
+        """(B, K, S) states that follow ``states`` (B, S) by the state columns (B, K, S) of rows."""
 
     def encode_actions(self, actions: ActionArray) -> FloatArray:
         """(..., A) from actions in environment units, or from integers (...)."""
@@ -158,11 +189,10 @@ class DifferenceRows:
         n = self.normalizer
         kind = windows.terminated.astype(np.int64)
         rewards = (windows.rewards - n.reward_mean[kind]) / n.reward_scale[kind]
-        deltas = np.diff(windows.states, axis=1) * inverse(n.delta_scale)
         parts = [
             self.encode_actions(windows.actions),
             np.where(windows.padding, 0, rewards)[..., None],
-            deltas,
+            self.encode_states(windows.states),
             (kind * 2 - 1)[..., None],
         ]
         return np.concatenate(parts, axis=-1).astype(np.float32)
@@ -170,17 +200,16 @@ class DifferenceRows:
     def decode(self, states: FloatArray, rows: FloatArray) -> DecodedRows:
         """Rows (B, K, R) that start at ``states`` (B, S); ``states[:, 0]`` of the result is that input, bit for bit.
 
-        Differences are held to the range seen in the data, actions to the action space.
+        States are held to what the data show, actions to the action space, rewards to their levels if they have any.
         """
         n, a = self.normalizer, self.spaces.action_size
         terminated = rows[..., -1] > 0
         kind = terminated.astype(np.int64)
-        deltas = np.clip(rows[..., self.delta_columns] * n.delta_scale, n.delta_low, n.delta_high)
-        path = states[:, None] + np.cumsum(deltas, axis=1, dtype=np.float32)
+        path = self.decode_states(states, rows[..., self.state_columns])
         return DecodedRows(
             states=np.concatenate([states[:, None], path], axis=1),
             actions=self._decode_actions(rows[..., :a]),
-            rewards=rows[..., a] * n.reward_scale[kind] + n.reward_mean[kind],
+            rewards=n.crisp(rows[..., a] * n.reward_scale[kind] + n.reward_mean[kind]),
             terminated=terminated,
         )
 
@@ -189,3 +218,47 @@ class DifferenceRows:
             return columns.argmax(-1)
         actions = columns * self.normalizer.action_scale + self.normalizer.action_mean
         return np.clip(actions, *self._bounds)
+
+
+@dataclass(frozen=True)
+class DifferenceRows(RowCodec):
+    """Rows hold s' - s, divided by the differences' own scale; decoding holds them to the range seen in the data."""
+
+    absolute: ClassVar[bool] = False
+
+    def encode_states(self, states: FloatArray) -> FloatArray:
+        """See :class:`RowCodec`."""
+        return np.diff(states, axis=1) * inverse(self.normalizer.delta_scale)
+
+    def decode_states(self, states: FloatArray, columns: FloatArray) -> FloatArray:
+        """See :class:`RowCodec`."""
+        n = self.normalizer
+        deltas = np.clip(columns * n.delta_scale, n.delta_low, n.delta_high)
+        return states[:, None] + np.cumsum(deltas, axis=1, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class AbsoluteRows(RowCodec):
+    """Rows hold s', standardised (the paper's way, appendix A.2); decoding holds it to the range seen in the data.
+
+    Columns that never move within an episode (a goal) keep the value that they have in s_1.
+    """
+
+    absolute: ClassVar[bool] = True
+
+    def encode_states(self, states: FloatArray) -> FloatArray:
+        """See :class:`RowCodec`."""
+        return self.normalizer.states(states[:, 1:])
+
+    def decode_states(self, states: FloatArray, columns: FloatArray) -> FloatArray:
+        """See :class:`RowCodec`."""
+        n = self.normalizer
+        path = np.clip(columns * n.state_scale + n.state_mean, n.state_low, n.state_high)
+        drift = np.clip(np.zeros_like(n.delta_low), n.delta_low, n.delta_high)
+        steps = np.arange(1, columns.shape[1] + 1, dtype=np.float32)[:, None]
+        return np.where(n.delta_scale > 0, path, states[:, None] + steps * drift)
+
+
+def row_codec(rows: Literal["differences", "absolute"], spaces: Spaces, normalizer: Normalizer) -> RowCodec:
+    """The codec that a configuration names."""
+    return (DifferenceRows if rows == "differences" else AbsoluteRows)(spaces, normalizer)

@@ -16,7 +16,7 @@ class Condition:
     lengths: Tensor  # (B,) int64, real rows per window
     task: Tensor | None = None  # (B, task_size)
 
-    def __getitem__(self, rows: slice) -> Condition:
+    def __getitem__(self, rows: slice | Tensor) -> Condition:
         return Condition(self.states[rows], self.lengths[rows], None if self.task is None else self.task[rows])
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from atradiff.config import Solver
 from atradiff.diffusion.conditioning import Condition
-from atradiff.diffusion.transformer import RowTransformer
+from atradiff.diffusion.network import RowNetwork
 
 SIGMA_DATA, SIGMA_MIN, SIGMA_MAX = 1.0, 0.002, 80.0
 P_MEAN, P_STD = -1.2, 1.2
 
+S_CHURN, S_TMIN, S_TMAX, S_NOISE = 80.0, 0.05, 50.0, 1.003
+"""The stochastic sampler's settings: those of SynthER (Lu et al. 2023), in the names of Karras' algorithm 2."""
 
-def edm_loss(network: RowTransformer, rows: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
+
+def edm_loss(network: RowNetwork, rows: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
     """Denoising error of rows (B, K, R), weighted so that the network's own target has unit variance (equation 8)."""
     normal = torch.randn(len(rows), generator=generator, device=rows.device)
     sigma = (P_MEAN + P_STD * normal).exp()
@@ -26,13 +30,13 @@ def edm_loss(network: RowTransformer, rows: Tensor, condition: Condition, genera
     return (raw_output(network, noisy, sigma, condition) - (rows - c_skip * noisy) / c_out).square().mean()
 
 
-def raw_output(network: RowTransformer, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+def raw_output(network: RowNetwork, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
     """F(c_in x; c_noise), the network between the skip and the output scaling (equation 7); ``sigma`` (B,)."""
     scaled = noisy / (sigma.square() + SIGMA_DATA**2).sqrt()[:, None, None]
     return network(scaled, sigma.log() / 4, torch.zeros_like(sigma), condition)
 
 
-def denoise(network: RowTransformer, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+def denoise(network: RowNetwork, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
     """D(x; sigma), the expected clean rows (equation 7)."""
     c_skip, c_out = _skip_and_out(sigma[:, None, None])
     return c_skip * noisy + c_out * raw_output(network, noisy, sigma, condition)
@@ -44,13 +48,23 @@ def _skip_and_out(sigma: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sample_edm(
-    network: RowTransformer, noise: Tensor, condition: Condition, calls: int, solver: Literal["dpm++", "heun"]
+    network: RowNetwork,
+    noise: Tensor,
+    condition: Condition,
+    calls: int,
+    solver: Solver,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Walk from unit noise (B, K, R) to rows in at most ``calls`` network calls along Karras' noise levels."""
-    return _dpm(network, noise, condition, calls) if solver == "dpm++" else _heun(network, noise, condition, calls)
+    """Walk from unit noise (B, K, R) to rows in at most ``calls`` network calls along Karras' noise levels.
+
+    ``generator`` draws what the ``stochastic`` solver puts back on its way; the others need none.
+    """
+    if solver == "dpm++":
+        return _dpm(network, noise, condition, calls)
+    return _heun(network, noise, condition, calls, generator if solver == "stochastic" else None)
 
 
-def _dpm(network: RowTransformer, noise: Tensor, condition: Condition, calls: int) -> Tensor:
+def _dpm(network: RowNetwork, noise: Tensor, condition: Condition, calls: int) -> Tensor:
     """DPM-Solver++ 2M of ``diffusers``; a scheduler holds state, so each request makes its own."""
     from diffusers import EDMDPMSolverMultistepScheduler  # seconds of import that only this path needs
 
@@ -63,14 +77,18 @@ def _dpm(network: RowTransformer, noise: Tensor, condition: Condition, calls: in
     return rows
 
 
-def _heun(network: RowTransformer, noise: Tensor, condition: Condition, calls: int) -> Tensor:
-    """Heun's method (algorithm 1 there), two calls per step but the last.
+def _heun(
+    network: RowNetwork, noise: Tensor, condition: Condition, calls: int, generator: torch.Generator | None
+) -> Tensor:
+    """Heun's method (algorithm 1 there), two calls per step but the last; with ``generator`` algorithm 2.
 
     ``diffusers`` ties its Heun scheduler to the noise levels of a beta schedule; twelve lines keep Karras' own.
     """
     sigmas = karras_sigmas((calls + 1) // 2, noise.device)
     rows = noise * sigmas[0]
     for here, there in pairwise(sigmas):
+        if generator is not None:
+            rows, here = _churned(rows, here, len(sigmas) - 1, generator)
         slope = (rows - denoise(network, rows, here.expand(len(rows)), condition)) / here
         euler = rows + (there - here) * slope
         if there == 0:
@@ -78,6 +96,15 @@ def _heun(network: RowTransformer, noise: Tensor, condition: Condition, calls: i
         end_slope = (euler - denoise(network, euler, there.expand(len(rows)), condition)) / there
         rows = rows + (there - here) * (slope + end_slope) / 2
     return rows
+
+
+def _churned(rows: Tensor, sigma: Tensor, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rows at a noise level raised by up to 41 %, and that level (algorithm 2 there, lines 4-6)."""
+    if not S_TMIN <= sigma <= S_TMAX:
+        return rows, sigma
+    raised = sigma * (1 + min(S_CHURN / steps, math.sqrt(2) - 1))
+    fresh = torch.randn(rows.shape, generator=generator).to(rows)
+    return rows + S_NOISE * (raised.square() - sigma.square()).sqrt() * fresh, raised
 
 
 def karras_sigmas(steps: int, device: torch.device, rho: float = 7.0) -> Tensor:

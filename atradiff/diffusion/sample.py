@@ -8,8 +8,8 @@ from torch import Tensor
 from atradiff.config import DiffuserConfig, Precision
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.edm import sample_edm
+from atradiff.diffusion.network import RowNetwork
 from atradiff.diffusion.shortcut import sample_shortcut
-from atradiff.diffusion.transformer import RowTransformer
 
 CHUNK = 256
 """Windows per pass: activations of one pass stay in a CPU core's cache."""
@@ -35,7 +35,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 
 @torch.inference_mode()
 def sample_rows(
-    network: RowTransformer,
+    network: RowNetwork,
     config: DiffuserConfig,
     condition: Condition,
     generator: torch.Generator,
@@ -48,21 +48,28 @@ def sample_rows(
     """
     device, calls = condition.states.device, calls or config.calls or DEFAULT_CALLS[config.process]
     longest = int(condition.lengths.max())
-    size = (len(condition.states), longest, network.head.out_features)
+    size = (len(condition.states), longest, network.row_size)
     noise = temperature * torch.randn(size, generator=generator).to(device)
     order = torch.argsort(condition.lengths, stable=True)  # equal lengths side by side: little padding per chunk
     rows = torch.zeros_like(noise)
     for chunk in order.split(GPU_CHUNK if device.type == "cuda" else CHUNK):
         part = _take(condition, chunk)
         width = int(part.lengths.max())
-        rows[chunk, :width] = _walk(network, config, noise[chunk, :width], part, calls)
+        rows[chunk, :width] = _walk(network, config, noise[chunk, :width], part, calls, generator)
     real = torch.arange(longest, device=device) < condition.lengths[:, None]
     return torch.where(real[..., None], rows, 0)
 
 
-def _walk(network: RowTransformer, config: DiffuserConfig, noise: Tensor, condition: Condition, calls: int) -> Tensor:
+def _walk(
+    network: RowNetwork,
+    config: DiffuserConfig,
+    noise: Tensor,
+    condition: Condition,
+    calls: int,
+    generator: torch.Generator,
+) -> Tensor:
     if config.process == "edm":
-        return sample_edm(network, noise, condition, calls, config.solver)
+        return sample_edm(network, noise, condition, calls, config.solver, generator)
     return sample_shortcut(network, noise, condition, calls)
 
 

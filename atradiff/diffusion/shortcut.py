@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from atradiff.diffusion.conditioning import Condition
-from atradiff.diffusion.transformer import RowTransformer
+from atradiff.diffusion.network import RowNetwork
 
 FINEST_CALLS = 8
 """Steps of 1/8 and below count as infinitesimal: sampling takes 1-4 calls, finer steps would dilute training."""
@@ -21,7 +21,7 @@ SELF_CONSISTENT_SHARE = 0.25
 
 
 def shortcut_loss(
-    network: RowTransformer, target: RowTransformer, rows: Tensor, condition: Condition, generator: torch.Generator
+    network: RowNetwork, target: RowNetwork, rows: Tensor, condition: Condition, generator: torch.Generator
 ) -> Tensor:
     """Mean squared error of the velocity over a batch of rows (B, K, R); ``target`` holds the EMA weights."""
     noise = torch.randn(rows.shape, generator=generator, device=rows.device)
@@ -43,7 +43,7 @@ def _step_sizes(count: int, generator: torch.Generator, device: torch.device) ->
 
 
 @torch.no_grad()
-def _two_half_steps(network: RowTransformer, noisy: Tensor, time: Tensor, step: Tensor, condition: Condition) -> Tensor:
+def _two_half_steps(network: RowNetwork, noisy: Tensor, time: Tensor, step: Tensor, condition: Condition) -> Tensor:
     half = step / 2
     inner = torch.where(half > 1 / FINEST_CALLS, half, 0)
     first = network(noisy, time, inner, condition)
@@ -51,7 +51,7 @@ def _two_half_steps(network: RowTransformer, noisy: Tensor, time: Tensor, step: 
     return (first + second) / 2
 
 
-def sample_shortcut(network: RowTransformer, noise: Tensor, condition: Condition, calls: int) -> Tensor:
+def sample_shortcut(network: RowNetwork, noise: Tensor, condition: Condition, calls: int) -> Tensor:
     """Walk from noise (B, K, R) to rows in ``calls`` steps of 1/2, 1/4, ... and the last one once more.
 
     Halving rather than equal steps: the rows' last corrections, where dynamics are decided, are the small ones.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atradiff.diffusion.conditioning import Condition, ConditionEncoder
+from atradiff.diffusion.network import RowNetwork
 
 
 class Block(nn.Module):
@@ -40,11 +41,12 @@ class Block(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
-class RowTransformer(nn.Module):
+class RowTransformer(RowNetwork):
     """Maps noisy rows (B, K, R) to a prediction of that shape; rows past a window's length are not seen by the others.
 
     Each token also sees the state its row starts in, as far as the noisy differences before it tell: s_1 plus their
-    running sum. Without it the net would have to add up rows by attention before it could apply the dynamics.
+    running sum. Without it the net would have to add up rows by attention before it could apply the dynamics. Where
+    rows are ``absolute``, that state is the row before, or s_1.
     """
 
     delta_to_state: Tensor
@@ -52,17 +54,19 @@ class RowTransformer(nn.Module):
     def __init__(
         self,
         row_size: int,
-        delta_columns: slice,
+        state_columns: slice,
         delta_to_state: Tensor,
         longest: int,
         width: int,
         depth: int,
         heads: int,
         task_size: int = 0,
+        *,
+        absolute: bool = False,
     ) -> None:
         super().__init__()
         state_size = len(delta_to_state)
-        self.delta_columns = delta_columns
+        self.row_size, self.state_columns, self.absolute = row_size, state_columns, absolute
         self.register_buffer("delta_to_state", delta_to_state)
         self.encode = ConditionEncoder(state_size, task_size, longest, width)
         self.embed = nn.Linear(row_size + state_size, width)
@@ -88,11 +92,15 @@ class RowTransformer(nn.Module):
             return F.linear(x.float(), self.head.weight, self.head.bias)
 
     def _tokens(self, rows: Tensor, states: Tensor) -> Tensor:
-        travelled = torch.cumsum(rows[..., self.delta_columns] * self.delta_to_state, dim=1)
-        before = F.pad(travelled[:, :-1], (0, 0, 1, 0))
-        implied = (states[:, None] + before).clamp(-10, 10)
+        columns = rows[:, :-1, self.state_columns]
+        following = columns if self.absolute else states[:, None] + torch.cumsum(columns * self.delta_to_state, dim=1)
+        implied = torch.cat([states[:, None], following], dim=1).clamp(-10, 10)
         with torch.autocast(rows.device.type, enabled=False):
             return self.embed(torch.cat([rows, implied], dim=-1)) + self.position[: rows.shape[1]]
+
+    def matrices(self) -> list[nn.Parameter]:
+        """See :class:`RowNetwork`."""
+        return [p for p in self.blocks.parameters() if p.ndim == 2]
 
     @staticmethod
     def _key_mask(lengths: Tensor, length: int) -> Tensor | None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atradiff.data.normalize import DifferenceRows, Normalizer
+from atradiff.data.normalize import AbsoluteRows, DifferenceRows, Normalizer
 from atradiff.data.windows import WindowSampler
 from atradiff.types import Spaces
 from tests.toys import chain_data, random_data
@@ -15,14 +15,18 @@ from tests.toys import chain_data, random_data
 DISCRETE = Spaces(3, "discrete", n_actions=4)
 
 
-def codec_and_windows(data, length=5, batch=64):
-    codec = DifferenceRows(data.spaces, Normalizer.fit(data))
+CODECS = [DifferenceRows, AbsoluteRows]
+
+
+def codec_and_windows(data, length=5, batch=64, rows=DifferenceRows):
+    codec = rows(data.spaces, Normalizer.fit(data))
     return codec, WindowSampler(data, (length,)).sample(length, batch, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("kind", CODECS)
 @pytest.mark.parametrize("data", [chain_data(), random_data([20, 9], [True, False], spaces=DISCRETE)])
-def test_decoding_undoes_encoding_up_to_float_rounding(data):
-    codec, windows = codec_and_windows(data)
+def test_decoding_undoes_encoding_up_to_float_rounding(data, kind):
+    codec, windows = codec_and_windows(data, rows=kind)
     rows = codec.encode(windows)
     assert rows.shape == (64, 5, codec.row_size)
     back = codec.decode(windows.states[:, 0], rows)
@@ -33,8 +37,9 @@ def test_decoding_undoes_encoding_up_to_float_rounding(data):
     np.testing.assert_array_equal(back.terminated, windows.terminated)
 
 
-def test_first_state_is_the_input_bit_for_bit():
-    codec, windows = codec_and_windows(chain_data())
+@pytest.mark.parametrize("kind", CODECS)
+def test_first_state_is_the_input_bit_for_bit(kind):
+    codec, windows = codec_and_windows(chain_data(), rows=kind)
     states = np.random.default_rng(1).normal(size=(64, 2)).astype(np.float32) * 1e3
     np.testing.assert_array_equal(codec.decode(states, codec.encode(windows)).states[:, 0], states)
 
@@ -101,3 +106,59 @@ def test_smeared_atoms_on_the_bounds_of_actions_come_back_as_atoms():
     on_bound = windows.actions == 1
     assert (back[on_bound] == 1).mean() > 0.99
     assert (back[~on_bound] == 1).mean() < 0.15
+
+
+def test_absolute_rows_hold_standardised_states_and_stay_in_the_range_of_the_data():
+    data = chain_data()
+    codec, windows = codec_and_windows(data, rows=AbsoluteRows)
+    seen = np.concatenate([data.columns.observations, data.columns.next_observations])
+    columns = codec.encode(windows)[..., codec.state_columns]
+    np.testing.assert_allclose(columns, (windows.states[:, 1:] - seen.mean(0)) / seen.std(0), atol=1e-4)
+    wild = np.random.default_rng(0).normal(scale=100, size=(64, 5, codec.row_size)).astype(np.float32)
+    path = codec.decode(windows.states[:, 0], wild).states[:, 1:]
+    assert (path >= seen.min(0)).all()
+    assert (path <= seen.max(0)).all()
+
+
+def with_column(data, values):
+    """``data`` with one more state column: the same in a row's state and next state."""
+    columns = replace(
+        data.columns,
+        observations=np.hstack([data.columns.observations, values[:, None]]),
+        next_observations=np.hstack([data.columns.next_observations, values[:, None]]),
+    )
+    return replace(
+        data, columns=columns, spaces=replace(data.spaces, observation_size=data.spaces.observation_size + 1)
+    )
+
+
+@pytest.mark.parametrize("kind", CODECS)
+def test_a_goal_that_differs_between_episodes_stays_exactly_as_it_is_along_a_trajectory(kind):
+    data = chain_data()
+    goals = np.random.default_rng(0).normal(size=len(data)).astype(np.float32)
+    data = with_column(data, np.repeat(goals, data.lengths))
+    codec, windows = codec_and_windows(data, rows=kind)
+    noise = np.random.default_rng(0).normal(scale=100, size=codec.encode(windows).shape).astype(np.float32)
+    unseen = windows.states[:, 0] + np.float32(0.123)
+    decoded = codec.decode(unseen, noise).states[..., 2]
+    np.testing.assert_array_equal(decoded, np.repeat(unseen[:, 2:], 6, axis=1))
+
+
+@pytest.mark.parametrize("levels", [[0.0, 1.0], [-1.0, 0.0], [0.0, 1.0, 2.0, 5.0]])
+def test_rewards_of_few_levels_come_back_as_levels(levels):
+    data = chain_data()
+    rng = np.random.default_rng(0)
+    rewards = rng.choice(np.float32(levels), data.n_transitions)
+    data = replace(data, columns=replace(data.columns, rewards=rewards))
+    codec, windows = codec_and_windows(data)
+    smear = rng.normal(scale=0.02, size=(64, 5, codec.row_size))
+    decoded = codec.decode(windows.states[:, 0], (codec.encode(windows) + smear).astype(np.float32))
+    real = ~windows.padding & ~windows.terminated
+    assert decoded.rewards.dtype == np.float32
+    assert set(np.unique(decoded.rewards)) <= set(np.float32(levels))
+    np.testing.assert_array_equal(decoded.rewards[real], windows.rewards[real])
+
+
+def test_rewards_that_are_a_scale_stay_one():
+    assert len(Normalizer.fit(chain_data()).reward_levels) == 0
+    assert len(Normalizer.fit(random_data([5], [True])).reward_levels) == 0  # five rows show five values of anything
