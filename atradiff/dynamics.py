@@ -81,6 +81,7 @@ class DynamicsEnsemble(nn.Module):
     action_inverse: Tensor
     reward_mean: Tensor
     reward_scale: Tensor
+    reward_levels: Tensor
     reach_low: Tensor
     reach_high: Tensor
 
@@ -124,9 +125,10 @@ class DynamicsEnsemble(nn.Module):
         terminated = outcome[:, 0] > 0
         kind = terminated.long()
         spread = members.var(0, unbiased=False).sum(-1) / self.moving
+        rewards = outcome[:, 1:].gather(1, kind[:, None])[:, 0] * self.reward_scale[kind] + self.reward_mean[kind]
         return StepPrediction(
             deltas=mean * self.delta_scale + self.drift,
-            rewards=outcome[:, 1:].gather(1, kind[:, None])[:, 0] * self.reward_scale[kind] + self.reward_mean[kind],
+            rewards=self._crisp(rewards),
             terminated=terminated,
             disagreement=spread.sqrt(),
         )
@@ -167,6 +169,11 @@ class DynamicsEnsemble(nn.Module):
             total += loss.item()
         return total / max(steps, 1)
 
+    def _crisp(self, rewards: Tensor) -> Tensor:
+        """See :meth:`Normalizer.crisp`."""
+        levels = self.reward_levels
+        return rewards if len(levels) == 0 else levels[torch.bucketize(rewards, (levels[1:] + levels[:-1]) / 2)]
+
     def _members(self, states: Tensor, actions: Tensor) -> Tensor:
         """(M, B, S) differences in their own scale, from encoded states and actions."""
         return self.transition(self._for_all(torch.cat([states, actions], dim=-1))) * (self.delta_scale > 0)
@@ -195,6 +202,7 @@ def _buffers(codec: RowCodec) -> dict[str, FloatArray]:
         "action_inverse": inverse(n.action_scale),
         "reward_mean": n.reward_mean,
         "reward_scale": n.reward_scale,
+        "reward_levels": n.reward_levels,
         "reach_low": n.state_low - margin,
         "reach_high": n.state_high + margin,
     }

@@ -55,7 +55,10 @@ def fit(
     if folder is not None and folder.prepare(overwrite):
         return load_model(folder.path, device, settings.precision)
     with _threads(settings.threads):
-        codec = row_codec(config.rows, train.spaces, Normalizer.fit(train))
+        normalizer = Normalizer.fit(train)
+        if config.condition == "none":
+            normalizer = normalizer.with_starts(train.columns.observations, settings.seed)
+        codec = row_codec(config.rows, train.spaces, normalizer)
         trainer = Trainer(OfflineMaterial(train, config), codec, config, settings, chosen)
         progress, loss = _train(trainer, _held_out_windows(held_out, config), folder, quiet)
         model = _finished(trainer, data, progress, loss, device)

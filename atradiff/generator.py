@@ -95,6 +95,11 @@ class TrajectoryDiffuser:
         return self.codec.spaces
 
     @property
+    def starts_at_states(self) -> bool:
+        """False with ``condition: none``: trajectories start at states of the data, whatever is asked for."""
+        return self.config.condition == "state"
+
+    @property
     def version(self) -> int:
         """Counts the weight updates since the model was fitted."""
         return self._version
@@ -112,7 +117,11 @@ class TrajectoryDiffuser:
         generator_seed: int,
         **options: Unpack[SamplingOptions],
     ) -> SyntheticTrajectories:
-        """Trajectories (B, K) that start exactly at ``states`` (B, S); see :meth:`generate_with_report`."""
+        """Trajectories (B, K) that start exactly at ``states`` (B, S); see :meth:`generate_with_report`.
+
+        With ``condition: none`` there are as many, but they start at states of the data: together, draws from the
+        distribution of whole trajectories (the paper's ablation, table 5).
+        """
         return self.generate_with_report(states, task, generator_seed=generator_seed, **options)[0]
 
     def generate_with_report(
@@ -129,6 +138,9 @@ class TrajectoryDiffuser:
         ``ValueError`` for states of a wrong width or with NaN or infinity, and for a task vector that does not fit.
         """
         states = self._checked_states(states)
+        if not self.starts_at_states:
+            starts = self.codec.normalizer.starts
+            states = starts[np.random.default_rng([generator_seed, 1]).integers(len(starts), size=len(states))]
         given = {name: value for name, value in options.items() if value is not None}
         sampling = replace(self.sampling, **given)  # type: ignore[arg-type]
         request = _Request(self, self._checked_task(task, len(states)), generator_seed, sampling)

@@ -19,6 +19,11 @@ class TrajectoryGenerator(Protocol):
     def spaces(self) -> Spaces: ...
 
     @property
+    def starts_at_states(self) -> bool:
+        """False for unconditional generators (SynthER): their trajectories start at states of their own."""
+        ...
+
+    @property
     def version(self) -> int:
         """Counts the weight updates since the model was fitted; written on every synthetic row."""
         ...
@@ -28,7 +33,8 @@ class TrajectoryGenerator(Protocol):
     ) -> SyntheticTrajectories:
         """Trajectories that start exactly at ``states`` (B, S), in the environment's own action scale.
 
-        The same states, task, seed and version give the same trajectories.
+        Where :attr:`starts_at_states` is False, ``states`` say no more than how many are wanted. The same states, task,
+        seed and version give the same trajectories.
         """
         ...
 

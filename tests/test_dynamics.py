@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +123,12 @@ def test_none_changes_nothing(learned):
     refined = refine_windows("none", learned, Thresholds(0, 0), rows, np.array([3]))
     assert refined.rows is rows
     assert refined.lengths.tolist() == [3]
+
+
+def test_rewards_of_few_levels_are_predicted_as_levels():
+    data = chain_data(10)
+    rewards = data.columns.terminated.astype(np.float32) - 1  # -1 until done
+    data = replace(data, columns=replace(data.columns, rewards=rewards))
+    model = DynamicsEnsemble(DifferenceRows(data.spaces, Normalizer.fit(data)), models=2, width=16)
+    states, actions = torch.randn(50, 2), torch.rand(50, 1)
+    assert set(model.predict(states, actions).rewards.tolist()) <= {-1.0, 0.0}

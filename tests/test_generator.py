@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atradiff.config import SamplingConfig
+from atradiff.generator import TrajectoryDiffuser
 from atradiff.ports import TrajectoryGenerator
 from atradiff.types import Spaces
 from tests.toys import CHAIN, TINY, chain_data, random_data, tiny_diffuser
@@ -192,3 +193,20 @@ def test_a_low_temperature_makes_draws_alike(diffuser):
         return drawn.actions[:, 0].std()
 
     assert spread(0.1) < 0.5 * spread(1.0)
+
+
+def test_without_condition_trajectories_start_at_states_of_the_data(tmp_path):
+    data = chain_data(10)
+    diffuser = tiny_diffuser(data, config=replace(TINY, condition="none"))
+    diffuser.save_pretrained(tmp_path / "model")
+    again = TrajectoryDiffuser.from_pretrained(tmp_path / "model", device="cpu")
+    far = np.full((30, 2), 50, np.float32)
+    imagined = again.generate(far, generator_seed=3)
+    known = {tuple(state) for state in data.columns.observations.tolist()}
+    assert not again.starts_at_states
+    assert len(imagined) == 30
+    assert {tuple(state) for state in imagined.observations[:, 0].tolist()} <= known
+    assert len(np.unique(imagined.observations[:, 0], axis=0)) > 20
+    np.testing.assert_array_equal(
+        imagined.observations, diffuser.generate(states_like(30), generator_seed=3).observations
+    )

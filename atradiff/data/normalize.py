@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ _ATOM_GAP = 0.5
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Scales of the offline data; fitted once, frozen, saved with the model. Scale 0 marks a column that never moves.
+    """What a model remembers of its data; fitted once, frozen, saved with it. Scale 0 marks a column that never moves.
 
     Rewards of terminal rows have their own centre and scale: one +100 at the goal among thousands of -0.1 would
     otherwise flatten every other reward to nothing.
@@ -42,6 +42,8 @@ class Normalizer:
     reward_mean: FloatArray  # (2,): other rows, terminal rows
     reward_scale: FloatArray  # (2,)
     reward_levels: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))  # rising; empty for a scale
+    starts: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """(M, S) states to start at where trajectories do not start at states that were asked for; else empty."""
 
     @classmethod
     def fit(cls, data: Trajectories) -> Normalizer:
@@ -61,6 +63,11 @@ class Normalizer:
             **_reward_scales(columns.rewards, columns.terminated),
             reward_levels=_levels(columns.rewards),
         )
+
+    def with_starts(self, states: FloatArray, seed: int, most: int = 4096) -> Normalizer:
+        """The same with at most ``most`` of ``states`` (N, S), drawn at random, to start at."""
+        chosen = np.random.default_rng(seed).choice(len(states), min(most, len(states)), replace=False)
+        return replace(self, starts=np.ascontiguousarray(states[np.sort(chosen)]))
 
     def arrays(self) -> dict[str, FloatArray]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
