@@ -36,7 +36,8 @@ class EpisodeLinks:
     def add(self, row_ids: IntArray, episodes: IntArray, ended: BoolArray, source: str = "") -> None:
         """Take in n new rows (ids rising by one) with their episodes' keys; ``ended`` marks their last rows."""
         # Of more rows than the ring holds only the newest stay.
-        row_ids, episodes, ended = (column[-self.capacity :] for column in (row_ids, episodes, ended))
+        newest = slice(-self.capacity, None)
+        row_ids, episodes, ended = row_ids[newest], episodes[newest], ended[newest]
         if len(row_ids) == 0:
             return
         self.add_unlinked(row_ids)

@@ -1,0 +1,146 @@
+"""The replay of a distributed run without the distribution: many callers, one lock, and a journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Condition
+from typing import TypeVar
+
+import numpy as np
+
+from atradiff.config import ServingConfig
+from atradiff.data.windows import Windows
+from atradiff.ports import EpisodeRows
+from atradiff.replay.chunks import ChunkName
+from atradiff.replay.journal import Journal, Recovery
+from atradiff.replay.metrics import replay_metrics
+from atradiff.replay.mixed import MixedReplay, ReplayBatch
+from atradiff.replay.requests import GenerationRequest
+from atradiff.types import BoolArray, FloatArray, IntArray, SyntheticRows
+
+_Answer = TypeVar("_Answer")
+
+
+class SharedReplay:
+    """A :class:`MixedReplay` for many threads. With a journal, a chunk is written down before it is acknowledged.
+
+    :attr:`recovery` says what the journal gave back at the start (None without one).
+    """
+
+    def __init__(self, replay: MixedReplay, serving: ServingConfig, journal: Journal | None = None) -> None:
+        self._replay = replay
+        self._serving = serving
+        self._journal = journal
+        self._changed = Condition()
+        self.recovery: Recovery | None = None if journal is None else journal.recover(replay)
+        self._newest_version = _newest_version(replay)
+
+    @property
+    def env_steps(self) -> int:
+        """Real rows stored since the first step of the run."""
+        return self._replay.counters.env_steps
+
+    def store(self, chunk: EpisodeRows) -> int:
+        """Take in a chunk, unless it was taken in before; returns the env steps, and by that acknowledges it.
+
+        ``ValueError`` for rows of other columns, ``OSError`` where the journal cannot be written: then nothing is kept.
+        """
+        name = ChunkName(chunk.source, chunk.sequence)
+        with self._changed:
+            if self._journal is not None and not self._replay.has(name):
+                self._replay.require_fitting(chunk.rows, chunk.episodes)
+                self._journal.append(chunk)
+            self._replay.store(chunk.rows, chunk.episodes, name)
+            if self._journal is not None and self._journal.snapshot_due:
+                self._journal.snapshot(self._replay)
+            self._changed.notify_all()
+            return self.env_steps
+
+    def sample(self, count: int, batch_size: int) -> ReplayBatch:
+        """``count`` batches end to end, (count * batch_size, ...) in all."""
+        with self._changed:
+            return self._replay.sample_many(count, batch_size)
+
+    def report_td_errors(self, row_ids: IntArray, synthetic: BoolArray, td_errors: FloatArray) -> None:
+        """Absolute TD errors (n,) of sampled rows."""
+        with self._changed:
+            self._replay.report_td_errors(row_ids, synthetic, td_errors)
+
+    def wait_for_requests(self, limit: int, timeout_s: float) -> list[GenerationRequest]:
+        """At most ``limit`` requests once some are due by the :class:`ServingConfig`; none after ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while not self._due():
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    return []
+            return self._replay.take_requests(limit)
+
+    def put_back(self, requests: list[GenerationRequest]) -> int:
+        """Let taken requests wait again; returns how many were still outstanding."""
+        with self._changed:
+            back = self._replay.put_back(requests)
+            self._changed.notify_all()
+            return back
+
+    def store_synthetic(self, requests: list[GenerationRequest], answer: SyntheticRows) -> int:
+        """Put the answer to ``requests`` into D_s; returns the number of rows that went in."""
+        with self._changed:
+            self._newest_version = max(self._newest_version, answer.generator_version)
+            return self._replay.store_synthetic(requests, answer.rows, answer.lengths, answer.generator_version)
+
+    def windows(self, row_ids: IntArray, length: int) -> tuple[Windows, BoolArray]:
+        """See :meth:`MixedReplay.windows`."""
+        with self._changed:
+            return self._replay.windows(row_ids, length)
+
+    def consult(self, question: Callable[[MixedReplay], _Answer]) -> _Answer:
+        """``question(replay)`` with the lock held: how an adapter asks its watcher, ``replay.watcher``, for rows."""
+        with self._changed:
+            return question(self._replay)
+
+    def status(self) -> dict[str, float]:
+        """Counters and gauges of this moment, by the names of docs/metrics.md."""
+        with self._changed:
+            replay, journal = self._replay, self._journal
+            return replay_metrics(replay, self._newest_version) | {
+                "real_fill": len(replay.real) / replay.real.capacity,
+                "synthetic_fill": len(replay.synthetic) / replay.synthetic.capacity,
+                "requests_outstanding": replay.outstanding,
+                "answers_ignored": replay.counters.answers_ignored,
+                "chunks_repeated": replay.counters.chunks_repeated,
+                "journal_bytes": 0 if journal is None else journal.nbytes,
+                "recovered_rows": 0 if self.recovery is None else self.recovery.snapshot_rows + self.recovery.rows,
+            }
+
+    def save(self, folder: Path) -> None:
+        """Write everything that is needed to go on into ``folder``, which is made where it is missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._changed:
+            self._replay.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Become what :meth:`save` wrote; the journal starts anew from there. ``ValueError`` where it does not fit."""
+        with self._changed:
+            self._replay.load(folder)
+            if self._journal is not None:
+                self._journal.snapshot(self._replay)
+            self._newest_version = _newest_version(self._replay)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Close the journal; what was stored stays in it."""
+        with self._changed:
+            if self._journal is not None:
+                self._journal.close()
+
+    def _due(self) -> bool:
+        pending, age = self._replay.pending, self._replay.oldest_request_age
+        return pending >= self._serving.requests_per_batch or (pending > 0 and age >= self._serving.max_wait)
+
+
+def _newest_version(replay: MixedReplay) -> int:
+    versions = replay.synthetic["generator_version"][: len(replay.synthetic)]
+    return int(np.max(versions, initial=0))

@@ -1,0 +1,177 @@
+"""The replay of a run as a Ray actor: env runners store in it, learners sample from it, generators answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from atradiff.config import ServingConfig
+from atradiff.data.windows import Windows
+from atradiff.ports import EpisodeRows
+from atradiff.replay.config import ReplayConfig
+from atradiff.replay.journal import Journal
+from atradiff.replay.memory import require_memory
+from atradiff.replay.mixed import MixedReplay, ReplayBatch
+from atradiff.replay.requests import GenerationRequest
+from atradiff.replay.shared import SharedReplay
+from atradiff.replay.watcher import Watcher
+from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticRows
+from cluster.placement import Resources
+
+
+@dataclass(frozen=True)
+class ReplayActorConfig:
+    """Where the replay lives, how it outlives its process, and how learners fetch batches from it.
+
+    Args:
+        journal: Folder, on the actor's node or shared, into which every chunk is written before it is acknowledged.
+            None: no journal; rows that arrived since the last checkpoint die with the process.
+        snapshot_every: Rows after which the whole replay is saved and the journal starts again. While that is written
+            (a second for a million rows) nobody is answered.
+        sync: Wait for the disk with every chunk (fsync): rows survive the machine, too, if the folder does.
+        prefetch: Batches that are on their way to a learner while it learns; 0: each is asked for when it is needed.
+        batches_per_call: Batches that one answer of the actor carries.
+        unacknowledged: Reports of TD errors that may be on their way before the learner waits for one.
+        resources: What Ray keeps free for the actor.
+    """
+
+    journal: str | None = None
+    snapshot_every: int = 100_000
+    sync: bool = False
+    prefetch: int = 32
+    batches_per_call: int = 8
+    unacknowledged: int = 32
+    resources: Resources = field(default_factory=Resources)
+
+    def __post_init__(self) -> None:
+        for name, least in (("snapshot_every", 1), ("prefetch", 0), ("batches_per_call", 1), ("unacknowledged", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"cluster.replay.{name} must be at least {least}, got {getattr(self, name)}.")
+
+
+# A thread of its own for each kind of caller: a dispatcher that waits for requests keeps nobody else waiting.
+@ray.remote(
+    concurrency_groups={"rows": 2, "samples": 2, "scores": 1, "waiting": 1, "answers": 1, "adaptation": 1, "files": 1}
+)
+class ReplayActor:
+    """A :class:`SharedReplay` in a process of its own. Restarted by Ray, it recovers from its journal."""
+
+    def __init__(
+        self,
+        spaces: Spaces,
+        replay: ReplayConfig,
+        serving: ServingConfig,
+        seed: int,
+        config: ReplayActorConfig,
+        watcher: Watcher | None,
+    ) -> None:
+        # Ray wraps what a constructor raises into pages of traces and repeats calls for ever: each call says it.
+        self._opened: SharedReplay | Exception
+        try:
+            require_memory(spaces, replay)
+            self._opened = SharedReplay(MixedReplay(spaces, replay, seed, watcher=watcher), serving, _journal(config))
+        except (ValueError, OSError) as error:
+            self._opened = error
+
+    @property
+    def _shared(self) -> SharedReplay:
+        if isinstance(self._opened, Exception):
+            raise self._opened
+        return self._opened
+
+    def ping(self) -> None:
+        """Return once the actor lives and has recovered; raise what kept it from that."""
+        self._shared  # noqa: B018
+
+    def env_steps(self) -> int:
+        return self._shared.env_steps
+
+    def status(self) -> dict[str, float]:
+        return self._shared.status()
+
+    @ray.method(concurrency_group="rows")
+    def store(self, chunk: EpisodeRows) -> int:
+        return self._shared.store(chunk)
+
+    @ray.method(concurrency_group="samples")
+    def sample(self, count: int, batch_size: int) -> ReplayBatch:
+        return self._shared.sample(count, batch_size)
+
+    @ray.method(concurrency_group="scores")
+    def report_td_errors(self, row_ids: IntArray, synthetic: BoolArray, td_errors: FloatArray) -> None:
+        self._shared.report_td_errors(row_ids, synthetic, td_errors)
+
+    @ray.method(concurrency_group="waiting")
+    def wait_for_requests(self, limit: int, timeout_s: float) -> list[GenerationRequest]:
+        return self._shared.wait_for_requests(limit, timeout_s)
+
+    @ray.method(concurrency_group="answers")
+    def put_back(self, requests: list[GenerationRequest]) -> int:
+        return self._shared.put_back(requests)
+
+    @ray.method(concurrency_group="answers")
+    def store_synthetic(self, requests: list[GenerationRequest], answer: SyntheticRows) -> int:
+        return self._shared.store_synthetic(requests, answer)
+
+    @ray.method(concurrency_group="adaptation")
+    def windows(self, row_ids: IntArray, length: int) -> tuple[Windows, BoolArray]:
+        return self._shared.windows(row_ids, length)
+
+    @ray.method(concurrency_group="adaptation")
+    def consult(self, question: Callable[[MixedReplay], Any]) -> Any:
+        return self._shared.consult(question)
+
+    @ray.method(concurrency_group="files")
+    def save(self, folder: str) -> None:
+        self._shared.save(Path(folder))
+
+    @ray.method(concurrency_group="files")
+    def load(self, folder: str) -> None:
+        self._shared.load(Path(folder))
+
+
+def start_replay_actor(
+    spaces: Spaces,
+    replay: ReplayConfig,
+    serving: ServingConfig,
+    seed: int,
+    config: ReplayActorConfig | None = None,
+    *,
+    watcher: Watcher | None = None,
+    place: PlacementGroupSchedulingStrategy | None = None,
+) -> ActorHandle:
+    """Start the actor and return its handle once it has recovered what its journal holds.
+
+    It lives as long as its handles do. Ray restarts it when its process dies and repeats the calls that were under way:
+    chunks and answers are known by name, so that nothing counts twice. Raises ``ValueError`` where its node lacks the
+    memory or the journal is of another configuration, ``OSError`` where the journal cannot be opened.
+    """
+    config = config or ReplayActorConfig()
+    remote: Any = ReplayActor  # the decorator adds methods that its annotations do not tell of
+    actor = remote.options(
+        num_cpus=config.resources.num_cpus,
+        num_gpus=config.resources.num_gpus,
+        resources=config.resources.custom,
+        scheduling_strategy=place or "DEFAULT",
+        max_restarts=-1,
+        max_task_retries=-1,
+    ).remote(spaces, replay, serving, seed, config, watcher)
+    try:
+        ray.get(actor.ping.remote())
+    except RayTaskError as error:
+        ray.kill(actor)
+        raise error.cause from None
+    return actor
+
+
+def _journal(config: ReplayActorConfig) -> Journal | None:
+    if config.journal is None:
+        return None
+    return Journal(Path(config.journal), config.snapshot_every, sync=config.sync)
