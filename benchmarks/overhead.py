@@ -92,13 +92,14 @@ def main() -> None:
 
 def report(env_id: str, augmented: EnsembleSAC, times: dict[str, np.ndarray]) -> dict[str, object]:
     ratio = np.median(times["with"] / times["without"], axis=0)
+    replay = augmented.service.metrics()
     return {
         "env": env_id,
         "seconds_per_1000_env_steps": {name: 1000 * float(np.median(values[:, 0])) for name, values in times.items()},
         "ratio": float(ratio[0]),
         "cpu_ratio": float(ratio[1]),
-        "synthetic_rows_per_env_step": augmented.replay.synthetic.total_added / augmented.env_steps,
-        "mean_trajectory_length": augmented.replay.expected_length,
+        "synthetic_rows_per_env_step": replay["synthetic_rows"] / augmented.env_steps,
+        "mean_trajectory_length": replay["expected_length"],
         "rounds": len(times["with"]),
     }
 

@@ -12,16 +12,15 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from atradiff.config import SamplingConfig, ServingConfig
-from atradiff.ports import TrajectoryGenerator
-from atradiff.replay.mixed import MixedReplay, ReplayConfig
-from atradiff.serving import LocalServer
+from atradiff.ports import ReplayService, ReplayServices, ServiceOrder, TrajectoryGenerator
+from atradiff.replay.local import LocalServices
+from atradiff.replay.mixed import ReplayConfig
 from atradiff.types import Spaces
-from rllib_ext.checkpoint import add_to_checkpoints, replay_component
+from rllib_ext.checkpoint import add_to_checkpoints, close_with, replay_component
 from rllib_ext.columns import ActionScale
 from rllib_ext.compatibility import UnsupportedConfigError, require_supported
 from rllib_ext.diffuser_source import DiffuserSource
 from rllib_ext.replay_facade import ReplayFacade, feed_columns
-from rllib_ext.replay_metrics import replay_metrics
 
 _logger = logging.getLogger(__name__)
 
@@ -35,6 +34,7 @@ class AugmentationSettings:
     serving: ServingConfig
     capacity: int | None
     seed: int | None
+    services: ReplayServices
 
 
 class ATraDiffCallback(RLlibCallback):
@@ -58,6 +58,7 @@ class ATraDiffCallback(RLlibCallback):
         rho: float = 0.5,
         *,
         seed: int | None = None,
+        services: ReplayServices | None = None,
         **options: Any,
     ) -> type[ATraDiffCallback]:
         """A callback class for ``config.callbacks``, with these settings.
@@ -66,6 +67,7 @@ class ATraDiffCallback(RLlibCallback):
         stays in this process: runs under Tune need the folder). ``rho`` is the synthetic share of each batch.
         ``options`` are those of :class:`ReplayConfig`, :class:`ServingConfig` and, for a folder, of
         :class:`SamplingConfig` (``horizon=200`` chains windows to long trajectories). ``seed`` None takes the config's.
+        ``services`` makes the replay and what answers its requests; None: both in this process.
         Raises ``ValueError`` for values out of range and ``TypeError`` for options that do not exist.
         """
         known = {f.name: owner for owner in (SamplingConfig, ServingConfig, ReplayConfig) for f in fields(owner)}
@@ -80,6 +82,7 @@ class ATraDiffCallback(RLlibCallback):
             ServingConfig(**given[ServingConfig]),
             options.get("capacity"),
             seed,
+            services or LocalServices(),
         )
         return type(cls.__name__, (cls,), {"settings": settings, "__module__": cls.__module__, "__doc__": cls.__doc__})
 
@@ -96,15 +99,16 @@ class ATraDiffCallback(RLlibCallback):
         except ValueError as error:
             raise UnsupportedConfigError(f"{error} Fit a diffuser on data of this environment.") from error
         _warn_of_priorities(algorithm)
-        facade = _build_facade(algorithm, settings, generator, spaces)
+        order = _order(algorithm, settings, generator, spaces)
+        service: ReplayService = settings.services.start(order)
+        close_with(algorithm, service)
         learner = algorithm.learner_group._learner
         feed_columns(learner)
-        algorithm.local_replay_buffer = facade
-        add_to_checkpoints(algorithm, replay_component(facade.replay, learner))
+        algorithm.local_replay_buffer = ReplayFacade(service, spaces, order.replay.capacity)
+        add_to_checkpoints(algorithm, replay_component(service, learner))
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
-        facade = algorithm.local_replay_buffer
-        result["atradiff"] = replay_metrics(facade.replay, facade.server.generator.version)
+        result["atradiff"] = algorithm.local_replay_buffer.service.metrics()
 
     def _settings(self) -> AugmentationSettings:
         if self.settings is None:
@@ -115,16 +119,21 @@ class ATraDiffCallback(RLlibCallback):
         return self.settings
 
 
-def _build_facade(
+def _order(
     algorithm: Algorithm, settings: AugmentationSettings, generator: TrajectoryGenerator, spaces: Spaces
-) -> ReplayFacade:
+) -> ServiceOrder:
     config = algorithm.config
     capacity = settings.capacity or int(config.replay_buffer_config.get("capacity", settings.replay.capacity))
-    seed = _first_given(settings.seed, config.seed)
-    replay = MixedReplay(spaces, replace(settings.replay, capacity=capacity), seed)
     scale = ActionScale.of(spaces, config.normalize_actions)
-    server = LocalServer(replay, generator, settings.serving, seed, scale.to_learner)
-    return ReplayFacade(replay, server, spaces)
+    return ServiceOrder(
+        spaces=spaces,
+        replay=replace(settings.replay, capacity=capacity),
+        serving=settings.serving,
+        seed=_first_given(settings.seed, config.seed),
+        generator=generator,
+        to_learner=scale.to_learner,
+        to_environment=scale.rows_to_environment,
+    )
 
 
 def _first_given(*seeds: int | None) -> int:

@@ -17,7 +17,7 @@ from ray.rllib.algorithms.sac.sac_learner import SACLearner
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.utils.checkpoints import Checkpointable
 
-from atradiff.replay.mixed import MixedReplay
+from atradiff.ports import ReplayService
 from rllib_ext.folder_component import FolderComponent
 
 COMPONENT_NAME = "atradiff_replay"
@@ -25,16 +25,16 @@ _LEARNER_FILE = "learner.json"
 _TORCH_RNG_FILE = "torch_rng.npy"
 
 
-def replay_component(replay: MixedReplay, learner: Learner) -> FolderComponent:
-    """``replay`` and what RLlib forgets of the ``learner`` that feeds on it, as a part of a checkpoint."""
+def replay_component(service: ReplayService, learner: Learner) -> FolderComponent:
+    """The ``service`` and what RLlib forgets of the ``learner`` that feeds on it, as a part of a checkpoint."""
 
     def save(folder: Path) -> None:
-        replay.save(folder)
+        service.save(folder)
         np.save(folder / _TORCH_RNG_FILE, torch.get_rng_state().numpy())
         (folder / _LEARNER_FILE).write_text(json.dumps(_learner_extras(learner)))
 
     def load(folder: Path) -> None:
-        replay.load(folder)
+        service.load(folder)
         _restore_learner_extras(learner, json.loads((folder / _LEARNER_FILE).read_text()))
         torch.set_rng_state(torch.from_numpy(np.load(folder / _TORCH_RNG_FILE, allow_pickle=False)))
 
@@ -63,6 +63,17 @@ def add_to_checkpoints(algorithm: Algorithm, component: Checkpointable) -> None:
 
     algorithm.get_state = get_state_with_replay
     algorithm.get_checkpointable_components = get_components_with_replay
+
+
+def close_with(algorithm: Algorithm, service: ReplayService) -> None:
+    """Close ``service`` when ``algorithm`` is stopped."""
+    cleanup = algorithm.cleanup
+
+    def cleanup_and_close() -> None:
+        cleanup()
+        service.close()
+
+    algorithm.cleanup = cleanup_and_close
 
 
 def _learner_extras(learner: Any) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from dataclasses import dataclass, replace
 
 import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from atradiff.ports import EpisodeRows
 from atradiff.types import ActionArray, FloatArray, Spaces, Transitions
 
 
@@ -32,6 +35,10 @@ class ActionScale:
         """Rows in the environment's action scale, as the learner's replay holds them."""
         return replace(rows, actions=self.actions_to_learner(rows.actions))
 
+    def rows_to_environment(self, rows: Transitions) -> Transitions:
+        """Rows of the learner's replay, in the environment's action scale."""
+        return replace(rows, actions=self.to_environment(rows.actions))
+
     def actions_to_learner(self, actions: ActionArray) -> ActionArray:
         """The environment's actions (N, A), in the scale of RLlib's episodes."""
         if self.low is None or self.high is None:
@@ -54,6 +61,34 @@ def episodes_to_transitions(episodes: list[SingleAgentEpisode], spaces: Spaces) 
     if not chunks:
         raise ValueError(f"the env runners returned {len(episodes)} episodes without a single step.")
     return Transitions.concatenate(chunks)
+
+
+class RowSender:
+    """Names the rows of one sender for a replay service: their episodes, and the chunks that they came in.
+
+    ``source`` is the sender's own, new for each process: a restarted one counts from 0 again.
+    """
+
+    def __init__(self, spaces: Spaces) -> None:
+        self.source = uuid.uuid4().hex
+        self._spaces = spaces
+        self._sequence = 0
+
+    def chunk(self, episodes: list[SingleAgentEpisode]) -> EpisodeRows | None:
+        """The rows of these episode chunks, end to end, in the learner's action scale; None without a single one."""
+        episodes = [episode for episode in episodes if len(episode) > 0]
+        if not episodes:
+            return None
+        keys = np.repeat([episode_key(episode.id_) for episode in episodes], [len(episode) for episode in episodes])
+        chunk = EpisodeRows(episodes_to_transitions(episodes, self._spaces), keys, self.source, self._sequence)
+        self._sequence += 1
+        return chunk
+
+
+def episode_key(episode_id: str) -> int:
+    """The same number in 0..2^63-1 for the same id, in every process; an episode's chunks share their id."""
+    digest = hashlib.blake2b(str(episode_id).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
 
 
 def _chunk_to_transitions(episode: SingleAgentEpisode, spaces: Spaces) -> Transitions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,18 @@ from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from atradiff.ports import EpisodeRows, RowSink
 from atradiff.types import FloatArray, Spaces
-from rllib_ext.columns import ActionScale
+from rllib_ext.columns import ActionScale, RowSender
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """What a runner did when it was asked: ``chunk`` is None where the rows went to a sink, or where there are none."""
+
+    steps: int
+    chunk: EpisodeRows | None
+    metrics: dict[str, Any]
 
 
 class DirectEnvRunner(SingleAgentEnvRunner):
@@ -38,6 +49,19 @@ class DirectEnvRunner(SingleAgentEnvRunner):
         super().make_env()
         spaces = Spaces.from_gymnasium(self.env.single_observation_space, self.env.single_action_space)
         self._scale = ActionScale.of(spaces, normalize_actions=True)
+        self._sender = RowSender(spaces)
+
+    def collect(self, random_actions: bool, sink: RowSink | None = None) -> Fragment:
+        """Act for ``rollout_fragment_length`` steps per environment; with a ``sink`` the rows go there.
+
+        Returns once the sink has the rows safe.
+        """
+        chunk = self._sender.chunk(self.sample(random_actions=random_actions))
+        steps = 0 if chunk is None else len(chunk.rows)
+        if chunk is not None and sink is not None:
+            sink.push(chunk)
+            chunk = None
+        return Fragment(steps, chunk, self.get_metrics())
 
     def start_over(self, *seeds: int) -> None:
         """Drop the running episodes; environments and noise of the next sample are seeded from ``seeds`` and the

@@ -1,10 +1,10 @@
-"""RLlib's replay buffer interface over :class:`atradiff.replay.mixed.MixedReplay`, and columns straight to the learner.
+"""RLlib's replay buffer interface over an :class:`atradiff.ports.ReplayService`, and columns straight to the learner.
 
 RLlib hands a buffer ``list[SingleAgentEpisode]`` and wants as many back as the batch has rows, to take them apart again
 in its learner connectors. Both ends are ours, so a batch travels as columns in the place of one long episode::
 
-    env runner -> add(episodes) -> columns -> MixedReplay.store -> LocalServer.serve
-    learner <- NumpyToTensor <- ColumnsToBatch <- [ColumnEpisode] <- sample() <- MixedReplay.sample
+    env runner -> add(episodes) -> columns -> ReplayService.store, .serve
+    learner <- NumpyToTensor <- ColumnsToBatch <- [ColumnEpisode] <- sample() <- ReplayService.sample
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ray.rllib.core.learner.learner import Learner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers import PrioritizedEpisodeReplayBuffer
 
-from atradiff.replay.mixed import MixedReplay, ReplayBatch
-from atradiff.serving import LocalServer
+from atradiff.ports import ReplayService
+from atradiff.replay.mixed import ReplayBatch
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces
-from rllib_ext.columns import episodes_to_transitions
+from rllib_ext.columns import RowSender
 
 _logger = logging.getLogger(__name__)
 
@@ -91,49 +91,49 @@ class ReplayFacade(PrioritizedEpisodeReplayBuffer):
     ``__init__`` is not called and none of its storage exists; sampling is uniform within each ring.
     """
 
-    def __init__(self, replay: MixedReplay, server: LocalServer, spaces: Spaces) -> None:
-        self.replay = replay
-        self.server = server
-        self.capacity = replay.config.capacity
+    def __init__(self, service: ReplayService, spaces: Spaces, capacity: int) -> None:
+        self.service = service
+        self.capacity = capacity
         self.scored: ScoredRows | None = None
-        self._spaces = spaces
+        self._sender = RowSender(spaces)
         self._last_sample: ReplayBatch | None = None
 
     def __len__(self) -> int:
         """Real rows held; synthetic rows are extra."""
-        return len(self.replay)
+        return min(self.service.env_steps, self.capacity)
 
     def get_num_timesteps(self, *_: Any, **__: Any) -> int:
-        return len(self.replay)
+        return len(self)
 
     def add(self, episodes: list[SingleAgentEpisode] | SingleAgentEpisode, weight: float | None = None) -> None:  # noqa: ARG002
         """Store the rows of these episode chunks and answer the generation requests that are due.
 
         No rows at all (RLlib restarts env runners that fail or time out, and goes on) are told of and passed over.
         """
-        chunks = episodes if isinstance(episodes, list) else [episodes]
-        if not any(len(chunk) for chunk in chunks):
+        chunk = self._sender.chunk(episodes if isinstance(episodes, list) else [episodes])
+        if chunk is None:
             _logger.warning("The env runners returned no steps: see above for failed or slow ones.")
             return
-        self.replay.store(episodes_to_transitions(chunks, self._spaces))
-        self.server.serve()
+        self.service.store(chunk)
+        self.service.serve()
 
     def sample(self, num_items: int, *, n_step: int = 1, **_: Any) -> list[ColumnEpisode]:
         """``num_items`` rows for the learner, real and synthetic mixed; ``n_step`` must be 1."""
         if n_step != 1:
             raise ValueError(f"the ATraDiff replay gives one-step rows, n_step={n_step} was asked for.")
-        self._last_sample = self.replay.sample(num_items)
+        (self._last_sample,) = self.service.sample(1, num_items)
         return [ColumnEpisode(learner_columns(self._last_sample))]
 
     def update_priorities(self, priorities: NDArray[Any], module_id: str | None = None) -> None:  # noqa: ARG002
-        """Keep the TD errors (B,) of the last sample, in its order, in :attr:`scored`."""
+        """Report the TD errors (B,) of the last sample, in its order, and keep them in :attr:`scored`."""
         sample = self._last_sample
         if sample is None or len(priorities) != len(sample.row_ids):
             rows = 0 if sample is None else len(sample.row_ids)
             raise ValueError(f"{len(priorities)} TD errors came back for a sample of {rows} rows.")
         td_errors = np.abs(np.asarray(priorities, np.float32))
         self.scored = ScoredRows(sample.row_ids, sample.synthetic, td_errors)
+        self.service.report_td_errors([sample], td_errors[None])
 
     def get_metrics(self) -> dict[str, Any]:
-        """Nothing: RLlib asks after every update, the callback puts ``replay_metrics`` into each result once."""
+        """Nothing: RLlib asks after every update, the callback puts the service's metrics into each result once."""
         return {}

@@ -27,6 +27,6 @@ def local_ray() -> Iterator[None]:
     import ray
 
     if not ray.is_initialized():
-        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 * 1024**2, logging_level="ERROR")
+        ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 1024**2, logging_level="ERROR")
     yield
     ray.shutdown()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,53 +13,46 @@ import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
-from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 
-from atradiff.ports import TrajectoryGenerator
-from atradiff.replay.mixed import MixedReplay, ReplayBatch, ReplayConfig
-from atradiff.serving import LocalServer
-from atradiff.types import FloatArray, Spaces
-from rllib_ext.columns import ActionScale, episodes_to_transitions
+from atradiff.ports import ReplayService, ServiceOrder, TrajectoryGenerator
+from atradiff.replay.mixed import ReplayBatch, ReplayConfig
+from atradiff.types import Spaces
+from rllib_ext.columns import ActionScale
 from rllib_ext.ensemble_sac.config import EnsembleSACConfig
 from rllib_ext.ensemble_sac.learner import LEARNER_METRICS, TD_ERROR, EnsembleSACLearner, to_rllib_batch
 from rllib_ext.ensemble_sac.state import read_state, write_state
 from rllib_ext.folder_component import FolderComponent
-from rllib_ext.replay_metrics import replay_metrics
+from rllib_ext.sampling import LocalSampler, RemoteSampler, Sampler
 
 STATE_COMPONENT = "ensemble_sac"
 
 _logger = logging.getLogger(__name__)
 
-TDErrorListener = Callable[[list[ReplayBatch], FloatArray], None]
-"""Called with the batches of a training step and |TD| of their rows (U, B), in the batches' order."""
-
 
 class EnsembleSAC(Algorithm):
     """SAC with N critics on column replay, with or without a trajectory generator.
 
-    ``on_td_errors`` (None or a :data:`TDErrorListener`) is told of every row that was learned from.
+    ``service`` holds the replay; where it lives and who answers its requests is the configuration's affair.
     """
 
     config: EnsembleSACConfig
-    on_td_errors: TDErrorListener | None = None
 
     @classmethod
     def get_default_config(cls) -> EnsembleSACConfig:
         return EnsembleSACConfig()
 
     def setup(self, config: EnsembleSACConfig) -> None:
-        """Build env runners, learner, replay and server; raises ``ValueError`` where generator and env do not fit."""
+        """Build env runners, learners and service; raises ``ValueError`` where generator and env do not fit."""
         super().setup(config)
         seed = self.config.seed
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self.checkpoints = 0
         self.env_spaces = Spaces.from_gymnasium(*self.env_runner_group.get_spaces()[INPUT_ENV_SINGLE_SPACES])
-        self._generator = self._load_generator()
-        self.replay = MixedReplay(self.env_spaces, self._replay_config(), self.seed)
-        self.server = self._build_server()
+        self.service: ReplayService = self.config.services.start(self._order())
+        self._sampler = self._build_sampler()
 
     @property
     def learner(self) -> EnsembleSACLearner:
@@ -68,7 +62,26 @@ class EnsembleSAC(Algorithm):
     @property
     def env_steps(self) -> int:
         """Env steps that were stored since the first step of the run."""
-        return self.replay.counters.env_steps
+        return self.service.env_steps
+
+    def cleanup(self) -> None:
+        """Stop learners and env runners, then the service that they talk to."""
+        super().cleanup()
+        if hasattr(self, "service"):  # absent where setup was refused
+            self.service.close()
+
+    def _order(self) -> ServiceOrder:
+        generator = self._load_generator()
+        scale = ActionScale.of(self.env_spaces, normalize_actions=True)
+        return ServiceOrder(
+            spaces=self.env_spaces,
+            replay=self._replay_config(generator),
+            serving=self.config.serving,
+            seed=self.seed,
+            generator=generator,
+            to_learner=scale.to_learner,
+            to_environment=scale.rows_to_environment,
+        )
 
     def _load_generator(self) -> TrajectoryGenerator | None:
         if self.config.generator is None:
@@ -77,70 +90,89 @@ class EnsembleSAC(Algorithm):
         generator.spaces.require_equal(self.env_spaces, "the generator", f"environment {self.config.env}")
         return generator
 
-    def _replay_config(self) -> ReplayConfig:
+    def _replay_config(self, generator: TrajectoryGenerator | None) -> ReplayConfig:
         """Without a generator rho is 0: nothing is requested, every row is real."""
-        if self._generator is None:
-            return replace(self.config.replay, rho=0.0, rho_end=None)
-        return self.config.replay
+        return replace(self.config.replay, rho=0.0, rho_end=None) if generator is None else self.config.replay
 
-    def _build_server(self) -> LocalServer | None:
-        if self._generator is None:
-            return None
-        scale = ActionScale.of(self.env_spaces, normalize_actions=True)
-        return LocalServer(self.replay, self._generator, self.config.serving, self.seed, scale.to_learner)
+    def _build_sampler(self) -> Sampler:
+        group = self.env_runner_group
+        if group.num_remote_env_runners() == 0:
+            return LocalSampler(group.local_env_runner)
+        return RemoteSampler(
+            group, self.service.sink, self.config.sample_timeout_s, lambda: self.restore_env_runners(group)
+        )
 
     def training_step(self) -> None:
         """ATraDiff's algorithm 1 around SAC: the learner never sees whether a row was lived or imagined."""
-        with self.metrics.log_time(("time", "sample")):
-            episodes = self._sample_episodes()
-        if not any(len(episode) for episode in episodes):
-            _logger.warning("The env runners returned no steps: see above for failed or slow ones.")
-            return
-        self.replay.store(episodes_to_transitions(episodes, self.env_spaces))
-        if self.server is not None:
-            with self.metrics.log_time(("time", "generate")):
-                self.server.serve()
+        due = self._updates_due()
+        if due <= self._most_updates:  # else the learner is behind: it catches up first
+            self._act(wait=due == 0)
         with self.metrics.log_time(("time", "learn")):
             learned = self._learn()
         if learned:
             with self.metrics.log_time(("time", "sync_weights")):
                 self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
-        self._log_replay()
+        self._log_service()
 
-    def _sample_episodes(self) -> list[SingleAgentEpisode]:
-        episodes, results = synchronous_parallel_sample(
-            worker_set=self.env_runner_group,
-            random_actions=self.env_steps < self.config.settings.learning_starts,
-            sample_timeout_s=self.config.sample_timeout_s,
-            _uses_new_env_runners=True,
-            _return_metrics=True,
-        )
-        self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
-        return episodes
+    def _updates_due(self) -> int:
+        return self.config.settings.updates_due(self.env_steps, self.learner.updater.updates)
+
+    @property
+    def _most_updates(self) -> int:
+        """Updates of one training step: those of two rounds of all runners, so that no call is endless."""
+        config = self.config
+        runners = max(config.num_env_runners, 1) * config.num_envs_per_env_runner
+        return max(math.ceil(2 * config.settings.utd * config.get_rollout_fragment_length() * runners), 1)
+
+    def _act(self, wait: bool) -> None:
+        """Store what the runners did, have requests answered, and send the remote runners on."""
+        with self.metrics.log_time(("time", "sample")):
+            fragments = self._sampler.collect(self._random_actions, wait)
+        self.metrics.aggregate([fragment.metrics for fragment in fragments], key=ENV_RUNNER_RESULTS)
+        if wait and not any(fragment.steps for fragment in fragments):
+            _logger.warning("The env runners returned no steps: see above for failed or slow ones.")
+        for fragment in fragments:
+            if fragment.chunk is not None:
+                self.service.store(fragment.chunk)
+        if self.config.generator is not None:
+            with self.metrics.log_time(("time", "generate")):
+                self.service.serve()
+        if self._updates_due() <= self._most_updates:
+            self._sampler.go_on(self._random_actions)
+
+    @property
+    def _random_actions(self) -> bool:
+        return self.env_steps < self.config.settings.learning_starts
+
+    def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
+        """As RLlib's, and count those that came back."""
+        restored: list[int] = super().restore_env_runners(env_runner_group)
+        if env_runner_group is self.env_runner_group:
+            self._sampler.restored(restored)
+        return restored
 
     def _learn(self) -> bool:
-        """All updates that the new env steps owe, in one call of the learner."""
-        settings = self.config.settings
-        due = settings.updates_due(self.env_steps, self.learner.updater.updates)
+        """The updates that the new env steps owe, in one call of the learner."""
+        due = min(self._updates_due(), self._most_updates)
         if due == 0:
             return False
-        batches = [self.replay.sample(settings.batch_size) for _ in range(due)]
+        batches = self.service.sample(due, self.config.settings.batch_size)
         results = self.learner_group.update(batch=to_rllib_batch([b.transitions for b in batches]))
         self._report(batches, results[0][DEFAULT_MODULE_ID])
         return True
 
     def _report(self, batches: list[ReplayBatch], results: dict[str, Any]) -> None:
         td_errors = np.asarray(results.pop(TD_ERROR).peek(compile=False)).reshape(len(batches), -1)
-        if self.on_td_errors is not None:
-            self.on_td_errors(batches, td_errors)
+        self.service.report_td_errors(batches, td_errors)
         for name in LEARNER_METRICS & results.keys():
             self.metrics.log_value(("learner", name), results[name].peek(), window=1)
         self.metrics.log_value(("learner", "updates"), self.learner.updater.updates, reduce="max", window=1)
 
-    def _log_replay(self) -> None:
-        version = None if self.server is None else self.server.generator.version
-        for name, value in replay_metrics(self.replay, version).items():
+    def _log_service(self) -> None:
+        for name, value in self.service.metrics().items():
             self.metrics.log_value(("replay", name), value, window=1)
+        for name, value in self._sampler.metrics().items():
+            self.metrics.log_value(("sampling", name), value, reduce="max", window=1)
 
     def save_state(self, folder: Path) -> None:
         """Write the whole run into ``folder``, as safetensors, npy and JSON; nothing is pickled.
@@ -156,7 +188,6 @@ class EnsembleSAC(Algorithm):
     def load_state(self, folder: Path) -> None:
         """Become the run that :meth:`save_state` wrote; raises ``ValueError`` where the configuration differs."""
         read_state(folder, self)
-        self.server = self._build_server()  # its seed is the restored run's
         self._start_over()
         self.env_runner_group.foreach_env_runner(lambda runner: runner.expect_any_weights())
         self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)

@@ -9,7 +9,8 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from atradiff.config import SamplingConfig, ServingConfig
-from atradiff.ports import TrajectoryGenerator
+from atradiff.ports import ReplayServices, TrajectoryGenerator
+from atradiff.replay.local import LocalServices
 from atradiff.replay.mixed import ReplayConfig
 from rllib_ext.diffuser_source import DiffuserSource
 from rllib_ext.ensemble_sac.settings import OWN_SETTINGS, SHARED_WITH_RLLIB, SACSettings
@@ -42,9 +43,15 @@ class EnsembleSACConfig(AlgorithmConfig):
         self.env_runner_cls = DirectEnvRunner
         self.rollout_fragment_length = 50
         self.num_env_runners = 0
+        # Asking remote runners for their connectors' states waits for the end of their fragments: no overlap.
+        self.merge_env_runner_states = False
+        self.broadcast_env_runner_states = False
+        self.env_runner_health_probe_timeout_s = 0.5  # a runner that restarts takes seconds: the others go on
+        self.delay_between_env_runner_restarts_s = 1.0
         self.generator: DiffuserSource | None = None
         self.replay = ReplayConfig()
         self.serving = ServingConfig()
+        self.services: ReplayServices = LocalServices()
 
     def training(self, **settings: Any) -> Self:
         """Set any field of :class:`SACSettings`, or what RLlib's own ``training`` takes.
@@ -65,10 +72,12 @@ class EnsembleSACConfig(AlgorithmConfig):
         sampling: SamplingConfig | None = None,
         replay: ReplayConfig = NotProvided,
         serving: ServingConfig = NotProvided,
+        services: ReplayServices = NotProvided,
     ) -> Self:
         """Who imagines trajectories (None: nobody, plain SAC), how they are mixed in and how they are served.
 
         ``sampling`` is set on a generator that is given as a folder, in the same call; an object carries its own.
+        ``services`` makes the replay and what answers its requests; by default both are in the algorithm's process.
         Raises ``ValueError`` for ``sampling`` without a folder to set it on.
         """
         if sampling is not None and (generator is NotProvided or generator is None):
@@ -79,6 +88,8 @@ class EnsembleSACConfig(AlgorithmConfig):
             self.replay = replay
         if serving is not NotProvided:
             self.serving = serving
+        if services is not NotProvided:
+            self.services = services
         return self
 
     @property

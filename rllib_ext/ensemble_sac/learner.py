@@ -22,6 +22,10 @@ LEARNER_METRICS = frozenset({"critic_loss", "q_mean", "td_error", "alpha", "acto
 LEARNED_COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminated")
 
 
+class LearnerLost(RuntimeError):
+    """A remote learner's process died. What it knew is in the last checkpoint: build the algorithm anew from there."""
+
+
 def to_rllib_batch(batches: list[Transitions]) -> MultiAgentBatch:
     """U batches of B rows each, end to end, as RLlib's learner group takes them (U B rows)."""
     columns = {name: np.concatenate([getattr(b, name) for b in batches]) for name in LEARNED_COLUMNS}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rllib_ext.ensemble_sac.algorithm import EnsembleSAC
     from rllib_ext.ensemble_sac.learner import EnsembleSACLearner
 
-_FORMAT = 1
+_FORMAT = 2
 _WEIGHTS, _OPTIMIZERS, _REPLAY = "weights.safetensors", "optimizers.safetensors", "replay"
 _METRICS, _ALGORITHM = "metrics.json", "algorithm.json"
 _NOISE = "noise"
@@ -38,7 +38,7 @@ def write_state(folder: Path, algorithm: EnsembleSAC) -> None:
     learner = algorithm.learner
     save_file(_weights(learner), folder / _WEIGHTS)
     save_file(_optimizer_tensors(learner), folder / _OPTIMIZERS)
-    algorithm.replay.save(folder / _REPLAY)
+    algorithm.service.save(folder / _REPLAY)
     (folder / _METRICS).write_text(json.dumps(plain(algorithm.metrics.get_state())))
     counters = {
         "format": _FORMAT,
@@ -67,7 +67,7 @@ def read_state(folder: Path, algorithm: EnsembleSAC) -> None:
         )
     learner = algorithm.learner
     _load_weights(learner, read_tensors(folder / _WEIGHTS), folder)
-    algorithm.replay.load(folder / _REPLAY)
+    algorithm.service.load(folder / _REPLAY)
     _load_optimizers(learner, read_tensors(folder / _OPTIMIZERS))
     learner.updater.updates = counters["updates"]
     learner._weights_seq_no = counters["weights_seq_no"]

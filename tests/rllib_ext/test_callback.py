@@ -49,7 +49,7 @@ def test_trains_on_real_and_synthetic_rows(name: str, build: Callable[..., Algor
     algorithm = build(tiny_config(name), gen, rho=0.5)
     before = _weights(algorithm)
     results = [algorithm.train() for _ in range(2)]
-    replay = algorithm.local_replay_buffer.replay
+    replay = algorithm.local_replay_buffer.service.replay
     metrics = results[-1]["atradiff"]
 
     assert metrics["real_rows"] == len(replay.real) == 100
@@ -66,7 +66,7 @@ def test_trains_on_real_and_synthetic_rows(name: str, build: Callable[..., Algor
 def test_real_rows_are_what_the_environment_saw(name: str, build: Callable[..., Algorithm]) -> None:
     algorithm = build(tiny_config(name), generator(name))
     algorithm.train()
-    real = algorithm.local_replay_buffer.replay.real
+    real = algorithm.local_replay_buffer.service.replay.real
     rows = {key: real[key][: len(real)] for key in real.columns}
     t = np.arange(50) % 10
     np.testing.assert_array_equal(rows["observations"][:, 0], t)
@@ -115,7 +115,7 @@ class FakeTrial:
 def test_a_time_limit_is_no_terminal_state(build: Callable[..., Algorithm]) -> None:
     algorithm = build(tiny_config("SAC", truncate=True), generator("SAC"))
     algorithm.train()
-    real = algorithm.local_replay_buffer.replay.real
+    real = algorithm.local_replay_buffer.service.replay.real
     assert not real["terminated"][:50].any()
     np.testing.assert_array_equal(np.flatnonzero(real["truncated"][:50]), [9, 19, 29, 39, 49])
 
@@ -142,7 +142,7 @@ def test_generation_starts_at_states_that_were_reached(build: Callable[..., Algo
     gen = generator("SAC")
     algorithm = build(tiny_config("SAC"), gen)
     algorithm.train()
-    real = algorithm.local_replay_buffer.replay.real
+    real = algorithm.local_replay_buffer.service.replay.real
     reached = {tuple(row) for row in real["next_observations"][: len(real)][~real["terminated"][: len(real)]]}
     asked = [tuple(state) for states, _ in gen.calls for state in states]
     assert asked
@@ -163,7 +163,9 @@ def test_td_errors_belong_to_the_rows_of_the_last_sample(build: Callable[..., Al
     assert rows.terminated.sum() > 3
     np.testing.assert_allclose(scored.td_errors[rows.terminated], expected[rows.terminated], atol=1e-4)
     real_ids = scored.row_ids[~scored.synthetic]
-    np.testing.assert_array_equal(facade.replay.real["observations"][real_ids], rows.observations[~scored.synthetic])
+    np.testing.assert_array_equal(
+        facade.service.replay.real["observations"][real_ids], rows.observations[~scored.synthetic]
+    )
 
 
 def test_without_synthetic_rows_the_buffer_is_plain_uniform_replay(build: Callable[..., Algorithm]) -> None:
@@ -179,7 +181,7 @@ def test_same_seed_same_run(build: Callable[..., Algorithm]) -> None:
     for seed in (1, 1, 2):
         algorithm = build(tiny_config("SAC").debugging(seed=seed), generator("SAC"))
         algorithm.train()
-        runs.append((_weights(algorithm), algorithm.local_replay_buffer.replay.real["actions"][:50].copy()))
+        runs.append((_weights(algorithm), algorithm.local_replay_buffer.service.replay.real["actions"][:50].copy()))
     np.testing.assert_array_equal(runs[0][1], runs[1][1])
     assert all(np.array_equal(runs[0][0][key], runs[1][0][key]) for key in runs[0][0])
     assert not np.array_equal(runs[0][1], runs[2][1])
@@ -193,7 +195,7 @@ def test_several_environments_and_several_env_runners(build: Callable[..., Algor
         algorithm.train()
     finally:
         ray.cloudpickle.unregister_pickle_by_value(toy_worlds)
-    real = algorithm.local_replay_buffer.replay.real
+    real = algorithm.local_replay_buffer.service.replay.real
     n = len(real)
     assert n >= 50
     np.testing.assert_array_equal(real["next_observations"][:n, 0], real["observations"][:n, 0] + 1)

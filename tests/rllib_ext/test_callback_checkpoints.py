@@ -118,7 +118,7 @@ def _build(name: str, **options: Any) -> Algorithm:
 
 
 def _replay(algorithm: Algorithm) -> MixedReplay:
-    replay: MixedReplay = algorithm.local_replay_buffer.replay
+    replay: MixedReplay = algorithm.local_replay_buffer.service.replay
     return replay
 
 

@@ -57,8 +57,8 @@ def test_stock_algorithms_learn_with_a_fitted_diffuser(model_folder: tuple[bool,
         made = ATraDiffCallback.using(diffuser=folder, rho=0.5, requests_per_batch=4, expected_length=4, horizon=7)
         algorithm = tiny_config(name).callbacks(made).build_algo()
         result = algorithm.train()
-        assert algorithm.local_replay_buffer.server.generator.sampling.horizon == 7
-        synthetic = algorithm.local_replay_buffer.replay.synthetic
+        assert algorithm.local_replay_buffer.service.server.generator.sampling.horizon == 7
+        synthetic = algorithm.local_replay_buffer.service.replay.synthetic
         n = len(synthetic)
         assert n > 0
         assert result["atradiff"]["synthetic_share_sampled"] > 0

@@ -132,7 +132,7 @@ def test_flattened_dictionaries_work_as_the_message_says() -> None:
     config.callbacks(ATraDiffCallback.using(ConstantGenerator(spaces, [1.0, 10.0]), requests_per_batch=2))
     algorithm = config.build_algo()
     algorithm.train()
-    observations = algorithm.local_replay_buffer.replay.real["observations"][:50]
+    observations = algorithm.local_replay_buffer.service.replay.real["observations"][:50]
     np.testing.assert_array_equal(observations[:, 2], np.arange(50) % 10)
     world = DictWorld()
     world.t = 3

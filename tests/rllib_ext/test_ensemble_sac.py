@@ -36,7 +36,7 @@ def build(local_ray: None) -> Iterator[Build]:  # noqa: ARG001
 
 
 def rows_of(algorithm: EnsembleSAC) -> dict[str, np.ndarray]:
-    ring = algorithm.replay.real
+    ring = algorithm.service.replay.real
     return {name: ring[name][: len(ring)] for name in ring.columns}
 
 
@@ -111,14 +111,14 @@ def test_imagined_rows_are_mixed_in_at_rho_in_the_learners_scale(build: Build) -
     )
     algorithm = build(config)
     seen: list[tuple[int, int]] = []
-    algorithm.on_td_errors = lambda batches, errors: seen.append((len(batches), errors.shape[1]))
+    algorithm.service.report_td_errors = lambda batches, errors: seen.append((len(batches), errors.shape[1]))
     for _ in range(4):
         result = algorithm.train()
-    ring = algorithm.replay.synthetic
+    ring = algorithm.service.replay.synthetic
     assert len(ring) == result["replay"]["synthetic_rows"] > 20
     np.testing.assert_allclose(ring["actions"][: len(ring)], [[0.5, 1.0]] * len(ring))
     assert set(ring["generator_version"][: len(ring)]) == {7}
-    counters = algorithm.replay.counters
+    counters = algorithm.service.replay.counters
     assert 0.3 < counters.sampled_synthetic / (counters.sampled_real + counters.sampled_synthetic) < 0.7
     assert result["replay"]["synthetic_age_versions"] == 0
     assert seen == [(20, 16)] * 3
@@ -211,7 +211,7 @@ def test_a_generator_of_another_task_is_refused(build: Build) -> None:
 def test_infinite_rewards_are_named_as_the_cause(build: Build) -> None:
     algorithm = build(tiny())
     algorithm.train()
-    algorithm.replay.real["rewards"][:] = np.inf
+    algorithm.service.replay.real["rewards"][:] = np.inf
     with pytest.raises(FloatingPointError, match="infinite rewards"):
         algorithm.train()
 

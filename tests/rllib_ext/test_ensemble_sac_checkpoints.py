@@ -56,7 +56,7 @@ def assert_same(ours: EnsembleSAC, theirs: EnsembleSAC) -> None:
     for name, value in weights(ours).items():
         np.testing.assert_array_equal(value, weights(theirs)[name], err_msg=name)
     for name in ("real", "synthetic"):
-        ring, other = getattr(ours.replay, name), getattr(theirs.replay, name)
+        ring, other = getattr(ours.service.replay, name), getattr(theirs.service.replay, name)
         assert ring.total_added == other.total_added
         for column in ring.columns:
             np.testing.assert_array_equal(ring[column][: len(ring)], other[column][: len(ring)], err_msg=column)

@@ -11,20 +11,27 @@ from ray.rllib.utils.replay_buffers import PrioritizedEpisodeReplayBuffer
 from toy_worlds import ConstantGenerator
 
 from atradiff.config import ServingConfig
-from atradiff.replay.mixed import MixedReplay, ReplayConfig
-from atradiff.serving import LocalServer
+from atradiff.ports import ServiceOrder
+from atradiff.replay.local import LocalReplay
+from atradiff.replay.mixed import ReplayConfig
 from atradiff.types import Spaces
 from rllib_ext.replay_facade import ReplayFacade
-from rllib_ext.replay_metrics import replay_metrics
 
 SPACES = Spaces(1, "discrete", n_actions=2)
 
 
 @pytest.fixture
 def facade() -> ReplayFacade:
-    replay = MixedReplay(SPACES, ReplayConfig(capacity=100, rho=0.5, expected_length=2.0), seed=0)
-    server = LocalServer(replay, ConstantGenerator(SPACES, 1, length=2), ServingConfig(2), 0, lambda rows: rows)
-    return ReplayFacade(replay, server, SPACES)
+    order = ServiceOrder(
+        spaces=SPACES,
+        replay=ReplayConfig(capacity=100, rho=0.5, expected_length=2.0),
+        serving=ServingConfig(2),
+        seed=0,
+        generator=ConstantGenerator(SPACES, 1, length=2),
+        to_learner=lambda rows: rows,
+        to_environment=lambda rows: rows,
+    )
+    return ReplayFacade(LocalReplay(order), SPACES, capacity=100)
 
 
 def _episode(steps: int) -> SingleAgentEpisode:
@@ -44,7 +51,7 @@ def test_what_is_added_can_be_sampled(facade: ReplayFacade) -> None:
     assert {name: len(column) for name, column in batch.columns.items()} == dict.fromkeys(batch.columns, 16)
     assert (batch.columns["weights"] == 1).all()
     assert (batch.columns["n_step"] == 1).all()
-    metrics = replay_metrics(facade.replay, facade.server.generator.version)
+    metrics = facade.service.metrics()
     assert metrics["real_rows"] == 35
     assert metrics["synthetic_rows"] == 2 * metrics["trajectories"] > 0
     assert metrics["requests"] == metrics["trajectories"] + metrics["requests_pending"]

@@ -1,0 +1,111 @@
+"""How an algorithm gets its env steps: from the runner in its process, or from remote ones that act while it learns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any, Protocol
+
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+
+from atradiff.ports import RowSink
+from rllib_ext.env_runner import DirectEnvRunner, Fragment
+
+_TAG = "collect"
+_POLL_SECONDS = 0.01
+"""RLlib waits for all runners that were asked, or this long; the first answer is what is waited for here."""
+
+
+class Sampler(Protocol):
+    """Asks the env runners for fragments."""
+
+    def collect(self, random_actions: bool, wait: bool) -> list[Fragment]:
+        """The fragments that are there; with ``wait`` at least one, unless none comes in time."""
+        ...
+
+    def go_on(self, random_actions: bool) -> None:
+        """Let the runners that have nothing to do act while the learner learns."""
+        ...
+
+    def restored(self, runners: Collection[int]) -> None:
+        """These runners died and are back: what they were asked for never comes."""
+        ...
+
+    def metrics(self) -> dict[str, int]:
+        """What was lost since the sampler was made."""
+        ...
+
+
+class LocalSampler:
+    """The one runner of this process: acting and learning take turns, and repeat themselves exactly."""
+
+    def __init__(self, runner: DirectEnvRunner) -> None:
+        self._runner = runner
+
+    def collect(self, random_actions: bool, wait: bool) -> list[Fragment]:  # noqa: ARG002
+        return [self._runner.collect(random_actions)]
+
+    def go_on(self, random_actions: bool) -> None:
+        """Nothing: this process is about to learn."""
+
+    def restored(self, runners: Collection[int]) -> None:
+        """Nothing: this runner lives and dies with the algorithm."""
+
+    def metrics(self) -> dict[str, int]:
+        return {}
+
+
+class RemoteSampler:
+    """Remote runners, each with at most one request in flight; they send their rows to ``sink``, where there is one.
+
+    ``restore`` is called while no runner is alive: it brings back those that Ray has started again.
+    """
+
+    def __init__(
+        self, group: EnvRunnerGroup, sink: RowSink | None, timeout_seconds: float, restore: Callable[[], Any]
+    ) -> None:
+        self._restarts = 0
+        self._fragments_lost = 0
+        self._group = group
+        self._sink = sink
+        self._timeout = timeout_seconds
+        self._restore = restore
+        self._asked: set[int] = set()
+
+    def collect(self, random_actions: bool, wait: bool) -> list[Fragment]:
+        deadline = time.monotonic() + (self._timeout if wait else 0.0)
+        self.go_on(random_actions)
+        fragments = self._fetch()
+        while not fragments and time.monotonic() < deadline:
+            if not self._asked:
+                self._restore()
+                self.go_on(random_actions)
+            fragments = self._fetch()
+        return fragments
+
+    def go_on(self, random_actions: bool) -> None:
+        idle = [runner for runner in self._group.healthy_env_runner_ids() if runner not in self._asked]
+        if not idle:
+            return
+        request = partial(DirectEnvRunner.collect, random_actions=random_actions, sink=self._sink)
+        self._group.foreach_env_runner_async(request, tag=_TAG, remote_worker_ids=idle)
+        self._asked.update(idle)
+
+    def restored(self, runners: Collection[int]) -> None:
+        self._restarts += len(runners)
+        self._lose(self._asked.intersection(runners))
+
+    def metrics(self) -> dict[str, int]:
+        return {"env_runner_restarts": self._restarts, "fragments_lost": self._fragments_lost}
+
+    def _fetch(self) -> list[Fragment]:
+        """What has arrived; a runner that RLlib has found dead was in the middle of a fragment."""
+        answers = self._group.fetch_ready_async_reqs(tags=_TAG, timeout_seconds=_POLL_SECONDS)
+        self._asked.difference_update(runner for runner, _ in answers)
+        self._lose(self._asked.difference(self._group.healthy_env_runner_ids()))
+        return [fragment for _, fragment in answers]
+
+    def _lose(self, runners: Collection[int]) -> None:
+        self._fragments_lost += len(runners)
+        self._asked.difference_update(runners)
