@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from itertools import zip_longest
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
 from cluster.config import RunConfig, parse_run_config, run_parser
+from cluster.storage import is_uri
 
 if TYPE_CHECKING:
     from cluster.session import Progress
@@ -18,27 +18,30 @@ if TYPE_CHECKING:
 def train(arguments: list[str]) -> None:
     """Train an agent as a config file says: ``atradiff train CONFIG [--setting.of.the.config VALUE ...]``.
 
-    ``atradiff train --resume RUN_DIR|CHECKPOINT`` goes on with a run that was stopped.
+    ``atradiff train --resume RUN|CHECKPOINT`` goes on with a run that was stopped. Both, and ``output``, may be URIs:
+    s3, gs, abfs, hdfs, file.
     """
     from cluster.run import Stopped
     from cluster.run import train as train_run
-    from cluster.run_folder import RunFolder
+    from cluster.run_store import RunStore
 
     parser = run_parser("atradiff train CONFIG", train.__doc__)
     parser.add_argument("--resume", type=str | None, default=None, help="a run folder, or one of its checkpoints")
     resume = _value_of("--resume", arguments)
     if resume is not None:
-        stored = RunFolder.of(Path(resume))
-        arguments = ["--config", str(stored.config), *_without_positional(arguments)]
+        arguments = ["--config", RunStore.of(resume).config_text(), *_without_positional(arguments)]
     run, _ = parse_run_config(parser, _config_first(arguments))
     with _TrainingBar(run) as bar:
         try:
-            folder = train_run(run, bar.show, resume=None if resume is None else Path(resume))
+            folder = train_run(run, bar.show, resume=resume)
         except Stopped as stopped:
             bar.close()
             print(stopped, file=sys.stderr)
             sys.exit(130)
     print(f"curve        {folder / 'metrics.csv'}\ntensorboard  tensorboard --logdir {folder}")
+    kept = resume or run.where
+    if is_uri(kept):
+        print(f"kept in      {kept}")
 
 
 def compare(arguments: list[str]) -> None:
@@ -118,7 +121,7 @@ class _TrainingBar:
     def show(self, progress: Progress) -> None:
         if self._bar is None:
             self._bar = tqdm(
-                desc=str(self._run.folder),
+                desc=self._run.where,
                 initial=progress.env_steps,
                 total=self._run.env_steps,
                 unit="step",

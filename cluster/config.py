@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 
 from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig, ServingConfig
 from atradiff.replay.mixed import ReplayConfig
+from cluster.storage import is_uri, join, working_folder
 from rllib_ext.ensemble_sac.settings import SACSettings
 
 
@@ -104,7 +105,7 @@ class RunConfig:
         augmentation: ``atradiff`` imagines trajectories, ``none`` is the plain algorithm.
         rollout_fragment_length: Env steps between two calls of the learner.
         threads: torch threads of the learner and the generator.
-        output: Folder under which the run folder is made.
+        output: Folder, or URI of a place, under which the run folder is made.
     """
 
     env: str
@@ -143,8 +144,14 @@ class RunConfig:
             )
 
     @property
+    def where(self) -> str:
+        """The run's place: a folder, or a URI where ``output`` is one."""
+        return join(self.output, self.name, self.augmentation, f"seed_{self.seed}")
+
+    @property
     def folder(self) -> Path:
-        return Path(self.output) / self.name / self.augmentation / f"seed_{self.seed}"
+        """The run's folder on this machine; for a URI, its working copy."""
+        return working_folder(self.where)
 
     def require_data(self) -> None:
         """Raise ``ValueError`` unless this run can get at a diffuser: called before anything long begins."""
@@ -165,7 +172,9 @@ class RunConfig:
         generator = replace(
             self.generator, path=_absolute_if_there(self.generator.path), cache=_absolute(self.generator.cache)
         )
-        return replace(self, output=_absolute(self.output), data=data, generator=generator)
+        return replace(
+            self, output=self.output if is_uri(self.output) else _absolute(self.output), data=data, generator=generator
+        )
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
@@ -188,8 +197,11 @@ def parse_run_config(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[
     return run, {key: value for key, value in values.items() if key not in names}
 
 
-def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a config file with dotted overrides (``["--seed", "1"]``); unknown keys end the program with their name."""
+def load_run_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config file (or the text of one) with dotted overrides (``["--seed", "1"]``).
+
+    Unknown keys end the program with their name.
+    """
     return parse_run_config(run_parser("atradiff train", None), ["--config", str(path), *overrides])[0]
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from numpy.typing import NDArray
 
 from cluster.config import load_run_config
-from cluster.run_folder import RunFolder
+from cluster.run_store import RunStore
 from rllib_ext.ensemble_sac.rl_module import EnsembleSACModule
 from rllib_ext.ensemble_sac.state import read_tensors
 from rllib_ext.evaluation import deterministic_policy
@@ -30,23 +29,24 @@ class RunPolicy:
 
 
 def load_policy(path: str, env: gym.Env[Any, Any]) -> RunPolicy:
-    """The policy of the run folder or checkpoint at ``path``, for ``env``.
+    """The policy of the run or checkpoint at ``path`` (or URI), for ``env``.
 
     Raises ``ValueError`` where there is no whole checkpoint, where it is damaged, or where the actor is not made for
     ``env``'s spaces.
     """
-    folder = RunFolder.of(Path(path))
-    checkpoint = folder.latest_checkpoint() if Path(path) == folder.path else Path(path)
+    store = RunStore.of(path)
+    checkpoint = store.find_checkpoint()
     if checkpoint is None:
         raise ValueError(f"{path} has no whole checkpoint to take a policy from.")
-    settings = load_run_config(folder.config).algorithm
+    settings = load_run_config(store.config_text()).algorithm
     module = EnsembleSACModule(
         observation_space=env.observation_space,
         action_space=env.action_space,
         model_config=asdict(settings),
         inference_only=True,
     )
-    weights = read_tensors(checkpoint / "algorithm" / "weights.safetensors")
+    with checkpoint.part("algorithm").open() as folder:
+        weights = read_tensors(folder / "weights.safetensors")
     actor = {name.removeprefix(_ACTOR): tensor for name, tensor in weights.items() if name.startswith(_ACTOR)}
     try:
         module.actor.load_state_dict(actor)

@@ -18,37 +18,45 @@ from typing import Any
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.staging import write_text
 from cluster.algorithm import build_algorithm
+from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
 from cluster.logging import RunLog
 from cluster.manifest import run_manifest
 from cluster.prepare import check_environment, prepare_diffuser
 from cluster.ray_runtime import start_ray
 from cluster.run_folder import RunFolder
+from cluster.run_store import RunStore
 from cluster.session import Progress, Session
+from cluster.storage import Location
 
 
 class Stopped(Exception):
     """The run was asked to stop (Ctrl-C, SIGTERM), wrote a checkpoint and did."""
 
 
-def train(run: RunConfig, watch: Callable[[Progress], None] = lambda _: None, *, resume: Path | None = None) -> Path:
+def train(
+    run: RunConfig, watch: Callable[[Progress], None] = lambda _: None, *, resume: str | Path | None = None
+) -> Path:
     """Train as ``run`` says and return the run folder, which then holds ``summary.json``.
 
-    ``resume`` is a run folder or one of its checkpoints. Raises :class:`Stopped` after a stop signal, ``ValueError``
-    where the run folder already holds another run.
+    ``resume`` is a run folder or one of its checkpoints; like ``run.output`` it may be a URI, which the folder returned
+    is then a working copy of. Raises :class:`Stopped` after a stop signal, ``ValueError`` where the run folder already
+    holds another run.
     """
     run = run.absolute()
-    folder = RunFolder(run.folder) if resume is None else RunFolder.of(resume)
-    checkpoint = _starting_point(folder, run, resume)
+    store = RunStore(Location.of(run.where)) if resume is None else RunStore.of(resume)
+    checkpoint = _starting_point(store, run, resume)
     check_environment(run)
-    run, diffuser = _with_diffuser(run)
+    store.location.require_writable()
+    store.fetch()
+    run, diffuser = _with_diffuser(run, store.folder)
     start_ray()
     algorithm = build_algorithm(run, diffuser)
     try:
-        _begin(folder, run, diffuser)
-        env_steps = 0 if checkpoint is None else RunFolder.checkpoint_state(checkpoint)["env_steps"]
-        with RunLog(folder, env_steps) as log, _stop_signal() as stop:
-            session = Session(run, folder, algorithm, log)
+        _begin(store, run, diffuser)
+        env_steps = 0 if checkpoint is None else checkpoint.state["env_steps"]
+        with RunLog(store.folder, env_steps) as log, _stop_signal() as stop:
+            session = Session(run, store, algorithm, log)
             if checkpoint is not None:
                 session.restore(checkpoint)
             while not session.finished:
@@ -56,27 +64,26 @@ def train(run: RunConfig, watch: Callable[[Progress], None] = lambda _: None, *,
                 if stop.is_set() and not session.finished:
                     session.checkpoint()
                     steps = session.progress.env_steps
-                    raise Stopped(f"stopped at {steps} env steps; go on with --resume {folder.path}")
+                    raise Stopped(f"stopped at {steps} env steps; go on with --resume {store.location}")
             session.finish()
     finally:
         algorithm.stop()
-    return folder.path
+    return store.folder.path
 
 
-def _starting_point(folder: RunFolder, run: RunConfig, resume: Path | None) -> Path | None:
+def _starting_point(store: RunStore, run: RunConfig, resume: str | Path | None) -> Checkpoint | None:
     """The checkpoint to go on from; None: from the first step, also for a run that was killed before its first one."""
     if resume is None:
-        if folder.started:
+        if store.started:
             raise ValueError(
-                f"{folder.path} already holds a run: go on with --resume {folder.path}, or choose another --name or "
-                "--output."
+                f"{store.location} already holds a run: go on with --resume {store.location}, or choose another --name "
+                "or --output."
             )
         return None
-    named = resume.resolve() != folder.path.resolve()
-    checkpoint = resume if named else folder.latest_checkpoint()
+    checkpoint = store.find_checkpoint()
     if checkpoint is not None:
-        done = RunFolder.checkpoint_state(checkpoint)["env_steps"]
-        if run.env_steps < done or (run.env_steps == done and folder.complete):
+        done = checkpoint.state["env_steps"]
+        if run.env_steps < done or (run.env_steps == done and store.complete):
             raise ValueError(
                 f"{checkpoint} has {done} env steps already and --env_steps is {run.env_steps}: there is nothing to "
                 "do. Give more --env_steps to go further."
@@ -84,24 +91,33 @@ def _starting_point(folder: RunFolder, run: RunConfig, resume: Path | None) -> P
     return checkpoint
 
 
-def _with_diffuser(run: RunConfig) -> tuple[RunConfig, TrajectoryDiffuser | None]:
-    """The run with its diffuser's path filled in, so that resuming it never meets another one; and the diffuser."""
+def _with_diffuser(run: RunConfig, folder: RunFolder) -> tuple[RunConfig, TrajectoryDiffuser | None]:
+    """The run with its diffuser's path filled in, so that resuming it never meets another one; and the diffuser.
+
+    A run that comes from another machine by a URI brings its diffuser along.
+    """
     if run.augmentation == "none":
         return run, None
     run.require_data()
-    path = str(prepare_diffuser(run))
+    path = run.generator.path
+    if path is None or not Path(path).exists():
+        path = str(folder.diffuser if folder.diffuser.is_dir() else prepare_diffuser(run))
     diffuser = TrajectoryDiffuser.from_pretrained(path)
     diffuser.sampling = run.generator.sampling
     return replace(run, generator=replace(run.generator, path=path)), diffuser
 
 
-def _begin(folder: RunFolder, run: RunConfig, diffuser: TrajectoryDiffuser | None) -> None:
+def _begin(store: RunStore, run: RunConfig, diffuser: TrajectoryDiffuser | None) -> None:
     """Write down what is run: for a resumed run its config anew, since flags may have changed it."""
+    folder = store.folder
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.summary.unlink(missing_ok=True)
     if not folder.started:
         write_text(folder.manifest, json.dumps(run_manifest(diffuser), indent=2))
+    if diffuser is not None and store.location.local is None and not folder.diffuser.exists():
+        diffuser.save_pretrained(folder.diffuser)
     write_text(folder.config, run.to_yaml())
+    store.mirror()
 
 
 @contextmanager

@@ -1,26 +1,21 @@
-"""One run on disk: its config, curve, TensorBoard events and checkpoints.
+"""One run on disk: its config, curve and TensorBoard events. Where it is kept, and its checkpoints: run_store.py.
 
 RUN/config.yaml      every value that was in force; `atradiff train RUN/config.yaml` repeats the run
 RUN/manifest.json    git commit, versions, data and model hashes, when it began
 RUN/metrics.csv      one row per evaluation
 RUN/tensorboard/     the same and more, as it happens
-RUN/checkpoints/step_000000012000/    staged, renamed when whole
+RUN/checkpoints/step_000000012000/    see cluster/checkpoint.py
+RUN/diffuser/        the diffuser that the run began with, where the run is kept behind a URI
 RUN/summary.json     written last: the run is complete
 """
 
 from __future__ import annotations
 
 import csv
-import json
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from atradiff.staging import staged_file, staged_folder, write_text
-
-_PREFIX = "step_"
-_COMPLETE = "checkpoint.json"
+from atradiff.staging import staged_file, write_text
 
 
 class RunFolder:
@@ -32,16 +27,8 @@ class RunFolder:
         self.manifest = path / "manifest.json"
         self.metrics = path / "metrics.csv"
         self.tensorboard = path / "tensorboard"
-        self.checkpoints = path / "checkpoints"
+        self.diffuser = path / "diffuser"
         self.summary = path / "summary.json"
-
-    @classmethod
-    def of(cls, path: Path) -> RunFolder:
-        """The run that ``path`` is, or that it is a checkpoint of; raises ``ValueError`` where it is neither."""
-        for candidate in (path, path.parent.parent):
-            if (candidate / "config.yaml").is_file():
-                return cls(candidate)
-        raise ValueError(f"{path} is neither a run folder nor a checkpoint of one: there is no config.yaml.")
 
     @property
     def started(self) -> bool:
@@ -59,41 +46,6 @@ class RunFolder:
         """The last word of :meth:`tell_progress`, 0 where there is none."""
         file = self.path / ".progress"
         return int(file.read_text()) if file.exists() else 0
-
-    def latest_checkpoint(self) -> Path | None:
-        """The newest whole checkpoint, None where there is none. Unfinished ones are not looked at."""
-        whole = sorted(p.parent for p in self.checkpoints.glob(f"{_PREFIX}*/{_COMPLETE}"))
-        return whole[-1] if whole else None
-
-    def drop_checkpoints_after(self, env_steps: int) -> None:
-        """Delete newer checkpoints: who resumes an older one abandons the future that they hold."""
-        for checkpoint in self.checkpoints.glob(f"{_PREFIX}*"):
-            if int(checkpoint.name.removeprefix(_PREFIX)) > env_steps:
-                shutil.rmtree(checkpoint)
-
-    def write_checkpoint(
-        self, env_steps: int, write: Callable[[Path], None], state: Mapping[str, Any], keep: int
-    ) -> Path:
-        """Let ``write`` fill a staging folder, add ``state`` as JSON, rename it; delete all but the newest ``keep``."""
-        target = self.checkpoints / f"{_PREFIX}{env_steps:012d}"
-        with staged_folder(target) as staging:
-            write(staging)
-            (staging / _COMPLETE).write_text(json.dumps(dict(state), indent=2))
-        for old in sorted(self.checkpoints.glob(f"{_PREFIX}*"))[:-keep]:
-            shutil.rmtree(old)
-        return target
-
-    @staticmethod
-    def checkpoint_state(checkpoint: Path) -> dict[str, Any]:
-        """The JSON state of a checkpoint; raises ``ValueError`` where the checkpoint is not whole, or damaged."""
-        file = checkpoint / _COMPLETE
-        if not file.is_file():
-            raise ValueError(f"{checkpoint} is not a whole checkpoint: it has no {_COMPLETE}.")
-        try:
-            state: dict[str, Any] = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is damaged ({error}): resume from another checkpoint.") from error
-        return state
 
 
 class MetricsFile:

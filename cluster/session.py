@@ -6,16 +6,17 @@ import json
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from atradiff.environments import make_env
 from atradiff.staging import write_text
+from cluster.checkpoint import Checkpoint
+from cluster.checkpoint_files import here
 from cluster.config import RunConfig
 from cluster.logging import RunLog
-from cluster.run_folder import RunFolder
+from cluster.run_store import RunStore
 from rllib_ext.ensemble_sac import EnsembleSAC
 from rllib_ext.evaluation import evaluate
 
@@ -39,9 +40,9 @@ def evaluation_seed(seed: int) -> int:
 class Session:
     """One run under way. Whoever holds it calls :meth:`advance` until :attr:`finished`, then :meth:`finish`."""
 
-    def __init__(self, run: RunConfig, folder: RunFolder, algorithm: EnsembleSAC, log: RunLog) -> None:
+    def __init__(self, run: RunConfig, store: RunStore, algorithm: EnsembleSAC, log: RunLog) -> None:
         self._run = run
-        self._folder = folder
+        self._store = store
         self._algorithm = algorithm
         self._log = log
         self._make_env = partial(make_env, run.env)
@@ -59,14 +60,15 @@ class Session:
     def progress(self) -> Progress:
         return Progress(self._env_steps, self._last_return)
 
-    def restore(self, checkpoint: Path) -> None:
-        """Go on from ``checkpoint``; newer ones of the folder are dropped."""
-        state = RunFolder.checkpoint_state(checkpoint)
-        self._algorithm.load_state(checkpoint / "algorithm")
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from ``checkpoint``; newer ones of the run are dropped."""
+        state = checkpoint.state
+        with checkpoint.part("algorithm").open() as folder:
+            self._algorithm.load_state(folder)
         self._env_steps, self._wall_before = state["env_steps"], state["wall_seconds"]
         self._last_return = state["last_return"]
         self._checkpointed_at = self._env_steps
-        self._folder.drop_checkpoints_after(self._env_steps)
+        self._store.checkpoints.drop_after(self._env_steps)
 
     def advance(self) -> Progress:
         """One iteration: act and learn, evaluate and checkpoint when due."""
@@ -88,12 +90,8 @@ class Session:
             "wall_seconds": self._wall_seconds,
             "last_return": self._last_return,
         }
-        self._folder.write_checkpoint(
-            self._env_steps,
-            lambda staging: self._algorithm.save_state(staging / "algorithm"),
-            state,
-            keep=self._run.checkpoint.keep,
-        )
+        parts = {"algorithm": here(self._algorithm.save_state)}
+        self._store.write_checkpoint(self._env_steps, parts, state, keep=self._run.checkpoint.keep)
         self._checkpointed_at = self._env_steps
 
     def finish(self) -> None:
@@ -103,7 +101,8 @@ class Session:
             "wall_seconds": self._wall_seconds,
             "final_return": self._last_return,
         }
-        write_text(self._folder.summary, json.dumps(summary, indent=2))
+        write_text(self._store.folder.summary, json.dumps(summary, indent=2))
+        self._store.mirror()
 
     def _evaluate(self, result: dict[str, Any]) -> None:
         """Evaluation seeds depend on the run's seed alone, so that arms and moments meet the same starts."""

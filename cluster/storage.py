@@ -16,6 +16,8 @@ from atradiff.staging import write_text
 _CHUNK_BYTES = 8 << 20
 _RENAMING = ("local", "hdfs")
 """File systems that show a file while it is written, and can rename it. In object stores it appears whole."""
+_TELLING = 3
+"""The last parts of a run's name say which it is: name, augmentation, seed."""
 _GCS_PATIENCE = "retry_limit_seconds=60"
 """Google's client would try for 15 minutes before it says that a bucket cannot be reached."""
 
@@ -31,6 +33,15 @@ def join(where: str, *names: str) -> str:
         return str(Path(where, *names))
     base, question, options = where.partition("?")
     return "/".join([base.rstrip("/"), *names]) + question + options
+
+
+def working_folder(where: str) -> Path:
+    """Where what is kept at this path or URI is worked on: the path itself, or a folder in the user's cache."""
+    if not is_uri(where):
+        return Path(where)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(where.encode()).hexdigest()[:12]
+    return cache.joinpath("atradiff", "runs", name, *PurePosixPath(where.partition("?")[0]).parts[-_TELLING:])
 
 
 @dataclass(frozen=True)

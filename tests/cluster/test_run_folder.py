@@ -1,4 +1,4 @@
-"""Checkpoints appear whole or not at all, and the curve is cut back to the checkpoint it goes on from."""
+"""The curve is cut back to the checkpoint it goes on from; progress crosses processes."""
 
 from __future__ import annotations
 
@@ -8,61 +8,6 @@ from pathlib import Path
 import pytest
 
 from cluster.run_folder import MetricsFile, RunFolder
-
-
-def write_marker(folder: Path) -> None:
-    (folder / "weights").write_text("w")
-
-
-def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    for step in (100, 900, 1000, 20_000):
-        run.write_checkpoint(step, write_marker, {"env_steps": step}, keep=2)
-    assert [run.checkpoint_state(c)["env_steps"] for c in sorted(run.checkpoints.iterdir())] == [1000, 20_000]
-    latest = run.latest_checkpoint()
-    assert latest is not None
-    assert run.checkpoint_state(latest) == {"env_steps": 20_000}
-    assert (latest / "weights").read_text() == "w"
-
-
-def test_a_checkpoint_that_failed_half_way_is_not_seen(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    run.write_checkpoint(100, write_marker, {"env_steps": 100}, keep=2)
-
-    def fail(folder: Path) -> None:
-        write_marker(folder)
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        run.write_checkpoint(200, fail, {"env_steps": 200}, keep=1)
-    latest = run.latest_checkpoint()
-    assert latest is not None
-    assert run.checkpoint_state(latest) == {"env_steps": 100}
-
-
-def test_an_abandoned_future_is_dropped(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    for step in (100, 200, 300):
-        run.write_checkpoint(step, write_marker, {"env_steps": step}, keep=3)
-    run.drop_checkpoints_after(100)
-    latest = run.latest_checkpoint()
-    assert latest is not None
-    assert run.checkpoint_state(latest)["env_steps"] == 100
-
-
-def test_a_run_is_found_from_its_folder_and_from_a_checkpoint(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
-    checkpoint = run.write_checkpoint(5, write_marker, {"env_steps": 5}, keep=1)
-    run.config.write_text("env: x")
-    assert RunFolder.of(run.path).path == run.path
-    assert RunFolder.of(checkpoint).path == run.path
-    with pytest.raises(ValueError, match="neither a run folder nor a checkpoint"):
-        RunFolder.of(tmp_path)
-    with pytest.raises(ValueError, match="not a whole checkpoint"):
-        RunFolder.checkpoint_state(run.path)
-    (checkpoint / "checkpoint.json").write_text("{")
-    with pytest.raises(ValueError, match="damaged"):
-        RunFolder.checkpoint_state(checkpoint)
 
 
 def test_progress_is_told_across_processes(tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+"""Where a run is kept: its own folder, or a URI that a local working folder is mirrored to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster.checkpoint import Checkpoint, CheckpointStore
+from cluster.checkpoint_files import Part
+from cluster.run_folder import RunFolder
+from cluster.storage import Location, working_folder
+
+_CHECKPOINTS = "checkpoints"
+
+
+class RunStore:
+    """A run's files to work with (:attr:`folder`) and the place that keeps them (:attr:`location`) with checkpoints.
+
+    For a path both are the same. Behind a URI the small files are mirrored with :meth:`mirror`, checkpoints are
+    written and read there directly. A run kept behind a URI can be resumed on any machine that reaches it.
+    """
+
+    def __init__(self, location: Location, folder: Path | None = None) -> None:
+        self.location = location
+        self.folder = RunFolder(folder or working_folder(location.name))
+        self.checkpoints = CheckpointStore(location / _CHECKPOINTS)
+        self._named: str | None = None
+        self._mirrored: dict[str, tuple[int, int]] = {}
+
+    @classmethod
+    def of(cls, where: str | Path, folder: Path | None = None) -> RunStore:
+        """The run that ``where`` is, or that it is a checkpoint of; raises ``ValueError`` where it is neither.
+
+        ``folder``: where to work when ``where`` is a URI, None for :func:`working_folder`.
+        """
+        location = Location.of(where)
+        if (location / "config.yaml").exists():
+            return cls(location, folder)
+        run = location.parent.parent
+        if not (run / "config.yaml").exists():
+            raise ValueError(f"{where} is neither a run folder nor a checkpoint of one: there is no config.yaml.")
+        store = cls(run, folder)
+        store._named = location.basename
+        return store
+
+    @property
+    def started(self) -> bool:
+        return (self.location / "config.yaml").exists()
+
+    @property
+    def complete(self) -> bool:
+        return (self.location / "summary.json").exists()
+
+    def config_text(self) -> str:
+        """The run's resolved config, as YAML."""
+        return (self.location / "config.yaml").read_text()
+
+    def fetch(self) -> None:
+        """Behind a URI: make the working folder what is kept there (without checkpoints), whatever it was before."""
+        if self.location.local is not None:
+            return
+        shutil.rmtree(self.folder.path, ignore_errors=True)
+        for name in self.location.files_below():
+            if not name.startswith(f"{_CHECKPOINTS}/"):
+                (self.location / name).download(self.folder.path / name)
+        self._mirrored = {name: self._stamp(name) for name in self._files()}
+
+    def mirror(self) -> None:
+        """Behind a URI: bring it up to date with the working folder. Nothing to do for a path."""
+        if self.location.local is not None:
+            return
+        files = self._files()
+        for name in self._mirrored.keys() - set(files):
+            (self.location / name).delete_file()
+            del self._mirrored[name]
+        for name in files:
+            stamp = self._stamp(name)
+            if self._mirrored.get(name) != stamp:
+                (self.location / name).upload(self.folder.path / name)
+                self._mirrored[name] = stamp
+
+    def find_checkpoint(self) -> Checkpoint | None:
+        """The checkpoint to go on from: the one that was named, else the newest whole one; None where none is yet.
+
+        Raises :class:`cluster.checkpoint_files.DamagedCheckpoint` where what there is cannot be used.
+        """
+        return self.checkpoints.named(self._named) if self._named else self.checkpoints.newest_whole()
+
+    def write_checkpoint(
+        self, env_steps: int, parts: Mapping[str, Part], state: Mapping[str, Any], keep: int
+    ) -> Checkpoint:
+        """:meth:`CheckpointStore.write`, with the small files of this moment before it.
+
+        In this order the curve behind a URI may be ahead of the newest checkpoint, from where a resumed run cuts it
+        back, but never lacks what came before it.
+        """
+        self.mirror()
+        return self.checkpoints.write(env_steps, parts, state, keep)
+
+    def _files(self) -> list[str]:
+        """Names of what is mirrored: all but hidden files, which are for watchers on this machine."""
+        root = self.folder.path
+        paths = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+        return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+
+    def _stamp(self, name: str) -> tuple[int, int]:
+        stat = (self.folder.path / name).stat()
+        return stat.st_size, stat.st_mtime_ns
