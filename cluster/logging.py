@@ -1,51 +1,40 @@
-"""What a run tells: one list of metrics for TensorBoard and ``metrics.csv`` (docs/metrics.md explains each)."""
+"""What a run tells, from one list (``cluster.metrics_list``): TensorBoard, ``metrics.csv`` and Prometheus."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import ray
+import torch
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
+from cluster.metrics_list import METRICS
+from cluster.metrics_prometheus import PrometheusMetrics
 from cluster.run_folder import MetricsFile, RunFolder
 
-METRICS: dict[str, tuple[str, ...]] = {
-    "train/episode_return": ("env_runners", "episode_return_mean"),
-    "train/episode_length": ("env_runners", "episode_len_mean"),
-    "learner/critic_loss": ("learner", "critic_loss"),
-    "learner/actor_loss": ("learner", "actor_loss"),
-    "learner/q_mean": ("learner", "q_mean"),
-    "learner/td_error": ("learner", "td_error"),
-    "learner/alpha": ("learner", "alpha"),
-    "learner/entropy": ("learner", "entropy"),
-    "learner/updates": ("learner", "updates"),
-    "replay/real_rows": ("replay", "real_rows"),
-    "replay/synthetic_rows": ("replay", "synthetic_rows"),
-    "replay/expected_length": ("replay", "expected_length"),
-    "replay/requests_pending": ("replay", "requests_pending"),
-    "replay/requests_dropped": ("replay", "requests_dropped"),
-    "replay/synthetic_age_steps": ("replay", "synthetic_age_steps"),
-    "replay/synthetic_age_versions": ("replay", "synthetic_age_versions"),
-    "time/sample": ("time", "sample"),
-    "time/generate": ("time", "generate"),
-    "time/learn": ("time", "learn"),
-}
-"""Name in TensorBoard and ``metrics.csv``: where the algorithm's result holds it."""
+SECONDS_BETWEEN_POINTS = 10.0
+
+_INTEGERS = {"env_steps"}
 
 
 class RunLog:
-    """Writes an evaluation and the algorithm's metrics of that moment to TensorBoard and to the CSV file.
+    """Writes evaluations to the CSV file, and them and the time between them to TensorBoard and Prometheus.
 
     What was logged after ``env_steps``, where the run goes on, is forgotten: the run will live it anew.
     """
 
-    def __init__(self, folder: RunFolder, env_steps: int) -> None:
+    def __init__(self, folder: RunFolder, env_steps: int, *, seconds: float = SECONDS_BETWEEN_POINTS) -> None:
         self._csv = MetricsFile(folder.metrics)
         self._csv.keep_until(env_steps)
         self._board = SummaryWriter(str(folder.tensorboard), purge_step=env_steps + 1)
+        self._prometheus = PrometheusMetrics(_label(folder)) if ray.is_initialized() else None
+        self._seconds = seconds
+        self._last_point = (env_steps, time.perf_counter())
 
     def __enter__(self) -> RunLog:
         return self
@@ -59,28 +48,46 @@ class RunLog:
         self, env_steps: int, wall_seconds: float, returns: NDArray[np.float64], result: Mapping[str, Any]
     ) -> None:
         """Log the returns (episodes,) of an evaluation and the metrics of the iteration before it."""
-        row: dict[str, float | int | None] = {
+        evaluated = {"eval_return": float(returns.mean()), "eval_return_std": float(returns.std())}
+        values = self._point(env_steps, wall_seconds, result, evaluated)
+        self._csv.append({name: int(v) if name in _INTEGERS and v is not None else v for name, v in values.items()})
+
+    def iteration(self, env_steps: int, wall_seconds: float, result: Mapping[str, Any]) -> None:
+        """Log an iteration without an evaluation, unless the last entry was but a few seconds ago."""
+        if time.perf_counter() - self._last_point[1] >= self._seconds:
+            self._point(env_steps, wall_seconds, result, {})
+
+    def _point(
+        self, env_steps: int, wall_seconds: float, result: Mapping[str, Any], evaluated: Mapping[str, float]
+    ) -> dict[str, float | None]:
+        """The value of each metric of the list at this moment, as TensorBoard and Prometheus now show it."""
+        before, since = self._last_point
+        self._last_point = (env_steps, time.perf_counter())
+        run = {
             "env_steps": env_steps,
-            "eval_return": float(returns.mean()),
-            "eval_return_std": float(returns.std()),
             "wall_seconds": round(wall_seconds, 3),
-            **{name: _look_up(result, path) for name, path in METRICS.items()},
+            "env_steps_per_second": (env_steps - before) / max(self._last_point[1] - since, 1e-9),
+            **evaluated,
         }
-        self._csv.append(row)
-        self._board.add_scalar("evaluation/return", row["eval_return"], env_steps)
-        self._board.add_scalar("time/env_steps_per_second", env_steps / max(wall_seconds, 1e-9), env_steps)
-        for name in METRICS:
-            if row[name] is not None:
-                self._board.add_scalar(name, row[name], env_steps)
+        whole = {"gpu": _gpu(), **result, "run": run}
+        values = {metric.name: metric.read(whole) for metric in METRICS}
+        for metric in METRICS:
+            if values[metric.name] is not None:
+                self._board.add_scalar(metric.tag, values[metric.name], env_steps)
         self._board.flush()
+        if self._prometheus is not None:
+            self._prometheus.set(values)
+        return values
 
 
-def _look_up(result: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
-    """The number at ``path``, None where this iteration has none (no episode ended, nothing learned yet)."""
-    value: Any = result
-    for key in path:
-        if not isinstance(value, Mapping) or key not in value:
-            return None
-        value = value[key]
-    number = float(value)
-    return number if np.isfinite(number) else None
+def _label(folder: RunFolder) -> str:
+    """NAME/ARM/seed_N: what tells a run from the others on the same cluster."""
+    return "/".join(folder.path.parts[-3:])
+
+
+def _gpu() -> dict[str, int]:
+    """Bytes in use on this process's GPUs; empty where it uses none (asking would cost a GPU's worth of context)."""
+    if not torch.cuda.is_initialized():
+        return {}
+    spaces = [torch.cuda.mem_get_info(device) for device in range(torch.cuda.device_count())]
+    return {"memory_bytes": sum(total - free for free, total in spaces)}
