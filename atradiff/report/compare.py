@@ -69,7 +69,7 @@ class ComparisonTable:
             str(arm.area),
             "-" if arm is self.arms[0] else f"{arm.improvement:.2f}",
             f"{_steps(arm.steps_to_threshold)} ({arm.n_reached}/{arm.n_seeds} runs)",
-            _duration(arm.wall_seconds),
+            duration(arm.wall_seconds),
         ]
 
     def note(self) -> str:
@@ -176,7 +176,8 @@ def _steps(steps: float | None) -> str:
     return "never" if steps is None else f"{steps:,.0f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``2 h 05 min`` or ``3 min 20 s``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

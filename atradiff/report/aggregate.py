@@ -1,0 +1,149 @@
+"""One figure for many tasks: aggregates of normalised scores with stratified bootstrap intervals.
+
+The measures are those of Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical precipice",
+and agree with their package rliable where every task has equally many runs. Scores run from 0 to 100. ``Strata`` are
+one array ``(..., R_t)`` per task, runs last; leading axes are bootstrap resamples or points of a curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from atradiff.report.stats import Interval, Numbers, interquartile_mean, probability_of_improvement
+
+Strata = Sequence[Numbers]
+Aggregate = Callable[[Strata], Numbers]
+"""Reduces the runs of all tasks: ``(...)`` from arrays ``(..., R_t)``."""
+
+FULL_SCORE = 100.0
+RESAMPLES = 2000
+
+
+def iqm(scores: Strata) -> Numbers:
+    """Interquartile mean over the runs of all tasks together."""
+    values: Numbers = interquartile_mean(np.concatenate(scores, axis=-1), axis=-1)
+    return values
+
+
+def median(scores: Strata) -> Numbers:
+    """Median over tasks of the mean over a task's runs."""
+    return np.median(_task_means(scores), axis=0)
+
+
+def mean(scores: Strata) -> Numbers:
+    """Mean over tasks of the mean over a task's runs."""
+    return _task_means(scores).mean(axis=0)
+
+
+def optimality_gap(scores: Strata) -> Numbers:
+    """How far the runs stay below a score of 100 on average; what lies above it earns nothing. Lower is better."""
+    return FULL_SCORE - _task_means([np.minimum(values, FULL_SCORE) for values in scores]).mean(axis=0)
+
+
+AGGREGATES: dict[str, Aggregate] = {
+    "IQM": iqm,
+    "median": median,
+    "mean": mean,
+    "optimality gap": optimality_gap,
+}
+
+
+def aggregate_interval(
+    scores: Sequence[ArrayLike],
+    aggregate: Aggregate,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+) -> Interval:
+    """``aggregate`` with its percentile interval; runs are redrawn within their own task. ``scores``: (R_t,) per task.
+
+    Raises ``ValueError`` for a task without runs.
+    """
+    strata = _checked(scores)
+    redrawn = _redraw(strata, np.random.default_rng(seed), resamples)
+    return percentile_interval(float(aggregate(strata)), aggregate(redrawn), confidence)
+
+
+def improvement_interval(
+    ours: Sequence[ArrayLike],
+    theirs: Sequence[ArrayLike],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+) -> Interval:
+    """Chance that a run of ours beats one of theirs on the same task, averaged over tasks; both sides are redrawn."""
+    a, b = _checked(ours), _checked(theirs)
+    if len(a) != len(b):
+        raise ValueError(f"both sides need the same tasks, got {len(a)} and {len(b)}.")
+    rng = np.random.default_rng(seed)
+    draws = _improvements(_redraw(a, rng, resamples), _redraw(b, rng, resamples))
+    value = float(np.mean([probability_of_improvement(x, y) for x, y in zip(a, b, strict=True)]))
+    return percentile_interval(value, draws, confidence)
+
+
+def aggregate_curve(
+    curves: Sequence[Numbers], aggregate: Aggregate, *, seed: int, resamples: int = 500, confidence: float = 0.95
+) -> tuple[Numbers, Numbers, Numbers]:
+    """``aggregate`` at each of P points with its pointwise interval: three arrays (P,). ``curves``: (R_t, P) per task.
+
+    Whole runs are redrawn, so that a resampled curve is made of real ones.
+    """
+    rng = np.random.default_rng(seed)
+    draws = [aggregate([_redraw_runs(runs, rng).T for runs in curves]) for _ in range(resamples)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    return aggregate([runs.T for runs in curves]), low, high
+
+
+def performance_profile(
+    scores: Sequence[ArrayLike], levels: ArrayLike, *, seed: int, resamples: int = 1000, confidence: float = 0.95
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Share of runs that score above each of the P levels, each task counted alike, with its interval: three (P,)."""
+    strata = _checked(scores)
+    above = [values[:, None] > np.asarray(levels, np.float64) for values in strata]  # (R_t, P)
+    return aggregate_curve(
+        [hits.astype(np.float64) for hits in above], mean, seed=seed, resamples=resamples, confidence=confidence
+    )
+
+
+def percentile_interval(value: float, draws: ArrayLike, confidence: float = 0.95) -> Interval:
+    """``value`` with the middle ``confidence`` of the bootstrap draws. Draws may be infinite: those are never reached.
+
+    Quantiles are draws themselves, since nothing can be interpolated between a number and infinity.
+    """
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.asarray(draws, np.float64), [tail, 1 - tail], method="nearest")
+    return Interval(value, float(low), float(high))
+
+
+def _checked(scores: Sequence[ArrayLike]) -> list[Numbers]:
+    strata = [np.asarray(values, np.float64) for values in scores]
+    if not strata or any(values.ndim != 1 or len(values) == 0 for values in strata):
+        raise ValueError(f"each task needs at least one run in one dimension, got {[v.shape for v in strata]}.")
+    return strata
+
+
+def _redraw(strata: Strata, rng: np.random.Generator, resamples: int) -> list[Numbers]:
+    return [rng.choice(values, (resamples, len(values))) for values in strata]
+
+
+def _redraw_runs(runs: Numbers, rng: np.random.Generator) -> Numbers:
+    return runs[rng.integers(len(runs), size=len(runs))]
+
+
+def _task_means(scores: Strata) -> Numbers:
+    return np.stack([values.mean(axis=-1) for values in scores])
+
+
+def _improvements(ours: Strata, theirs: Strata) -> Numbers:
+    """(resamples,) the mean over tasks of Mann-Whitney's U over the pairs of runs, ties counted half."""
+    shares = []
+    for a, b in zip(ours, theirs, strict=True):
+        sign = np.sign(a[:, :, None] - b[:, None, :])
+        shares.append((sign.mean(axis=(1, 2)) + 1) / 2)
+    return np.mean(shares, axis=0)

@@ -1,0 +1,199 @@
+"""A comparison over tasks: its runs, and what they come to per task and over all tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from atradiff.report.aggregate import AGGREGATES, aggregate_interval, improvement_interval
+from atradiff.report.curves import RunCurve
+from atradiff.report.stats import Interval, Numbers, area_under_curve, stratified_bootstrap
+from atradiff.report.steps_ratio import StepsRatio, steps_ratio
+
+
+@dataclass(frozen=True)
+class ScoreRange:
+    """The returns that count as 0 and as 100: a random policy's and a reference's (an expert, a published result)."""
+
+    random: float
+    reference: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.random) and math.isfinite(self.reference) and self.random < self.reference):
+            raise ValueError(
+                f"a score needs a reference return above a random policy's, got random {self.random} and reference "
+                f"{self.reference}."
+            )
+
+    def score(self, returns: Numbers) -> Numbers:
+        return 100.0 * (returns - self.random) / (self.reference - self.random)
+
+
+@dataclass(frozen=True)
+class StudyTask:
+    """``threshold`` is the return that counts as solved; None: what the baseline ends with."""
+
+    label: str
+    scores: ScoreRange
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class StudyArm:
+    """``baseline`` is the label of the arm that this one is held against; None for a baseline itself."""
+
+    label: str
+    baseline: str | None = None
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One finished run, kept in ``folder``. ``cpu_seconds`` is None where the run did not count them."""
+
+    seed: int
+    folder: str
+    curve: RunCurve
+    wall_seconds: float
+    cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Finished runs by (task, arm) labels; a pair without any is absent."""
+
+    title: str
+    tasks: tuple[StudyTask, ...]
+    arms: tuple[StudyArm, ...]
+    runs: Mapping[tuple[str, str], tuple[StudyRun, ...]]
+    final_evaluations: int = 3
+    seed: int = 0
+
+    def curves(self, task: str, arm: str) -> list[RunCurve]:
+        return [run.curve for run in self.runs.get((task, arm), ())]
+
+    def scores(self, task: StudyTask, arm: str) -> Numbers:
+        """(R,) normalised final returns."""
+        return task.scores.score(
+            np.array([c.final_return(self.final_evaluations) for c in self.curves(task.label, arm)])
+        )
+
+    def common_tasks(self, *arms: str) -> list[StudyTask]:
+        """The tasks on which each of these arms has at least one finished run."""
+        return [task for task in self.tasks if all((task.label, arm) in self.runs for arm in arms)]
+
+    def present_arms(self) -> list[StudyArm]:
+        """The arms with at least one finished run on any task."""
+        return [arm for arm in self.arms if any(label == arm.label for _, label in self.runs)]
+
+    def shared_tasks(self) -> list[StudyTask]:
+        """The tasks that a fair aggregate is over: those on which every present arm has a finished run."""
+        return self.common_tasks(*(arm.label for arm in self.present_arms()))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds per run (medians); CPU seconds are None where not every run counted them."""
+
+    wall_seconds: float
+    cpu_seconds: float | None
+
+    @classmethod
+    def of(cls, runs: Sequence[StudyRun]) -> Cost:
+        cpu = [run.cpu_seconds for run in runs if run.cpu_seconds is not None]
+        return cls(
+            float(np.median([run.wall_seconds for run in runs])),
+            float(np.median(cpu)) if len(cpu) == len(runs) else None,
+        )
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One arm on one task. Intervals are over runs; the last two are None for a baseline."""
+
+    task: str
+    arm: str
+    n_runs: int
+    final_return: Interval
+    score: Interval
+    area: Interval
+    cost: Cost
+    improvement: Interval | None
+    steps: StepsRatio | None
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm over the shared tasks: aggregates by name; against its baseline, over the tasks that both have.
+
+    ``steps_ratio`` is the median over tasks, infinite where the arm mostly never gets there.
+    """
+
+    arm: str
+    n_runs: int
+    aggregates: Mapping[str, Interval]
+    improvement: Interval | None
+    steps_ratio: float | None
+
+
+def task_results(study: Study) -> list[TaskResult]:
+    """Every arm on every task where it has a finished run, in the order of the study."""
+    pairs = [(task, arm) for task in study.tasks for arm in study.arms if (task.label, arm.label) in study.runs]
+    return [_task_result(study, task, arm) for task, arm in pairs]
+
+
+def _task_result(study: Study, task: StudyTask, arm: StudyArm) -> TaskResult:
+    runs = study.runs[task.label, arm.label]
+    curves = [run.curve for run in runs]
+    against = arm.baseline if arm.baseline is not None and (task.label, arm.baseline) in study.runs else None
+    scores = study.scores(task, arm.label)
+    return TaskResult(
+        task=task.label,
+        arm=arm.label,
+        n_runs=len(runs),
+        final_return=stratified_bootstrap([[c.final_return(study.final_evaluations) for c in curves]], seed=study.seed),
+        score=stratified_bootstrap([scores], seed=study.seed),
+        area=stratified_bootstrap([[area_under_curve(c.steps, c.returns) for c in curves]], seed=study.seed),
+        cost=Cost.of(runs),
+        improvement=None
+        if against is None
+        else improvement_interval([scores], [study.scores(task, against)], seed=study.seed),
+        steps=None
+        if against is None
+        else steps_ratio(
+            curves,
+            study.curves(task.label, against),
+            threshold=task.threshold,
+            final_evaluations=study.final_evaluations,
+            seed=study.seed,
+        ),
+    )
+
+
+def arm_results(study: Study, results: Sequence[TaskResult]) -> list[ArmResult]:
+    """Every present arm over the shared tasks; empty where no task has a finished run of every arm."""
+    tasks = study.shared_tasks()
+    return [_arm_result(study, arm, tasks, results) for arm in study.present_arms()] if tasks else []
+
+
+def _arm_result(study: Study, arm: StudyArm, tasks: Sequence[StudyTask], results: Sequence[TaskResult]) -> ArmResult:
+    scores = [study.scores(task, arm.label) for task in tasks]
+    paired = study.common_tasks(arm.label, arm.baseline) if arm.baseline is not None else []
+    ratios = [r.steps.ratio.value for r in results if r.arm == arm.label and r.steps is not None]
+    return ArmResult(
+        arm=arm.label,
+        n_runs=sum(map(len, scores)),
+        aggregates={name: aggregate_interval(scores, use, seed=study.seed) for name, use in AGGREGATES.items()},
+        improvement=_improvement(study, arm, paired),
+        steps_ratio=float(np.median(ratios)) if ratios else None,
+    )
+
+
+def _improvement(study: Study, arm: StudyArm, tasks: Sequence[StudyTask]) -> Interval | None:
+    if arm.baseline is None or not tasks:
+        return None
+    ours = [study.scores(task, arm.label) for task in tasks]
+    theirs = [study.scores(task, arm.baseline) for task in tasks]
+    return improvement_interval(ours, theirs, seed=study.seed)

@@ -1,0 +1,134 @@
+"""Aggregates over tasks against rliable, scipy and naive loops."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from atradiff.report.aggregate import (
+    AGGREGATES,
+    aggregate_curve,
+    aggregate_interval,
+    improvement_interval,
+    iqm,
+    median,
+    performance_profile,
+)
+
+RUNS, TASKS = 6, 5
+
+
+@pytest.fixture(scope="module")
+def rliable() -> Iterator[types.SimpleNamespace]:
+    """rliable's metrics and bootstrap.
+
+    rliable asks for an ``arch`` below 8, whose time-series half fails to import beside pandas 3: only its bootstrap,
+    which is all that rliable uses, is imported here.
+    """
+    pytest.importorskip("rliable.metrics", reason="the dev extra brings rliable")
+    spec = importlib.util.find_spec("arch")
+    assert spec is not None
+    bare = types.ModuleType("arch")
+    bare.__path__ = list(spec.submodule_search_locations or [])
+    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "arch"}
+    sys.modules["arch"] = bare
+    from rliable import library, metrics
+
+    yield types.SimpleNamespace(library=library, metrics=metrics)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "arch"]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.fixture
+def scores() -> np.ndarray:
+    """(RUNS, TASKS) scores around 70, some beyond 100, with tasks of different difficulty."""
+    rng = np.random.default_rng(0)
+    return 70 + 25 * rng.normal(size=(RUNS, TASKS)) + np.linspace(-40, 40, TASKS)
+
+
+def test_every_aggregate_and_its_interval_agree_with_rliable(
+    rliable: types.SimpleNamespace, scores: np.ndarray
+) -> None:
+    theirs = {
+        "IQM": rliable.metrics.aggregate_iqm,
+        "median": rliable.metrics.aggregate_median,
+        "mean": rliable.metrics.aggregate_mean,
+        "optimality gap": lambda x: rliable.metrics.aggregate_optimality_gap(x, gamma=100),
+    }
+    assert set(theirs) == set(AGGREGATES)
+    values, bounds = rliable.library.get_interval_estimates(
+        {"arm": scores},
+        lambda x: np.array([theirs[name](x) for name in AGGREGATES]),
+        reps=4000,
+        random_state=np.random.RandomState(1),
+    )
+    for index, (name, aggregate) in enumerate(AGGREGATES.items()):
+        ours = aggregate_interval(list(scores.T), aggregate, seed=2, resamples=4000)
+        assert ours.value == pytest.approx(values["arm"][index]), name
+        assert [ours.low, ours.high] == pytest.approx(bounds["arm"][:, index], abs=1.0), name
+
+
+def test_probability_of_improvement_agrees_with_rliable(rliable: types.SimpleNamespace, scores: np.ndarray) -> None:
+    other = np.round(scores + np.random.default_rng(3).normal(10, 20, scores.shape))
+    values, bounds = rliable.library.get_interval_estimates(
+        {"pair": (other, scores)},
+        lambda x, y: np.array([rliable.metrics.probability_of_improvement(x, y)]),
+        reps=2000,
+        random_state=np.random.RandomState(1),
+    )
+    ours = improvement_interval(list(other.T), list(scores.T), seed=2)
+    assert ours.value == pytest.approx(values["pair"][0])
+    assert [ours.low, ours.high] == pytest.approx(bounds["pair"][:, 0], abs=0.03)
+
+
+def test_performance_profiles_agree_with_rliable(rliable: types.SimpleNamespace, scores: np.ndarray) -> None:
+    levels = np.linspace(0, 120, 13)
+    shares, bounds = rliable.library.create_performance_profile({"arm": scores}, levels, reps=1000)
+    value, low, high = performance_profile(list(scores.T), levels, seed=1)
+    np.testing.assert_allclose(value, shares["arm"])
+    np.testing.assert_allclose(low, bounds["arm"][0], atol=0.05)
+    np.testing.assert_allclose(high, bounds["arm"][1], atol=0.05)
+
+
+def test_one_task_is_the_plain_bootstrap_of_scipy(scores: np.ndarray) -> None:
+    sample = scores[:, 0]
+    ours = aggregate_interval([sample], AGGREGATES["mean"], seed=0, resamples=5000)
+    theirs = scipy_stats.bootstrap(
+        (sample,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert [ours.low, ours.high] == pytest.approx([theirs.low, theirs.high], abs=1.0)
+
+
+def test_tasks_with_unequal_numbers_of_runs_count_alike_in_mean_and_median() -> None:
+    uneven = [np.array([10.0]), np.array([20.0, 40.0]), np.array([90.0, 90.0, 90.0, 90.0])]
+    assert AGGREGATES["mean"](uneven) == pytest.approx((10 + 30 + 90) / 3)
+    assert median(uneven) == pytest.approx(30)
+    assert AGGREGATES["optimality gap"](uneven) == pytest.approx((90 + 70 + 10) / 3)
+
+
+def test_a_curve_of_aggregates_is_the_aggregate_at_each_point() -> None:
+    rng = np.random.default_rng(5)
+    curves = [rng.normal(size=(4, 7)), rng.normal(3, 1, size=(5, 7))]
+    middle, low, high = aggregate_curve(curves, iqm, seed=0)
+    for point in range(7):
+        assert middle[point] == pytest.approx(
+            scipy_stats.trim_mean(np.concatenate([curves[0][:, point], curves[1][:, point]]), 0.25)
+        )
+    assert np.all(low <= middle)
+    assert np.all(middle <= high)
+
+
+def test_runs_are_never_redrawn_across_tasks_and_empty_tasks_are_refused() -> None:
+    fixed = aggregate_interval([[0.0] * 4, [100.0] * 4], AGGREGATES["mean"], seed=0)
+    assert (fixed.value, fixed.low, fixed.high) == (50, 50, 50)
+    with pytest.raises(ValueError, match="at least one run"):
+        aggregate_interval([[1.0], []], iqm, seed=0)
+    with pytest.raises(ValueError, match="same tasks, got 1 and 2"):
+        improvement_interval([[1.0]], [[1.0], [2.0]], seed=0)
