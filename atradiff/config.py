@@ -176,6 +176,60 @@ class FitConfig(_JsonConfig):
 
 
 @dataclass(frozen=True)
+class SyntherConfig(_JsonConfig):
+    """SynthER (Lu et al. 2023) as its authors run it online: width 1024, 6 layers, 128 stochastic Heun steps.
+
+    Offline they train width 2048 on some data sets. ``calls`` of None is 255 (128 steps, two calls each but the last),
+    or 20 with ``solver: dpm++``.
+    """
+
+    width: int = 1024
+    depth: int = 6
+    solver: Solver = "stochastic"
+    calls: int | None = None
+    retrain_every: int = 10_000
+    """Online: env steps between two fits from scratch on all real rows."""
+
+    def __post_init__(self) -> None:
+        require_one_of("solver", self.solver, ("dpm++", "heun", "stochastic"))
+        for name in ("width", "depth", "retrain_every"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        require(self.calls is None or self.calls >= 1, "calls", self.calls, "must be at least 1, or null")
+
+    @property
+    def network_calls(self) -> int:
+        """Network calls per transition."""
+        return self.calls or (20 if self.solver == "dpm++" else 255)
+
+
+@dataclass(frozen=True)
+class SyntherFit(_JsonConfig):
+    """How SynthER is fitted; the defaults are its authors'. Give ``steps`` (theirs: 100,000) or ``cpu_minutes``."""
+
+    steps: int | None = None
+    cpu_minutes: float | None = None
+    batch: int = 256
+    """They take 1024 for data of 800,000 rows and more."""
+    learning_rate: float = 3e-4
+    """Peak; falls to zero along a cosine."""
+    ema_decay: float = 0.995
+    ema_every: int = 10
+    seed: int = 0
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        given = (self.steps is not None) + (self.cpu_minutes is not None)
+        require(given == 1, "steps and cpu_minutes", (self.steps, self.cpu_minutes), "must be given one at a time")
+        require(self.cpu_minutes is None or self.cpu_minutes > 0, "cpu_minutes", self.cpu_minutes, "must be positive")
+        for name in ("batch", "ema_every"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        require(self.steps is None or self.steps >= 1, "steps", self.steps, "must be at least 1")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be positive")
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "must lie in [0, 1)")
+        require_one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
+
+
+@dataclass(frozen=True)
 class ServingConfig:
     """Requests are generated ``requests_per_batch`` at a time, or when the oldest has waited ``max_wait`` env steps."""
 

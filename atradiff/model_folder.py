@@ -78,7 +78,7 @@ def load_model(path_or_id: str | Path, device: str, precision: Precision) -> Tra
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'} does not describe a model of this version: {error}.") from error
     for part, name in PARTS.items():
-        _fill(getattr(networks, part), folder / name)
+        fill_network(getattr(networks, part), folder / name)
     return TrajectoryDiffuser(
         config,
         codec,
@@ -172,7 +172,8 @@ def _read_normalizer(folder: Path) -> Normalizer:
         raise ValueError(f"{path} cannot be read as scales ({error}). Fit the model again or copy it anew.") from error
 
 
-def _fill(network: nn.Module, path: Path) -> None:
+def fill_network(network: nn.Module, path: Path) -> None:
+    """Read weights into ``network``; raises ``ValueError`` where they are missing, damaged or of another shape."""
     try:
         network.load_state_dict(read_tensors(path))
     except RuntimeError as error:

@@ -98,7 +98,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(fit.seed)
             self.networks = Networks(config, codec).to(device)
-        self.average = AveragedModel(self.networks.diffuser, multi_avg_fn=_warmed_average(fit.ema_decay))
+        self.average = AveragedModel(self.networks.diffuser, multi_avg_fn=warmed_average(fit.ema_decay))
         self.optimizers = _optimizers(self.networks, fit)
         self.dtype = resolve_precision(fit.precision, device)
 
@@ -201,7 +201,7 @@ def learning_rate_share(index: int, progress: float, warmup: int) -> float:
     return min((index + 1) / max(warmup, 1), 1.0) * decay
 
 
-def _warmed_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
+def warmed_average(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
     """An exponential moving average that forgets fast at first: weights of a young network are worth little."""
 
     @torch.no_grad()

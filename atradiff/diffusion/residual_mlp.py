@@ -61,11 +61,12 @@ class ResidualMLP(RowNetwork):
         real = torch.arange(length, device=rows.device) < condition.lengths[:, None]
         flat = F.pad(rows * real[..., None], (0, 0, 0, self.longest - length)).flatten(1)
         parts = [flat, condition.states] if condition.task is None else [flat, condition.states, condition.task]
-        x = self.project(torch.cat(parts, dim=-1)) + self.noise(noise) + self.step(step)
+        with torch.autocast(rows.device.type, enabled=False):  # eight bits of mantissa are too few at either end
+            x = self.project(torch.cat(parts, dim=-1)) + self.noise(noise) + self.step(step)
         x = self.widen(x + self.length(condition.lengths))
         for block in self.blocks:
             x = x + block(F.relu(x))
-        with torch.autocast(rows.device.type, enabled=False):  # eight bits of mantissa are too few for the output
+        with torch.autocast(rows.device.type, enabled=False):
             flat = F.linear(F.relu(x).float(), self.head.weight, self.head.bias)
         return flat.view(len(rows), self.longest, self.row_size)[:, :length]
 

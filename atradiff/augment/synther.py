@@ -1,0 +1,164 @@
+"""SynthER (Lu et al. 2023, "Synthetic Experience Replay") as a baseline: single transitions, asked for nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from atradiff.augment.transition_rows import TransitionRows
+from atradiff.config import Precision, SyntherConfig
+from atradiff.diffusion.conditioning import Condition
+from atradiff.diffusion.edm import sample_edm
+from atradiff.diffusion.residual_mlp import ResidualMLP
+from atradiff.diffusion.sample import resolve_device, resolve_precision
+from atradiff.staging import staged_file, staged_folder, write_text
+from atradiff.types import FloatArray, Spaces, SyntheticTrajectories
+
+FORMAT = "atradiff-synther-1"
+
+CHUNK = 512
+"""Transitions per pass on a CPU: wide layers want more rows than a window's tokens do."""
+
+GPU_CHUNK = 100_000
+"""On a GPU, as its authors have it."""
+
+
+class SyntherDiffuser:
+    """A fitted SynthER. Satisfies :class:`atradiff.ports.TrajectoryGenerator`, but starts at states of its own.
+
+    EDM preconditioning with a residual MLP of 6 layers. The sampler is Karras' algorithm 2 with 128 steps, S_churn 80,
+    S_tmin 0.05, S_tmax 50 and S_noise 1.003 (:mod:`atradiff.diffusion.edm`), all as its authors publish them.
+    """
+
+    starts_at_states = False
+
+    def __init__(
+        self,
+        config: SyntherConfig,
+        codec: TransitionRows,
+        network: ResidualMLP,
+        *,
+        version: int = 0,
+        fit: dict[str, Any] | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> None:
+        self.config, self.codec, self.version, self.fit = config, codec, version, fit or {}
+        self.device = resolve_device(device)
+        self.dtype = resolve_precision(precision, self.device)
+        self.network = network.to(self.device).eval().requires_grad_(False)
+
+    @property
+    def spaces(self) -> Spaces:
+        return self.codec.spaces
+
+    def generate(
+        self, states: FloatArray, task: FloatArray | None = None, *, generator_seed: int
+    ) -> SyntheticTrajectories:
+        """As many trajectories of one row as there are ``states`` (B, S), which are not looked at otherwise.
+
+        Raises ``ValueError`` for a task vector: SynthER is unconditional.
+        """
+        if task is not None:
+            raise ValueError("SynthER takes no task: its transitions are unconditional.")
+        return self.codec.decode(self._sample(len(states), generator_seed).cpu().numpy(), self.version)
+
+    @torch.inference_mode()
+    def _sample(self, count: int, seed: int) -> Tensor:
+        """(count, R) rows."""
+        generator = torch.Generator().manual_seed(seed)
+        sizes = torch.arange(count).split(GPU_CHUNK if self.device.type == "cuda" else CHUNK)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            return torch.cat([self._chunk(len(rows), generator) for rows in sizes])[:, 0]
+
+    def _chunk(self, count: int, generator: torch.Generator) -> Tensor:
+        noise = torch.randn((count, 1, self.codec.row_size), generator=generator).to(self.device)
+        config = self.config
+        return sample_edm(
+            self.network, noise, unconditional(count, self.device), config.network_calls, config.solver, generator
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model folder (staged, then renamed); raises ``FileExistsError`` where there is one already."""
+        from atradiff.model_folder import write_tensors
+
+        path = Path(folder)
+        if path.exists() and any(path.iterdir()):
+            raise FileExistsError(f"{path} is not empty: choose another folder or remove it first.")
+        with staged_folder(path) as staged:
+            write_tensors(staged / "model.safetensors", self.network.state_dict())
+            with staged_file(staged / "scales.safetensors") as file:
+                save_file({"mean": self.codec.mean, "scale": self.codec.scale}, file)
+            write_text(staged / "config.json", json.dumps(self._description(), indent=2))
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "version": self.version,
+            "config": self.config.to_json(),
+            "fit": self.fit,
+            "spaces": asdict(self.spaces),
+        }
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, device: str = "auto", precision: Precision = "auto"
+    ) -> SyntherDiffuser:
+        """Read a model folder; raises ``ValueError`` in words where it is none, or damaged."""
+        from atradiff.model_folder import fill_network
+
+        path = Path(folder)
+        description = _read_description(path)
+        config = SyntherConfig.from_json(description["config"])
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in description["spaces"].items()}
+        codec = TransitionRows(Spaces(**plain), **_read_scales(path / "scales.safetensors"))
+        network = new_network(config, codec, seed=0)
+        fill_network(network, path / "model.safetensors")
+        return cls(
+            config,
+            codec,
+            network,
+            version=int(description["version"]),
+            fit=description["fit"],
+            device=device,
+            precision=precision,
+        )
+
+
+def new_network(config: SyntherConfig, codec: TransitionRows, seed: int) -> ResidualMLP:
+    """Fresh weights that depend on ``seed`` alone; nobody else's random stream moves."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ResidualMLP(codec.row_size, 0, 1, config.width, config.depth)
+
+
+def unconditional(count: int, device: torch.device) -> Condition:
+    """A condition that says nothing, for ``count`` windows of one row."""
+    return Condition(torch.zeros(count, 0, device=device), torch.ones(count, dtype=torch.int64, device=device))
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): {folder} holds no SynthER model.") from error
+    found = description.get("format") if isinstance(description, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path} must have the format {FORMAT!r}, got {found!r}: it is no SynthER model.")
+    return description
+
+
+def _read_scales(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read as scales ({error}). Fit the model again or copy it anew.") from error
