@@ -83,8 +83,9 @@ class AdaptationConfig:
         given = (self.steps is not None) + (self.cpu_seconds is not None)
         require(given == 1, "steps and cpu_seconds", (self.steps, self.cpu_seconds), "must be given one at a time")
         require(self.steps is None or self.steps >= 1, "steps", self.steps, "must be at least 1")
-        for name in ("every", "tokens_per_step", "dynamics_updates", "min_windows", "threads"):
+        for name in ("every", "tokens_per_step", "dynamics_updates", "threads"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        require(self.min_windows >= 2, "min_windows", self.min_windows, "must be at least 2: one to measure on")
         for name in ("drift_ratio", "learning_rate", "dynamics_rate", "cpu_seconds", "max_forgetting"):
             value = getattr(self, name)
             require(value is None or value > 0, name, value, "must be positive")

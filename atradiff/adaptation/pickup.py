@@ -36,7 +36,7 @@ class Picked:
 class PickUp(Protocol):
     """A pick-up strategy; satisfies the replay's own protocol for those who watch it."""
 
-    def stored(self, row_ids: IntArray, rows: Transitions, episodes: IntArray) -> None:
+    def stored(self, row_ids: IntArray, rows: Transitions, episodes: IntArray | None) -> None:
         """N real rows went into the ring; ids follow on from the last call's. ``episodes`` (N,) names their episodes,
         whose chunks may be interleaved with those of others."""
         ...
@@ -85,7 +85,7 @@ class NewestPickUp:
     def __init__(self, capacity: int) -> None:
         self.ring = RingView(capacity)
 
-    def stored(self, row_ids: IntArray, rows: Transitions, episodes: IntArray) -> None:  # noqa: ARG002
+    def stored(self, row_ids: IntArray, rows: Transitions, episodes: IntArray | None) -> None:  # noqa: ARG002
         self.ring.advance(row_ids)
 
     def scored(self, row_ids: IntArray, td_errors: FloatArray) -> None:
@@ -110,7 +110,7 @@ class UniformPickUp:
         self.ring = RingView(capacity)
         self._rng = np.random.default_rng(seed)
 
-    def stored(self, row_ids: IntArray, rows: Transitions, episodes: IntArray) -> None:  # noqa: ARG002
+    def stored(self, row_ids: IntArray, rows: Transitions, episodes: IntArray | None) -> None:  # noqa: ARG002
         self.ring.advance(row_ids)
 
     def scored(self, row_ids: IntArray, td_errors: FloatArray) -> None:

@@ -50,8 +50,10 @@ class RewardPickUp:
         waiting = sum(ids.nbytes for episode in self._open.values() for ids in episode.row_ids)
         return self._row.nbytes + self._importance.nbytes + self._uses.nbytes + waiting
 
-    def stored(self, row_ids: IntArray, rows: Transitions, episodes: IntArray) -> None:
+    def stored(self, row_ids: IntArray, rows: Transitions, episodes: IntArray | None) -> None:
         """Adds to the episodes' total rewards; those that end become candidates."""
+        if episodes is None:
+            raise ValueError("the reward indicator needs the episode of each row, and rows came without: use td.")
         self.ring.advance(row_ids)
         ends = rows.terminated | rows.truncated
         for key in dict.fromkeys(episodes.tolist()):

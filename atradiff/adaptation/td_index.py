@@ -51,7 +51,7 @@ class TdErrorPickUp:
         arrays = (self._row, self._importance, self._entry_of_slot, self._free)
         return sum(array.nbytes for array in arrays) + self._lowest.nbytes
 
-    def stored(self, row_ids: IntArray, rows: Transitions, episodes: IntArray) -> None:  # noqa: ARG002
+    def stored(self, row_ids: IntArray, rows: Transitions, episodes: IntArray | None) -> None:  # noqa: ARG002
         """Entries whose rows the new ones overwrote fall out."""
         self.ring.advance(row_ids)
         slots = row_ids[-self.ring.capacity :] % self.ring.capacity
@@ -62,7 +62,7 @@ class TdErrorPickUp:
         self._free = np.concatenate([self._free, gone])
 
     def scored(self, row_ids: IntArray, td_errors: FloatArray) -> None:
-        """Of a row that is named twice the last value counts. Ignored: rows overwritten meanwhile, errors not finite."""
+        """Of a row named twice the last value counts; overwritten rows and errors that are not finite are ignored."""
         here = (row_ids >= self.ring.oldest) & (row_ids < self.ring.total) & np.isfinite(td_errors)
         row_ids, td_errors = row_ids[here], td_errors[here].astype(np.float32)
         entries = self._entry_of_slot[row_ids % self.ring.capacity]

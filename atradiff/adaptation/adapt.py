@@ -1,0 +1,262 @@
+"""The update of a diffuser on what the agent lived through (ATraDiff, section 4.3)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from atradiff.adaptation.config import AdaptationConfig
+from atradiff.adaptation.feed import PickedWindows, WindowFeed
+from atradiff.adaptation.material import RehearsalMaterial
+from atradiff.adaptation.report import AdaptationReport
+from atradiff.adaptation.windows import WindowPool
+from atradiff.config import FitConfig
+from atradiff.data.trajectories import Trajectories
+from atradiff.data.windows import WindowSampler
+from atradiff.generator import TrajectoryDiffuser
+from atradiff.staging import write_text
+from atradiff.trainer import OfflineMaterial, Trainer, WindowDraws, learning_rate_share
+from atradiff.training_state import STATE_FILE, Progress, fill_trainer, load_state, save_state, state_tensors
+
+_NEWEST = 512
+"""Rows from which the newest windows are taken, to measure drift on."""
+
+_WARMUP_STEPS = 10
+
+Weights = dict[str, NDArray[Any]]
+
+
+@dataclass
+class _Ledger:
+    """What is known beside the weights."""
+
+    number: int = 0
+    steps: int = 0
+    version: int = 0
+    fitted_loss: float = float("nan")
+    drift_reference: float = float("nan")
+
+
+class Adapter:
+    """A copy of a diffuser that goes on learning: raw weights, their average, optimisers, and offline data to rehearse.
+
+    The same model, data, settings, seed and windows give the same versions, where updates are counted in steps.
+    """
+
+    def __init__(
+        self,
+        model: TrajectoryDiffuser,
+        data: Trajectories,
+        config: AdaptationConfig,
+        seed: int,
+        training_state: Path | None = None,
+    ) -> None:
+        """``data`` are offline episodes of the model's spaces. ``training_state`` is the file of the model's own fit:
+        its raw weights and optimisers go on; without it both start from the model's weights.
+
+        Raises ``ValueError`` for data of another task, and for a state of another model.
+        """
+        data.spaces.require_equal(model.spaces, "the offline data of the adaptation", "the model")
+        self.config, self.seed = config, seed
+        train, held_out = data.split(config.held_out, seed)
+        self._offline = OfflineMaterial(train, model.config)
+        self._held_out = _measurable(held_out, train, model.config.lengths)
+        fit = _fit_settings(config, model.precision, seed)
+        self._trainer = Trainer(self._offline, model.codec, model.config, fit, model.device)
+        _start_from(self._trainer, model, training_state)
+        self._ledger = _Ledger(version=model.version, fitted_loss=self._trainer.held_out_loss(self._held_out))
+        self._ledger.drift_reference = self._ledger.fitted_loss
+
+    @classmethod
+    def open(
+        cls, folder: Path, data: Trajectories, config: AdaptationConfig, seed: int, *, device: str = "auto"
+    ) -> Adapter:
+        """From a model folder, with the training state of the fit where the folder has one."""
+        state = folder / STATE_FILE
+        model = TrajectoryDiffuser.from_pretrained(folder, device=device)
+        return cls(model, data, config, seed, state if state.is_file() else None)
+
+    @property
+    def version(self) -> int:
+        """Of the current weights: the model's own, plus one for each accepted update."""
+        return self._ledger.version
+
+    @property
+    def number(self) -> int:
+        """Attempts at an update so far."""
+        return self._ledger.number
+
+    def weights(self) -> Weights:
+        """What :meth:`TrajectoryDiffuser.load_weights` takes: averaged diffuser, length estimator, one-step model."""
+        state = self._trainer.networks.state_dict()
+        state |= {f"diffuser.{name}": value for name, value in self._trainer.average.module.state_dict().items()}
+        return {name: value.detach().to("cpu", copy=True).numpy() for name, value in state.items()}
+
+    def adopt(self, version: int, weights: Weights) -> None:
+        """Go on from weights that somebody else kept, with fresh optimisers: when this adapter lost its own state."""
+        tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+        _take_weights(self._trainer, tensors)
+        for optimizer in self._trainer.optimizers.values():
+            optimizer.state.clear()
+        self._ledger.version = version
+
+    def update(self, feed: WindowFeed, env_steps: int) -> AdaptationReport:
+        """One attempt at an update on what ``feed`` has; it may end with the weights unchanged (see the outcome)."""
+        self._ledger.number += 1
+        started, lengths = time.process_time(), self._offline.windows.lengths
+        drift = self._drift(feed.newest(_NEWEST, lengths)) if self.config.trigger == "drift" else float("nan")
+        if drift <= self.config.drift_ratio:
+            return AdaptationReport("no_drift", self.number, env_steps, self.version, drift=drift)
+        batch = feed.picked(self.config.pick_up.picked, lengths)
+        if len(batch.pool) < self.config.min_windows:
+            return AdaptationReport(
+                "too_few_windows", self.number, env_steps, self.version, len(batch.pool), drift=drift
+            )
+        report = self._learn(batch, env_steps, drift, started)
+        if report.accepted and self.config.trigger == "drift":
+            self._note_reference(feed.newest(_NEWEST, lengths))
+        return report
+
+    def save(self, folder: Path) -> None:
+        """Write weights, optimisers and counters into ``folder`` (made if absent), ``adapter.json`` last."""
+        save_state(self._trainer, Progress(self._ledger.steps), folder / "state.safetensors")
+        write_text(folder / "adapter.json", json.dumps(vars(self._ledger) | {"seed": self.seed}))
+
+    def load(self, folder: Path) -> None:
+        """Become what :meth:`save` wrote; ``ValueError`` where that is damaged or of another model."""
+        path = folder / "adapter.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            self.seed = int(found.pop("seed"))
+            ledger = _Ledger(**found)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is missing or damaged ({error}): take another checkpoint.") from error
+        try:
+            load_state(self._trainer, folder / "state.safetensors")
+        except RuntimeError as error:
+            raise ValueError(f"{folder} holds an adapter of a model with other settings: {error}") from error
+        self._ledger = ledger
+
+    def _learn(self, batch: PickedWindows, env_steps: int, drift: float, started: float) -> AdaptationReport:
+        """Train, measure, and take it back where too much was forgotten."""
+        ledger = self._ledger
+        rng = np.random.default_rng([self.seed, 4, ledger.number])
+        new, aside = batch.pool.split(self.config.held_out, rng)
+        before, taken_back = (self._loss(aside), self._loss(self._held_out)), state_tensors(self._trainer)
+        steps = self._train(
+            RehearsalMaterial(new, self._offline, self.config.rehearsal, self._trainer.config.longest, rng)
+        )
+        after = (self._loss(aside), self._loss(self._held_out))
+        accepted = self._bearable(after[1])
+        if accepted:
+            ledger.version += 1
+        else:
+            fill_trainer(self._trainer, taken_back)
+        return AdaptationReport(
+            outcome="accepted" if accepted else "rolled_back",
+            number=ledger.number,
+            env_steps=env_steps,
+            version=ledger.version,
+            windows=len(batch.pool),
+            steps=steps,
+            cpu_seconds=time.process_time() - started,
+            new_before=before[0],
+            new_after=after[0],
+            held_out_before=before[1],
+            held_out_after=after[1],
+            held_out_fitted=ledger.fitted_loss,
+            drift=drift,
+            ages=batch.picked.ages,
+            importance=batch.picked.importance,
+        )
+
+    def _train(self, material: RehearsalMaterial) -> int:
+        """Steps until the budget is used up; returns their number."""
+        self._trainer.material = material
+        started, done, share = time.process_time(), 0, 0.0
+        while share < 1:
+            self._trainer.step(self._ledger.steps, learning_rate_share(done, share, _WARMUP_STEPS))
+            self._ledger.steps += 1
+            done += 1
+            spent = time.process_time() - started
+            share = done / self.config.steps if self.config.steps else spent / (self.config.cpu_seconds or spent)
+        self._trainer.material = self._offline
+        return done
+
+    def _bearable(self, held_out_loss: float) -> bool:
+        limit = self.config.max_forgetting
+        if not np.isfinite(held_out_loss):
+            return False
+        return limit is None or held_out_loss <= (1 + limit) * self._ledger.fitted_loss
+
+    def _drift(self, newest: WindowPool) -> float:
+        """Loss on the newest windows over its reference; 0 where there is no window yet."""
+        return self._loss(newest) / self._ledger.drift_reference if newest.lengths else 0.0
+
+    def _note_reference(self, newest: WindowPool) -> None:
+        self._ledger.drift_reference = max(self._ledger.fitted_loss, self._loss(newest))
+
+    def _loss(self, windows: WindowDraws) -> float:
+        return self._trainer.held_out_loss(windows)
+
+
+class Schedule:
+    """When updates are due: every ``every`` env steps, counted from the last one that was begun."""
+
+    def __init__(self, every: int, last: int = 0) -> None:
+        self.every, self.last = every, last
+
+    def due(self, env_steps: int) -> bool:
+        return env_steps - self.last >= self.every
+
+
+Publish = Callable[[int, Weights], None]
+"""Takes a new version and its weights to whoever generates."""
+
+
+def _fit_settings(config: AdaptationConfig, precision: Any, seed: int) -> FitConfig:
+    return FitConfig(
+        steps=config.steps or 1,
+        tokens_per_step=config.tokens_per_step,
+        learning_rate=config.learning_rate,
+        dynamics_rate=config.dynamics_rate,
+        ema_decay=config.ema_decay,
+        dynamics_updates=config.dynamics_updates,
+        seed=seed,
+        precision=precision,
+    )
+
+
+def _measurable(held_out: Trajectories, train: Trajectories, lengths: tuple[int, ...]) -> WindowSampler:
+    """Windows of the held-out episodes, or, where those are too short for any, of the others."""
+    usable = np.any(held_out.columns.terminated) or held_out.lengths.max() >= lengths[0]
+    return WindowSampler(held_out if usable else train, lengths)
+
+
+def _start_from(trainer: Trainer, model: TrajectoryDiffuser, training_state: Path | None) -> None:
+    weights = {name: value.detach().clone() for name, value in model.networks.state_dict().items()}
+    if training_state is None:
+        _take_weights(trainer, weights)
+        return
+    load_state(trainer, training_state)
+    for name, value in trainer.average.module.state_dict().items():
+        if not torch.equal(value, weights[f"diffuser.{name}"]):
+            raise ValueError(
+                f"{training_state} belongs to other weights than the model beside it ({name} differs): remove it, and "
+                "the adaptation starts from the model's weights."
+            )
+
+
+def _take_weights(trainer: Trainer, weights: dict[str, torch.Tensor]) -> None:
+    trainer.networks.load_state_dict(weights)
+    diffuser = {name.removeprefix("diffuser."): v for name, v in weights.items() if name.startswith("diffuser.")}
+    trainer.average.module.load_state_dict(diffuser)
+    trainer.average.n_averaged.fill_(10**6)  # grown up: the average no longer forgets fast

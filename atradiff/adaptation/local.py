@@ -1,0 +1,91 @@
+"""Online adaptation in the run's own process: deterministic, between two updates of the learner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from atradiff.adaptation.adapt import Adapter, Publish, Schedule
+from atradiff.adaptation.feed import LocalFeed, rescore
+from atradiff.adaptation.report import AdaptationReport
+from atradiff.replay.mixed import MixedReplay
+from atradiff.staging import write_text
+from atradiff.types import FloatArray, Transitions
+
+
+class Adaptation(Protocol):
+    """What a replay service calls when it serves; in process, or the client of an actor."""
+
+    def due(self, env_steps: int) -> bool:
+        """Whether :meth:`step` has something to do."""
+        ...
+
+    def step(self, env_steps: int) -> AdaptationReport | None:
+        """Begin, or finish, what is due; the report of an attempt that ended, each once."""
+        ...
+
+    def metrics(self) -> dict[str, float]: ...
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> None: ...
+
+
+class LocalAdaptation:
+    """Updates when due, and hands accepted weights to ``publish`` at once. The replay saves its own pick-up strategy.
+
+    ``score`` gives |TD| (N,) of transitions by the learner's current networks, for re-scoring before a pick; None: the
+    errors of the learner's own updates stand.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        replay: MixedReplay,
+        to_environment: Callable[[Transitions], Transitions],
+        publish: Publish,
+        score: Callable[[Transitions], FloatArray] | None = None,
+    ) -> None:
+        self.adapter = adapter
+        self.schedule = Schedule(adapter.config.every)
+        self.last_report: AdaptationReport | None = None
+        self.rollbacks = 0
+        self.score = score
+        self._replay, self._publish = replay, publish
+        self._feed = LocalFeed(replay, to_environment)
+
+    def due(self, env_steps: int) -> bool:
+        return self.schedule.due(env_steps)
+
+    def step(self, env_steps: int) -> AdaptationReport | None:
+        """One whole attempt, here and now; None where none is due."""
+        if not self.due(env_steps):
+            return None
+        self.schedule.last = env_steps
+        if self.score is not None:
+            rescore(self._replay, self.score)
+        report = self.adapter.update(self._feed, env_steps)
+        if report.accepted:
+            self._publish(report.version, self.adapter.weights())
+        self.rollbacks += report.outcome == "rolled_back"
+        self.last_report = report
+        return report
+
+    def metrics(self) -> dict[str, float]:
+        """Counters, and the figures of the last attempt."""
+        counters = {"updates": float(self.adapter.number), "rollbacks": float(self.rollbacks)}
+        return counters | (self.last_report.metrics() if self.last_report else {})
+
+    def save(self, folder: Path) -> None:
+        """Write adapter and schedule into ``folder`` (made if absent)."""
+        self.adapter.save(folder)
+        write_text(folder / "schedule.json", json.dumps({"last": self.schedule.last, "rollbacks": self.rollbacks}))
+
+    def load(self, folder: Path) -> None:
+        """Become what :meth:`save` wrote, and publish its weights; ``ValueError`` where that does not fit."""
+        self.adapter.load(folder)
+        found = json.loads((folder / "schedule.json").read_text(encoding="utf-8"))
+        self.schedule.last, self.rollbacks = int(found["last"]), int(found["rollbacks"])
+        self._publish(self.adapter.version, self.adapter.weights())

@@ -1,0 +1,131 @@
+"""Real windows of different lengths in one place, as training draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import numpy as np
+
+from atradiff.data.windows import Windows
+from atradiff.types import BoolArray, FloatArray, IntArray, Transitions
+
+
+class RealWindows(Protocol):
+    """What is asked of the replay: :class:`atradiff.replay.mixed.MixedReplay` has it."""
+
+    def windows(self, row_ids: IntArray, length: int) -> tuple[Windows, BoolArray]: ...
+
+
+@dataclass(frozen=True)
+class WindowPool:
+    """M windows of which ``available`` (M,) rows are true, and zeros after them; in the environment's action scale.
+
+    A window's first k rows are the window of k rows from the same place, so that each serves all shorter lengths.
+    Satisfies :class:`atradiff.trainer.WindowDraws`.
+    """
+
+    windows: Windows  # (M, K)
+    available: IntArray  # (M,) one of the lengths that were asked for
+    row_ids: IntArray  # (M,) of each window's first row
+    asked: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.available)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Those of the lengths asked for that at least one window has."""
+        longest = self.available.max(initial=0)
+        return tuple(k for k in self.asked if k <= longest)
+
+    def sample(self, length: int, batch: int, rng: np.random.Generator) -> Windows:
+        """``batch`` windows of ``length`` rows, uniformly among those that are long enough."""
+        rows = np.flatnonzero(self.available >= length)
+        if len(rows) == 0:
+            raise ValueError(f"length must be one of {self.lengths}, got {length}.")
+        return _first_rows(self.windows, rows[rng.integers(len(rows), size=batch)], length)
+
+    def split(self, share: float, rng: np.random.Generator, block: int = 50) -> tuple[WindowPool, WindowPool]:
+        """(the most, about ``share``): by blocks of neighbouring rows, whose windows overlap; none empty if M > 1."""
+        blocks = np.unique(self.row_ids // block if len(self) > 2 * block else self.row_ids)
+        chosen = rng.choice(blocks, min(max(round(share * len(blocks)), 1), max(len(blocks) - 1, 1)), replace=False)
+        aside = np.isin(self.row_ids // block if len(self) > 2 * block else self.row_ids, chosen)
+        return self._only(~aside), self._only(aside)
+
+    def transitions(self) -> Transitions:
+        """All rows of all windows that are no padding; rows that several windows share come as often."""
+        w = self.windows
+        real = (np.arange(w.rewards.shape[1]) < self.available[:, None]) & ~w.padding
+        return Transitions(
+            observations=w.states[:, :-1][real],
+            actions=w.actions[real],
+            rewards=w.rewards[real],
+            next_observations=w.states[:, 1:][real],
+            terminated=w.terminated[real],
+            truncated=np.zeros(int(real.sum()), np.bool_),
+        )
+
+    def remaining(self, longest: int) -> tuple[FloatArray, IntArray]:
+        """First states (M, S) and rows to the episode's end, as :func:`atradiff.lengths.remaining_rows` counts them."""
+        ended = self.windows.terminated.any(1)
+        rows = np.where(ended, self.windows.terminated.argmax(1) + 1, longest)
+        return self.windows.states[:, 0], np.minimum(rows, longest).astype(np.int64)
+
+    def _only(self, rows: BoolArray) -> WindowPool:
+        kept = Windows(**{f.name: getattr(self.windows, f.name)[rows] for f in fields(Windows)})
+        return WindowPool(kept, self.available[rows], self.row_ids[rows], self.asked)
+
+
+def pool_windows(
+    replay: RealWindows,
+    row_ids: IntArray,
+    lengths: tuple[int, ...],
+    to_environment: Callable[[Transitions], Transitions],
+) -> WindowPool:
+    """For each of ``row_ids`` (N,) the longest of ``lengths`` (rising) that the replay can give; rows with none go."""
+    left, parts, available, starts = row_ids, [], [], []
+    for length in reversed(lengths):
+        windows, whole = replay.windows(left, length)
+        parts.append(_padded(in_environment_scale(windows, to_environment), lengths[-1]))
+        available.append(np.full(len(windows), length, np.int64))
+        starts.append(left[whole])
+        left = left[~whole]
+    return WindowPool(concatenate_windows(parts), np.concatenate(available), np.concatenate(starts), lengths)
+
+
+def in_environment_scale(windows: Windows, to_environment: Callable[[Transitions], Transitions]) -> Windows:
+    """Windows of the learner's replay with their actions converted; those of padding stay zero."""
+    shape = windows.rewards.shape
+    flat = windows.actions.reshape(-1, *windows.actions.shape[2:])
+    states = windows.states[:, :-1].reshape(-1, windows.states.shape[-1])
+    following = windows.states[:, 1:].reshape(states.shape)
+    flags = windows.terminated.reshape(-1)
+    rows = to_environment(
+        Transitions(states, flat, windows.rewards.reshape(-1), following, flags, np.zeros_like(flags))
+    )
+    actions = rows.actions.reshape(*shape, *flat.shape[1:]).copy()
+    actions[windows.padding] = 0
+    return replace(windows, actions=actions)
+
+
+def concatenate_windows(parts: list[Windows]) -> Windows:
+    """Windows of one length, one part after the other."""
+    return Windows(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Windows)})
+
+
+def _first_rows(windows: Windows, rows: IntArray, length: int) -> Windows:
+    cut = {f.name: getattr(windows, f.name)[rows, :length] for f in fields(Windows) if f.name != "states"}
+    return Windows(states=windows.states[rows, : length + 1], **cut)
+
+
+def _padded(windows: Windows, length: int) -> Windows:
+    """Zeros behind the rows of each window, so that there are ``length``."""
+
+    def widen(name: str) -> np.ndarray:
+        values = getattr(windows, name)
+        missing = length + (name == "states") - values.shape[1]
+        return np.pad(values, [(0, 0), (0, missing)] + [(0, 0)] * (values.ndim - 2))
+
+    return Windows(**{f.name: widen(f.name) for f in fields(Windows)})
