@@ -19,7 +19,7 @@ class LatencyWindow:
 
     def quantile(self, share: float) -> float:
         """The latency that ``share`` of the window does not exceed; 0 while nothing was added."""
-        return float(np.quantile(self._seconds, share)) if self._seconds else 0.0
+        return float(np.quantile(list(self._seconds), share)) if self._seconds else 0.0
 
 
 @dataclass
@@ -104,8 +104,11 @@ class Roster:
 
 @dataclass(frozen=True)
 class ScaleRule:
-    """One generator more after ``grow_after`` seconds in which the oldest waiting request was older than ``grow_at_age``
-    env steps; one less after ``shrink_after`` seconds in which at least one generator had nothing to do."""
+    """When the number of generators changes, one at a time.
+
+    One more after ``grow_after`` seconds in which the oldest waiting request was older than ``grow_at_age`` env steps;
+    one less after ``shrink_after`` seconds in which at least one generator had nothing to do.
+    """
 
     minimum: int
     maximum: int

@@ -1,0 +1,139 @@
+"""One generator of the pool: a plain class that answers batches, and the actor that it becomes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import ray
+from numpy.typing import NDArray
+from ray.actor import ActorHandle
+
+from atradiff.ports import TrajectoryGenerator
+from atradiff.serving import imagined_rows
+from atradiff.types import FloatArray, SyntheticRows, Transitions
+from cluster.pool_config import PoolConfig
+
+Weights = Mapping[str, NDArray[Any]]
+ToLearner = Callable[[Transitions], Transitions]
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """A generator that computes on a device of the caller's choice."""
+
+    def on(self, device: str, *, compiled: bool = False) -> TrajectoryGenerator: ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A generator whose weights can be replaced. What does not fit raises ``ValueError`` and changes nothing."""
+
+    def weights(self) -> Weights: ...
+
+    def check_weights(self, weights: Weights) -> None: ...
+
+    def load_weights(self, version: int, weights: Weights) -> None: ...
+
+
+@dataclass(frozen=True)
+class WeightsTicket:
+    """A version of the weights and where they lie; inside an object, so that Ray does not fetch them every time.
+
+    ``place`` None: weights that cannot change.
+    """
+
+    version: int
+    place: ray.ObjectRef | None
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a generator says of a batch it answered: small, so that the driver may read it."""
+
+    process: int
+    """Another one than before: Ray restarted the generator."""
+    version: int
+    trajectories: int
+    rows: int
+    seconds: float
+    gpu_bytes: int
+
+
+class GeneratorWorker:
+    """Answers batches, one at a time, with the weights that each of them asks for."""
+
+    def __init__(self, generator: TrajectoryGenerator, to_learner: ToLearner) -> None:
+        self._generator = generator
+        self._to_learner = to_learner
+        self._version = generator.version
+
+    def answer(
+        self, states: FloatArray, seed: int, version: int, fetch: Callable[[], Weights]
+    ) -> tuple[SyntheticRows, Served]:
+        """Trajectories from ``states`` (B, S); ``fetch`` is called only where the version differs from the last one's.
+
+        Raises ``ValueError`` for weights that do not fit; those at hand stay in place.
+        """
+        began = time.perf_counter()
+        if version != self._version:
+            self._swap(version, fetch())
+        made = imagined_rows(self._generator, states, seed, self._to_learner)
+        seconds = time.perf_counter() - began
+        served = Served(
+            os.getpid(), made.generator_version, len(made.lengths), len(made.rows), seconds, _gpu_bytes_in_use()
+        )
+        return made, served
+
+    def _swap(self, version: int, weights: Weights) -> None:
+        if not isinstance(self._generator, Adaptable):
+            raise ValueError(f"a {type(self._generator).__name__} has no weights to replace by version {version}.")
+        self._generator.load_weights(version, weights)
+        self._version = version
+
+
+class GeneratorActor:
+    """A :class:`GeneratorWorker` in a process of its own, on the GPU that Ray gave to it."""
+
+    def __init__(self, generator: TrajectoryGenerator, to_learner: ToLearner, device: str, compiled: bool) -> None:
+        here = generator.on(device, compiled=compiled) if isinstance(generator, Movable) else generator
+        self._worker = GeneratorWorker(here, to_learner)
+
+    def ready(self) -> int:
+        """The id of the process, once the generator is in place."""
+        return os.getpid()
+
+    @ray.method(num_returns=2)
+    def generate(self, states: FloatArray, seed: int, ticket: WeightsTicket) -> tuple[SyntheticRows, Served]:
+        """See :meth:`GeneratorWorker.answer`. Two results: the rows go on to the replay, their report to the driver."""
+        return self._worker.answer(states, seed, ticket.version, lambda: ray.get(ticket.place))
+
+
+def start_generator(
+    config: PoolConfig, generator: ray.ObjectRef, to_learner: ToLearner, placement: object | None
+) -> ActorHandle:
+    """Ask Ray for one more generator actor; ``config`` must have its ``num_gpus`` decided.
+
+    Ray restarts it after a crash, with the batches that it had; errors of the generator itself are not retried.
+    """
+    options: dict[str, Any] = {
+        "num_cpus": config.num_cpus,
+        "num_gpus": config.num_gpus,
+        "resources": config.resources,
+        "max_restarts": -1,
+        "max_task_retries": -1,
+    }
+    if placement is not None:
+        options["scheduling_strategy"] = placement
+    device = "cuda" if config.num_gpus else "cpu"
+    return ray.remote(GeneratorActor).options(**options).remote(generator, to_learner, device, config.compile)
+
+
+def _gpu_bytes_in_use() -> int:
+    """Of this process; 0 without a GPU, and without importing torch for a generator that does not use it."""
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.memory_allocated()) if torch is not None and torch.cuda.is_available() else 0

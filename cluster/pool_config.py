@@ -1,0 +1,89 @@
+"""Settings of the generator pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from cluster.dispatch import ScaleRule
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """How many generators there are, and what each of them gets.
+
+    Args:
+        generators: How many to begin with.
+        num_cpus: CPUs that Ray keeps free for each.
+        num_gpus: GPUs for each; a fraction lets several share one, or a learner and a generator. None: one where the
+            cluster has GPUs, else none.
+        resources: Amounts of the cluster's own resource names for each.
+        in_flight: Batches that one generator holds at a time, the one it works on included.
+        minimum: Fewest generators when ``grow_at_age`` is set.
+        maximum: Most generators then; None: as many as there were to begin with.
+        grow_at_age: Env steps. One generator more while the oldest waiting request is older than this, one less while
+            generators idle. None: the number changes only when asked.
+        grow_after: Seconds for which that has to hold before a generator is added.
+        shrink_after: Seconds for which a generator has to idle before one is taken away.
+        patience: Seconds after which a batch without an answer goes back to the queue (its node may be gone).
+        compile: ``torch.compile`` the diffuser network, on GPUs.
+    """
+
+    generators: int = 1
+    num_cpus: float = 1.0
+    num_gpus: float | None = None
+    resources: dict[str, float] = field(default_factory=dict)
+    in_flight: int = 2
+    minimum: int = 1
+    maximum: int | None = None
+    grow_at_age: int | None = None
+    grow_after: float = 2.0
+    shrink_after: float = 30.0
+    patience: float = 60.0
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.generators < 1:
+            raise ValueError(f"the pool needs at least 1 generator, got generators={self.generators}.")
+        if self.in_flight < 1:
+            raise ValueError(f"in_flight must be at least 1 batch, got {self.in_flight}.")
+        if self.patience <= 0:
+            raise ValueError(f"patience must be more than 0 seconds, got {self.patience}.")
+        amounts = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus or 0.0, **self.resources}
+        negative = {name: amount for name, amount in amounts.items() if amount < 0}
+        if negative:
+            raise ValueError(f"a generator cannot take less than nothing of a resource, got {negative}.")
+        if self.num_gpus is not None and self.num_gpus > 1:
+            raise ValueError(
+                f"a generator uses one GPU at most, got num_gpus={self.num_gpus}: raise generators instead."
+            )
+        rule = self.rule
+        if rule is not None and not rule.minimum <= self.generators <= rule.maximum:
+            raise ValueError(
+                f"generators={self.generators} must lie between minimum={rule.minimum} and maximum={rule.maximum}."
+            )
+
+    @property
+    def rule(self) -> ScaleRule | None:
+        """When to grow and shrink; None: never by itself."""
+        if self.grow_at_age is None:
+            return None
+        most = self.generators if self.maximum is None else self.maximum
+        return ScaleRule(self.minimum, most, self.grow_at_age, self.grow_after, self.shrink_after)
+
+    def on(self, cluster: Mapping[str, float]) -> PoolConfig:
+        """These settings with ``num_gpus`` decided, on a cluster that has ``cluster`` (Ray's resource names) in all.
+
+        Raises ``ValueError`` where it lacks a kind of resource that a generator asks for.
+        """
+        gpus = self.num_gpus if self.num_gpus is not None else float(cluster.get("GPU", 0) >= 1)
+        asked = {"CPU": self.num_cpus, "GPU": gpus, **self.resources}
+        lacking = {name: amount for name, amount in asked.items() if amount > cluster.get(name, 0)}
+        if lacking:
+            wants = ", ".join(f"{amount:g} {name}" for name, amount in lacking.items())
+            has = ", ".join(f"{cluster.get(name, 0):g} {name}" for name in lacking)
+            raise ValueError(
+                f"each generator asks for {wants}, but the whole cluster has {has}. Lower num_cpus, num_gpus or "
+                "resources of the generators (num_gpus: 0 generates on CPUs), or add such nodes."
+            )
+        return replace(self, num_gpus=gpus)

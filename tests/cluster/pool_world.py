@@ -1,0 +1,165 @@
+"""A replay that keeps strict books and a generator that shows what it was given, for tests of the generator pool."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from atradiff.config import ServingConfig
+from atradiff.replay.mixed import MixedReplay, ReplayConfig
+from atradiff.replay.requests import GenerationRequest
+from atradiff.replay.shared import SharedReplay
+from atradiff.types import FloatArray, Spaces, SyntheticRows, SyntheticTrajectories, Transitions
+from tests.toys import CHAIN
+
+SPACES = Spaces(2, "continuous", (-1.0,), (1.0,))
+
+
+def halved(rows: Transitions) -> Transitions:
+    """A change of scale that cannot be overlooked."""
+    return Transitions(**(dict(rows.items()) | {"actions": rows.actions / 2}))
+
+
+class Books:
+    """The pool's side of the replay actor over ``n`` requests; an answer to a request that is not lent out raises.
+
+    ``forgiving`` books ignore it, as they must where they were restarted: all requests wait again then.
+    """
+
+    def __init__(self, n: int, *, forgiving: bool = False) -> None:
+        states = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
+        self._waiting = [GenerationRequest(i, i, state) for i, state in enumerate(states)]
+        self._lent: dict[int, GenerationRequest] = {}
+        self._answers: dict[int, tuple[SyntheticRows, int]] = {}
+        self._returned = 0
+        self._age = 0
+        self._forgiving = forgiving
+
+    def wait_for_requests(self, limit: int, timeout_s: float) -> list[GenerationRequest]:
+        if not self._waiting:
+            time.sleep(min(timeout_s, 0.05))
+            return []
+        taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
+        self._lent |= {request.request_id: request for request in taken}
+        return taken
+
+    def put_back(self, requests: list[GenerationRequest]) -> None:
+        back = [self._lent.pop(r.request_id) for r in requests if self._counts(r)]
+        self._returned += len(back)
+        self._waiting = sorted([*back, *self._waiting], key=lambda r: r.request_id)
+
+    def store_synthetic(self, requests: list[GenerationRequest], made: SyntheticRows) -> int:
+        for i, request in enumerate(requests):
+            if self._counts(request):
+                del self._lent[request.request_id]
+                self._answers[request.request_id] = (made, i)
+        return len(made.rows)
+
+    def _counts(self, request: GenerationRequest) -> bool:
+        return not self._forgiving or request.request_id in self._lent
+
+    def status(self) -> dict[str, float]:
+        return {"oldest_request_age": self._age}
+
+    def set_age(self, age: int) -> None:
+        self._age = age
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "waiting": len(self._waiting),
+            "lent": len(self._lent),
+            "answered": len(self._answers),
+            "returned": self._returned,
+        }
+
+    def answers(self) -> list[tuple[int, int, FloatArray, FloatArray]]:
+        """(request id, version, first observations (K, 2), actions (K, 1)) of all answers."""
+        out = []
+        for request_id, (made, i) in sorted(self._answers.items()):
+            begin = int(made.lengths[:i].sum())
+            part = made.rows[begin : begin + int(made.lengths[i])]
+            out.append((request_id, made.generator_version, part.observations, part.actions))
+        return out
+
+    def process(self) -> int:
+        return os.getpid()
+
+
+def asking_replay() -> MixedReplay:
+    """Asks for a trajectory for each row that it is given."""
+    return MixedReplay(CHAIN, ReplayConfig(capacity=1000, rho=0.5, expected_length=1.0), 3)
+
+
+class AskingReplay(SharedReplay):
+    """Its rings are made where it lives: what comes as an argument cannot be written to."""
+
+    def __init__(self, serving: ServingConfig) -> None:
+        super().__init__(asking_replay(), serving)
+
+
+class Stamping:
+    """Each trajectory has two rows from its state; its actions are the weights it was made with, read at both ends.
+
+    With ``hang`` a file: the first process that sees it there removes it and never answers.
+    """
+
+    spaces = SPACES
+
+    def __init__(self, seconds: float = 0.01, hang: Path | None = None) -> None:
+        self.version = 0
+        self._seconds, self._hang = seconds, hang
+        self._weights = {"first": np.zeros(3, np.float32), "last": np.zeros(3, np.float32)}
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return self._weights
+
+    def check_weights(self, weights: dict[str, np.ndarray]) -> None:
+        if weights.keys() != self._weights.keys():
+            raise ValueError(f"these are no weights of mine: {sorted(weights)}")
+
+    def load_weights(self, version: int, weights: dict[str, np.ndarray]) -> None:
+        self.check_weights(weights)
+        self._weights, self.version = weights, version
+
+    def generate(self, states: FloatArray, task: None = None, *, generator_seed: int) -> SyntheticTrajectories:  # noqa: ARG002
+        if self._hang is not None and self._hang.exists():
+            self._hang.unlink()
+            time.sleep(3600)
+        b = len(states)
+        actions = np.zeros((b, 2, 1), np.float32)
+        actions[:, 0] = self._weights["first"][0]
+        time.sleep(self._seconds)
+        actions[:, 1] = self._weights["last"][0]
+        return SyntheticTrajectories(
+            np.repeat(states[:, None], 3, axis=1),
+            actions,
+            np.zeros((b, 2), np.float32),
+            np.zeros((b, 2), bool),
+            np.full(b, 2),
+            self.version,
+        )
+
+
+class Failing(Stamping):
+    """Fails at its first batch."""
+
+    def generate(self, states: FloatArray, task: None = None, *, generator_seed: int) -> SyntheticTrajectories:  # noqa: ARG002
+        raise ZeroDivisionError("this generator cannot divide")
+
+
+class Homeless(Stamping):
+    """Cannot be built where it is sent."""
+
+    def on(self, device: str, *, compiled: bool = False) -> Homeless:  # noqa: ARG002
+        import ray
+
+        if ray.get_runtime_context().worker.mode != 0:
+            raise FileNotFoundError("no such model on this node")
+        return self
+
+
+def stamp(value: float) -> dict[str, np.ndarray]:
+    return {"first": np.full(3, value, np.float32), "last": np.full(3, value, np.float32)}

@@ -1,0 +1,213 @@
+"""The generator pool on a real Ray: every request answered once, by whom and with what was asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from atradiff.config import ServingConfig
+from atradiff.ports import EpisodeRows
+from atradiff.serving import LocalServer
+from cluster.generator_fleet import GeneratorError
+from cluster.generator_pool import GeneratorPool
+from cluster.pool_config import PoolConfig
+from tests.cluster.pool_world import AskingReplay, Books, Failing, Homeless, Stamping, asking_replay, halved, stamp
+from tests.toys import chain_data, tiny_diffuser
+
+PATIENCE_SECONDS = 60.0
+"""Fails a hang; nothing is measured against it."""
+SMALL = {"num_cpus": 0.1, "num_gpus": 0.0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_ray() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000, address="local")
+    yield
+    ray.shutdown()
+
+
+def actor_of(kind: type, *args: Any, restarts: int = 0, **settings: Any) -> Any:
+    options = {"num_cpus": 0, "max_concurrency": 1, "max_restarts": restarts, "max_task_retries": restarts}
+    return ray.remote(kind).options(**options).remote(*args, **settings)
+
+
+def pool_over(books: Any, generator: Any = None, size: int = 4, **settings: Any) -> GeneratorPool:
+    """``size`` requests per batch; other settings are those of :class:`PoolConfig`."""
+    config = PoolConfig(**(SMALL | settings))
+    return GeneratorPool(generator or Stamping(), books, config, ServingConfig(size), 3, halved)
+
+
+def until(holds: Callable[[], bool], pool: GeneratorPool | None = None) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        if pool is not None:
+            pool.check()
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def counts(books: Any) -> dict[str, int]:
+    return ray.get(books.counts.remote())
+
+
+def answered(books: Any, n: int) -> Callable[[], bool]:
+    return lambda: counts(books)["answered"] >= n
+
+
+@pytest.fixture(scope="module")
+def diffuser():
+    return tiny_diffuser()
+
+
+def test_stores_what_the_server_in_process_stores(diffuser) -> None:
+    near, rows = asking_replay(), chain_data(8).columns[np.arange(50)]
+    near.store(rows)
+    LocalServer(near, diffuser, ServingConfig(8, 0), 3, halved).serve()
+    far = actor_of(AskingReplay, ServingConfig(8, 0))
+    ray.get(far.store.remote(EpisodeRows(rows, np.zeros(50, np.int64), "test", 0)))
+    with GeneratorPool(diffuser, far, PoolConfig(generators=2, **SMALL), ServingConfig(8, 0), 3, halved) as pool:
+        until(lambda: pool.metrics()["requests_answered"] == near.counters.trajectories, pool)
+        assert pool.metrics()["rows"] == len(near.synthetic)
+    ours, theirs = near.synthetic, ray.get(far.consult.remote(lambda replay: replay.synthetic))
+    n = len(ours)
+    assert len(theirs) == n > 50
+    # two generators answer in any order
+    orders = [np.lexsort((*ring["observations"][:n].T, *ring["next_observations"][:n].T)) for ring in (ours, theirs)]
+    for name in ours.columns:
+        np.testing.assert_array_equal(ours[name][:n][orders[0]], theirs[name][:n][orders[1]], err_msg=name)
+
+
+def test_growing_and_shrinking_under_load_answers_everything_once() -> None:
+    books = actor_of(Books, 1200)
+    with pool_over(books, Stamping(0.02)) as pool:
+        pool.scale(4)
+        until(lambda: pool.metrics()["size"] == 4 and pool.metrics()["starting"] == 0, pool)
+        until(answered(books, 400), pool)
+        pool.scale(1)
+        until(lambda: pool.metrics()["size"] == 1, pool)
+        until(answered(books, 1200), pool)
+        figures = pool.metrics()
+    assert counts(books) == {"waiting": 0, "lent": 0, "answered": 1200, "returned": 0}
+    assert (figures["batches"], figures["requests_answered"], figures["rows"]) == (300, 1200, 2400)
+    assert figures["latency_p99_ms"] >= figures["latency_p50_ms"] >= figures["service_p50_ms"] >= 20
+    for request_id, _, observations, _ in ray.get(books.answers.remote()):
+        assert (observations == [2 * request_id, 2 * request_id + 1]).all()
+
+
+def test_stopping_hands_back_what_is_unanswered() -> None:
+    books = actor_of(Books, 4000)
+    with pool_over(books, Stamping(0.05), generators=2) as pool:
+        until(answered(books, 40), pool)
+    after = counts(books)
+    assert after["lent"] == 0
+    assert 4 <= after["returned"] <= 5 * 4  # two in flight for each, and one question on its way
+    assert after["waiting"] + after["answered"] == 4000
+
+
+def test_weights_change_between_batches_never_within() -> None:
+    books = actor_of(Books, 800)
+    with pool_over(books, generators=2) as pool:
+        for version in (1, 2, 5):
+            until(answered(books, 100 * version), pool)
+            pool.publish(version, stamp(version / 10))
+        until(answered(books, 800), pool)
+        assert pool.metrics()["version_served"] == 5
+    seen = []
+    for _, version, _, actions in ray.get(books.answers.remote()):
+        assert actions[:, 0] == pytest.approx([version / 20] * 2)  # in the learner's scale: halved
+        seen.append(version)
+    assert sorted(set(seen)) == [0, 1, 2, 5]
+    assert max(np.flatnonzero(np.diff(seen) < 0), default=0) < 799  # order of requests, up to what was in flight
+
+
+def test_wrong_weights_are_refused_where_they_are_published() -> None:
+    books = actor_of(Books, 40)
+    pool = pool_over(books)
+    pool.publish(3, stamp(0.3))
+    with pytest.raises(ValueError, match="no weights of mine"):
+        pool.publish(4, {"other": np.zeros(3)})
+    with pytest.raises(ValueError, match="must rise above 3, which is being served, got 3"):
+        pool.publish(3, stamp(0.4))
+    with pool:
+        until(answered(books, 40), pool)
+    assert {version for _, version, _, _ in ray.get(books.answers.remote())} == {3}
+
+
+def test_what_a_generator_raises_ends_the_pool_and_loses_nothing() -> None:
+    books, heard = actor_of(Books, 40), []
+    config = PoolConfig(**SMALL)
+    with GeneratorPool(Failing(), books, config, ServingConfig(4), 3, halved, on_error=heard.append) as pool:
+        until(lambda: bool(heard))
+        with pytest.raises(GeneratorError, match="cannot divide"):
+            pool.check()
+    assert isinstance(heard[0], GeneratorError)
+    after = counts(books)
+    assert (after["waiting"], after["lent"], after["answered"]) == (40, 0, 0)
+
+
+def test_a_generator_that_cannot_be_built_is_heard_of_at_the_start() -> None:
+    with pytest.raises(GeneratorError, match="no such model on this node"):
+        pool_over(actor_of(Books, 4), Homeless()).start()
+
+
+def test_resources_that_the_cluster_lacks() -> None:
+    with pytest.raises(ValueError, match="asks for 1 GPU, but the whole cluster has 0 GPU"):
+        pool_over(actor_of(Books, 4), num_gpus=1.0)
+    with pytest.raises(TimeoutError, match="of 2 generators found no place"):
+        pool_over(actor_of(Books, 4), generators=2, num_cpus=2.0).start(timeout_s=3)
+
+
+def test_a_batch_that_nobody_answers_goes_to_another_generator(tmp_path: Path) -> None:
+    hang = tmp_path / "hang"
+    hang.touch()
+    books = actor_of(Books, 80)
+    with pool_over(books, Stamping(hang=hang), generators=2, patience=2.0) as pool:
+        until(answered(books, 80), pool)
+        assert pool.metrics()["requests_put_back"] in (4, 8)
+    assert counts(books)["lent"] == 0
+
+
+def test_the_size_follows_the_age_of_the_queue() -> None:
+    books = actor_of(Books, 10)
+    settings = {"maximum": 2, "grow_at_age": 100, "grow_after": 0.5, "shrink_after": 0.5}
+    with pool_over(books, **settings) as pool:
+        ray.get(books.set_age.remote(500))
+        until(lambda: pool.metrics()["size"] == 2, pool)
+        ray.get(books.set_age.remote(0))
+        until(lambda: pool.metrics()["size"] == 1, pool)
+
+
+@pytest.mark.faults
+def test_a_killed_generator_loses_nothing_and_comes_back() -> None:
+    books = actor_of(Books, 2000)
+    with pool_over(books, Stamping(0.02), generators=2) as pool:
+        until(answered(books, 200), pool)
+        pool.publish(1, stamp(0.1))
+        os.kill(pool.processes()[0], signal.SIGKILL)
+        until(lambda: pool.metrics()["restarts"] == 1, pool)
+        until(answered(books, 2000), pool)
+    assert counts(books) == {"waiting": 0, "lent": 0, "answered": 2000, "returned": 0}
+    answers = ray.get(books.answers.remote())
+    assert {version for _, version, _, _ in answers} == {0, 1}
+    # the restarted one began with version 0 and was brought to what each batch names
+    assert all(actions[:, 0] == pytest.approx([version / 20] * 2) for _, version, _, actions in answers)
+
+
+@pytest.mark.faults
+def test_survives_a_restart_of_the_replay_actor() -> None:
+    books = actor_of(Books, 400, forgiving=True, restarts=-1)
+    with pool_over(books) as pool:
+        until(answered(books, 40), pool)
+        before = ray.get(books.process.remote())
+        os.kill(before, signal.SIGKILL)
+        until(answered(books, 400), pool)
+    assert ray.get(books.process.remote()) != before
+    assert counts(books) == {"waiting": 0, "lent": 0, "answered": 400, "returned": 0}
