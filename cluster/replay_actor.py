@@ -23,7 +23,9 @@ from atradiff.replay.requests import GenerationRequest
 from atradiff.replay.shared import SharedReplay
 from atradiff.replay.watcher import Watcher
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticRows
+from cluster.checkpoint_files import FileEntry, StoredPart, write_part
 from cluster.placement import Resources
+from cluster.storage import Location
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,10 @@ class ReplayActorConfig:
                 raise ValueError(f"cluster.replay.{name} must be at least {least}, got {getattr(self, name)}.")
 
 
-# A thread of its own for each kind of caller: a dispatcher that waits for requests keeps nobody else waiting.
+# A thread for each kind of caller: a dispatcher that waits for requests keeps nobody else waiting. One is enough for
+# each, since the replay has one lock, and answers come in the order in which they were asked for.
 @ray.remote(
-    concurrency_groups={"rows": 2, "samples": 2, "scores": 1, "waiting": 1, "answers": 1, "adaptation": 1, "files": 1}
+    concurrency_groups={"rows": 1, "samples": 1, "scores": 1, "waiting": 1, "answers": 1, "adaptation": 1, "files": 1}
 )
 class ReplayActor:
     """A :class:`SharedReplay` in a process of its own. Restarted by Ray, it recovers from its journal."""
@@ -135,6 +138,17 @@ class ReplayActor:
     @ray.method(concurrency_group="files")
     def load(self, folder: str) -> None:
         self._shared.load(Path(folder))
+
+    @ray.method(concurrency_group="files")
+    def write(self, target: Location) -> list[FileEntry]:
+        """Put everything that is needed to go on into a checkpoint; see :func:`write_part`."""
+        return write_part(target, self._shared.save)
+
+    @ray.method(concurrency_group="files")
+    def read(self, part: StoredPart) -> None:
+        """Become what :meth:`write` put there."""
+        with part.open() as folder:
+            self._shared.load(folder)
 
 
 def start_replay_actor(

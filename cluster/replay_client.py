@@ -92,18 +92,26 @@ class RemoteReplay:
 
     def save(self, folder: Path) -> None:
         """Let the actor write everything into ``folder``, which both must see; waits for reports under way first."""
-        self._reports.wait()
+        self.settle()
         ray.get(self._actor.save.remote(str(folder)))
 
     def load(self, folder: Path) -> None:
         """Let the actor become what :meth:`save` wrote; batches sampled before are forgotten."""
         ray.get(self._actor.load.remote(str(folder)))
+        self.forget()
+
+    def settle(self) -> None:
+        """Wait until every report is with the actor; raises what one of them met."""
+        self._reports.wait()
+
+    def forget(self) -> None:
+        """Drop the batches that were sampled ahead: the actor holds other rows now."""
         self._batches.forget()
 
     def close(self) -> None:
         """Wait for the reports under way. The actor belongs to whoever started it."""
-        self._reports.wait()
-        self._batches.forget()
+        self.settle()
+        self.forget()
 
 
 class _Prefetch:

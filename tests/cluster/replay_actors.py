@@ -1,0 +1,67 @@
+"""A small Ray of its own and rows for tests of the replay actor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from atradiff.ports import EpisodeRows
+from atradiff.types import Spaces, Transitions
+
+SPACES = Spaces(2, "continuous", (-1.0,), (1.0,))
+PATIENCE = 60.0
+
+
+@contextmanager
+def small_ray() -> Iterator[None]:
+    """A new local Ray for the length of the block, whichever others run on this machine."""
+    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # What tests send by reference to this folder's modules must be found by the workers.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def chunk(first: int, n: int, source: str, sequence: int) -> EpisodeRows:
+    """Rows whose reward is their number: row i goes from state (i, 0) to (i + 1, 0)."""
+    i = np.arange(first, first + n, dtype=np.float32)
+    zeros, flags = np.zeros(n, np.float32), np.zeros(n, np.bool_)
+    rows = Transitions(np.stack([i, zeros], 1), zeros[:, None], i, np.stack([i + 1, zeros], 1), flags, flags)
+    return EpisodeRows(rows, np.zeros(n, np.int64), source, sequence)
+
+
+def pid_of(actor: Any) -> int:
+    return int(ray.get(actor.consult.remote(_own_pid), timeout=PATIENCE))
+
+
+def kill(actor: Any) -> int:
+    """SIGKILL the process of ``actor``; returns the id that it had."""
+    pid = pid_of(actor)
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def wait_for_another_process(actor: Any, old: int) -> int:
+    """Wait until Ray has restarted ``actor`` after the end of process ``old``; returns the id of the new one."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if (pid := pid_of(actor)) != old:
+            return pid
+    raise TimeoutError(f"process {old} still answers for {actor}.")
+
+
+def _own_pid(_: Any) -> int:
+    return os.getpid()
