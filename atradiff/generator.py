@@ -135,7 +135,8 @@ class TrajectoryDiffuser:
         """Trajectories and what happened to them on the way.
 
         ``options`` are fields of :class:`SamplingConfig`; those left out or None are as in ``self.sampling``. Raises
-        ``ValueError`` for states of a wrong width or with NaN or infinity, and for a task vector that does not fit.
+        ``ValueError`` for states of a wrong width or with NaN or infinity, and for a task vector that does not fit;
+        ``FloatingPointError`` rather than return NaN or infinity that a damaged model makes of them.
         """
         states = self._checked_states(states)
         if not self.starts_at_states:
@@ -146,9 +147,11 @@ class TrajectoryDiffuser:
         request = _Request(self, self._checked_task(task, len(states)), generator_seed, sampling)
         ending = self._ending(sampling.refine or self.config.refine, sampling.prune or self.config.prune)
         with self._autocast():
-            return imagine(
+            imagined, report = imagine(
                 request, self.dynamics, ending, self.spaces, states, request.total, request.chained, self._version
             )
+        _require_finite(imagined)
+        return imagined, report
 
     def update_dynamics(self, transitions: Transitions, steps: int, *, seed: int, batch: int = 256) -> float:
         """Train the one-step model on an agent's own experience; returns the mean loss, raises the version by one."""
@@ -250,6 +253,15 @@ class TrajectoryDiffuser:
         fits = given.shape == (batch, size)
         require(fits, "task", given.shape, f"must have the shape ({batch}, {size}): this model was fitted with tasks")
         return given
+
+
+def _require_finite(imagined: SyntheticTrajectories) -> None:
+    for name in ("observations", "actions", "rewards"):
+        if not np.isfinite(getattr(imagined, name)).all():
+            raise FloatingPointError(
+                f"the model (version {imagined.generator_version}) imagined {name} that are NaN or infinite: its weights "
+                "are damaged or its fit diverged. Load other weights or fit it again."
+            )
 
 
 class _Request:

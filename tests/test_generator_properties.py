@@ -1,0 +1,136 @@
+"""Whatever the model, fitted or not, and whatever is asked: trajectories are finite, legal, and end where they end."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atradiff.config import DiffuserConfig
+from atradiff.data.normalize import Normalizer, row_codec
+from atradiff.generator import Calibration, Networks, TrajectoryDiffuser
+from atradiff.types import Spaces
+from tests.toys import random_data, tiny_diffuser
+
+SPACES = {
+    "bounded": Spaces(3, "continuous", action_low=(-1.0, 0.0), action_high=(1.0, 5.0)),
+    "unbounded": Spaces(3, "continuous", action_low=(-np.inf, 0.0), action_high=(np.inf, np.inf)),
+    "discrete": Spaces(3, "discrete", n_actions=4),
+}
+SIZES = {"lengths": (3, 6), "width": 16, "depth": 1, "heads": 2, "dynamics_models": 2, "dynamics_width": 16}
+
+MODELS = st.fixed_dictionaries(
+    {
+        "generator": st.sampled_from(["one", "bank"]),
+        "rows": st.sampled_from(["differences", "absolute"]),
+        "network": st.sampled_from(["transformer", "residual_mlp"]),
+        "process": st.sampled_from(["shortcut", "edm"]),
+        "solver": st.sampled_from(["dpm++", "heun", "stochastic"]),
+        "condition": st.sampled_from(["state", "none"]),
+    }
+)
+OPTIONS = st.fixed_dictionaries(
+    {
+        "refine": st.sampled_from(["none", "cut", "dynamics"]),
+        "prune": st.sampled_from(["none", "paper", "gated"]),
+        "horizon": st.sampled_from([None, 1, 4, 20]),
+        "length": st.sampled_from([None, 1, 5]),
+        "calls": st.sampled_from([1, 2, 5]),
+    }
+)
+
+
+@cache
+def data_of(actions):
+    return random_data([12] * 6, [True, False] * 3, spaces=SPACES[actions])
+
+
+@cache
+def untrained(actions, wildness, **settings):
+    """A model of random weights, ``wildness`` times as large as a new network's; its limits let nothing pass or all."""
+    data, config = data_of(actions), DiffuserConfig(**SIZES, **settings)
+    codec = row_codec(config.rows, data.spaces, Normalizer.fit(data).with_starts(data.columns.observations, 0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        networks = Networks(config, codec)
+        for parameter in networks.parameters():
+            if not parameter.any():  # zero-initialised heads would hide what the network does
+                torch.nn.init.normal_(parameter, std=0.1)
+            parameter.data *= wildness
+    limits = Calibration(noise=0.1, residual_limit=1.0, disagreement_limit=1.0)
+    return TrajectoryDiffuser(config, codec, networks, limits, device="cpu")
+
+
+@cache
+def briefly_trained(actions, **settings):
+    return tiny_diffuser(data_of(actions), config=DiffuserConfig(**SIZES, **settings))
+
+
+def check(model, states, seed, options):
+    imagined = model.generate(states, generator_seed=seed, **options)
+    longest = options["horizon"] or options["length"] or SIZES["lengths"][-1]
+    assert len(imagined) == len(states)
+    if model.starts_at_states:
+        assert imagined.observations[:, 0].tobytes() == states.tobytes()
+    assert 1 <= imagined.lengths.min() <= imagined.lengths.max() <= longest
+    for column in (imagined.observations, imagined.actions, imagined.rewards):
+        assert np.isfinite(column).all()
+    before_the_last = np.arange(imagined.rewards.shape[1]) < imagined.lengths[:, None] - 1
+    assert not imagined.terminated[before_the_last].any()
+    assert not imagined.terminated[~imagined.mask].any()
+    actions, spaces = imagined.actions[imagined.mask], model.spaces
+    if spaces.discrete:
+        assert actions.dtype == np.int64
+        assert ((actions >= 0) & (actions < spaces.n_actions)).all()
+    else:
+        assert (actions >= np.float32(spaces.action_low)).all()
+        assert (actions <= np.float32(spaces.action_high)).all()
+
+
+def states_like(n, seed, spread):
+    return (np.random.default_rng(seed).normal(size=(n, 3)) * spread).astype(np.float32)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    MODELS,
+    OPTIONS,
+    st.sampled_from(sorted(SPACES)),
+    st.sampled_from([0.1, 1.0, 30.0]),
+    st.integers(1, 9),
+    st.integers(0, 2**31),
+    st.sampled_from([1e-3, 1.0, 1e6]),
+)
+def test_untrained_models(model, options, actions, wildness, n, seed, spread):
+    check(untrained(actions, wildness, **model), states_like(n, seed, spread), seed, options)
+
+
+@pytest.mark.parametrize("refine", ["none", "dynamics"])
+def test_a_diverged_model_raises_rather_than_return_nan(refine):
+    broken = untrained("bounded", 1e6)
+    with pytest.raises(FloatingPointError, match="weights are damaged or its fit diverged"):
+        broken.generate(states_like(4, 0, 1.0), generator_seed=0, refine=refine)
+
+
+@pytest.mark.parametrize("actions", sorted(SPACES))
+@pytest.mark.parametrize(
+    "model",
+    [
+        {},
+        {"rows": "absolute", "network": "residual_mlp", "generator": "bank", "process": "edm", "solver": "stochastic"},
+    ],
+    ids=["ours", "paper"],
+)
+def test_briefly_trained_models(model, actions):
+    trained = briefly_trained(actions, **model)
+
+    @settings(max_examples=12, deadline=None, database=None)
+    @given(OPTIONS, st.integers(1, 9), st.integers(0, 2**31), st.sampled_from([1e-3, 1.0, 1e6]))
+    def holds(options, n, seed, spread):
+        check(trained, states_like(n, seed, spread), seed, options)
+
+    holds()
