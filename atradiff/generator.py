@@ -259,8 +259,8 @@ def _require_finite(imagined: SyntheticTrajectories) -> None:
     for name in ("observations", "actions", "rewards"):
         if not np.isfinite(getattr(imagined, name)).all():
             raise FloatingPointError(
-                f"the model (version {imagined.generator_version}) imagined {name} that are NaN or infinite: its weights "
-                "are damaged or its fit diverged. Load other weights or fit it again."
+                f"the model (version {imagined.generator_version}) imagined {name} that are NaN or infinite: its "
+                "weights are damaged or its fit diverged. Load other weights or fit it again."
             )
 
 
