@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,10 @@ def test_a_repeated_chunk_is_stored_once(tmp_path: Path) -> None:
         assert one.store(numbered(6, 2), keys, ChunkName("a", 3)).tolist() == []
         assert one.store(numbered(2, 2), keys, ChunkName("a", 1)).tolist() == [6, 7]
         assert (one.counters.env_steps, one.counters.requests, one.counters.chunks_repeated) == (8, 8, 2)
+
+
+def test_a_request_is_the_same_after_a_journey() -> None:
+    request = GenerationRequest(7, 9, np.array([1.5, -2.25, 3e-8], np.float32))
+    arrived = pickle.loads(pickle.dumps(request))
+    assert arrived.same_as(request)
+    assert (arrived.state.dtype, arrived.state.shape) == (np.float32, (3,))
