@@ -45,6 +45,8 @@ COMMANDS: dict[tuple[str, ...], tuple[Command, str]] = {
         Command("cluster.commands:compare", parses_itself=True),
         "train with and without imagined trajectories",
     ),
+    ("submit",): (Command("cluster.submit:submit", parses_itself=True), "train as a job of a Ray cluster"),
+    ("tune",): (Command("cluster.tune:tune", parses_itself=True), "search settings with Ray Tune"),
 }
 
 

@@ -1,0 +1,140 @@
+"""A search over a tiny run with real Ray Tune; what a space may hold; what is refused."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.cli import main
+from cluster.config import RunConfig, load_run_config
+from cluster.session import Progress
+from cluster.tune import SearchResult, SearchSettings, search
+from cluster.tune_space import corners, default_space, overrides, read_space, to_tune
+from cluster.tune_trial import _Reporter
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SETTINGS = SearchSettings(samples=2, concurrent=1, grace=None, gpus=0.0, seed=0)
+SPACE = {"replay.rho": {"uniform": [0.2, 0.6]}, "replay.expected_length": {"choice": [None, 10]}}
+
+
+def test_the_default_space_is_of_this_run_and_every_value_of_it_may_be_run(tiny_run: RunConfig, tmp_path: Path) -> None:
+    space = default_space(tiny_run)
+    assert {"replay.rho", "replay.expected_length", "generator.sampling.length"} <= space.keys()
+    assert space["generator.sampling.length"] == {"choice": [None, 5, 10]}
+    assert space["generator.sampling.horizon"] == {"choice": [30, 60, 120]}
+    base = tmp_path / "base.yaml"
+    base.write_text(tiny_run.to_yaml())
+    assert {load_run_config(base, overrides(values)).replay.rho for values in corners(space)} == {0.1, 0.75}
+
+
+def test_ray_draws_from_the_space() -> None:
+    drawn = [{name: domain.sample() for name, domain in to_tune(SPACE).items()} for _ in range(200)]
+    assert all(0.2 <= one["replay.rho"] <= 0.6 for one in drawn)
+    assert {one["replay.expected_length"] for one in drawn} == {None, 10}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("replay.rho", "must map settings"),
+        ("{replay.rho: 0.5}", "replay.rho must have one of"),
+        ("{replay.rho: {normal: [0, 1]}}", r"\['choice', 'loguniform', 'uniform'\]"),
+        ("{replay.rho: {uniform: [0.7, 0.1]}}", "a lower and a higher"),
+        ("{algorithm.actor_lr: {loguniform: [0, 1]}}", "above 0"),
+        ("{replay.rho: {choice: []}}", "choice needs values"),
+    ],
+)
+def test_what_is_no_space_is_named(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_space(text)
+
+
+def test_a_space_is_read_from_a_file_or_from_words(tmp_path: Path) -> None:
+    text = "{replay.rho: {uniform: [0.2, 0.6]}, replay.expected_length: {choice: [null, 10]}}"
+    (tmp_path / "space.yaml").write_text(text)
+    assert read_space(text) == read_space(str(tmp_path / "space.yaml")) == SPACE
+
+
+def test_each_evaluation_is_reported_once(tiny_run: RunConfig) -> None:
+    told: list[dict[str, float]] = []
+    reporter = _Reporter(replace(tiny_run, env_steps=430), told.append)
+    for steps, last in [(100, None), (200, 1.0), (300, 1.0), (400, 1.0), (430, 2.0)]:
+        reporter.watch(Progress(steps, last))
+    assert told == [
+        {"env_steps": 200, "eval_return": 1.0},
+        {"env_steps": 400, "eval_return": 1.0},
+        {"env_steps": 430, "eval_return": 2.0},
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_search_leaves_a_table_and_a_config_of_the_best(tiny_run: RunConfig) -> None:
+    result = search(tiny_run, SPACE, SETTINGS)
+    assert [trial.error for trial in result.trials] == [None, None]
+    assert max(trial.env_steps for trial in result.trials) == 400
+    returns = [trial.final_return for trial in result.trials]
+    assert returns == sorted(returns, reverse=True)
+    with (result.folder / "trials.csv").open(newline="") as file:
+        assert [row["trial"] for row in csv.DictReader(file)] == [trial.trial for trial in result.trials]
+    assert result.best is not None
+    best = load_run_config(result.best)
+    assert best.replay.rho == pytest.approx(result.trials[0].settings["replay.rho"])
+    assert (best.name, best.env_steps) == ("tiny-quickstart-best", 400)
+    runs = result.folder / "runs"
+    assert sorted(path.name for path in runs.iterdir()) == sorted(trial.trial for trial in result.trials)
+    with pytest.raises(ValueError, match="already holds a search"):
+        search(tiny_run, SPACE, SETTINGS)
+    _resume_an_interrupted_trial(tiny_run, result)
+
+
+def _resume_an_interrupted_trial(run: RunConfig, before: SearchResult) -> None:
+    """A finished search, resumed, trains nothing and says the same."""
+    again = search(run, SPACE, SETTINGS, resume=True)
+    assert again.trials == before.trials
+    assert again.table == before.table
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_search_that_was_cut_off_goes_on_from_its_checkpoints(
+    tiny_run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver dies as a trial reports; the search goes on where the trial's run stood."""
+    run = replace(tiny_run, augmentation="none")
+    one = replace(SETTINGS, samples=1)
+    space = {"algorithm.actor_lr": {"choice": [0.001]}}
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cluster.tune._SearchBar.on_trial_result", die)
+        with pytest.raises(BaseException):  # noqa: B017, PT011 - however Ray Tune passes the interruption on
+            search(run, space, one)
+    (folder,) = (Path(run.output) / run.name / "tune" / "runs").iterdir()
+    result = search(run, space, one, resume=True)
+    (trial,) = result.trials
+    assert (trial.trial, trial.env_steps, trial.error) == (folder.name, 400, None)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_no_run_may_have_is_refused_before_any_trial(tiny_run: RunConfig) -> None:
+    with pytest.raises(ValueError, match="rho"):
+        search(tiny_run, {"replay.rho": {"choice": [0.5, 1.5]}}, SETTINGS)
+    with pytest.raises(ValueError, match="no search to resume"):
+        search(tiny_run, SPACE, SETTINGS, resume=True)
+    with pytest.raises(ValueError, match=r"not to s3://bucket"):
+        search(replace(tiny_run, output="s3://bucket"), SPACE, SETTINGS)
+    with pytest.raises(ValueError, match="--samples must be at least 1"):
+        replace(SETTINGS, samples=0)
+
+
+def test_the_command_wants_a_config(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["tune", "--samples", "2"])
+    assert stop.value.code == 1
+    assert "give a config file" in capsys.readouterr().err
