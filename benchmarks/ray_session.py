@@ -13,7 +13,7 @@ import ray
 def ray_session() -> Iterator[None]:
     """Ray on this machine, without dashboard and chatter, for the length of the block."""
     logging.getLogger("ray").setLevel(logging.ERROR)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
     finally:

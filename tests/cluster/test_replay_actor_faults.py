@@ -1,0 +1,121 @@
+"""The replay actor's process is killed under load: what was acknowledged is there afterwards, once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from replay_actors import PATIENCE, SPACES, chunk, kill, small_ray, wait_for_another_process
+
+from atradiff.config import ServingConfig
+from atradiff.ports import RowSink
+from atradiff.replay.config import ReplayConfig
+from atradiff.types import SyntheticRows
+from cluster.placement import Resources
+from cluster.replay_actor import ReplayActorConfig, start_replay_actor
+from cluster.replay_client import RemoteReplay
+
+KILLS = 2
+ROWS, CHUNK = 1_000_000, 20
+"""Of one sender: more than it will push, so that senders never count alike."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    with small_ray():
+        yield
+
+
+@ray.remote(num_cpus=0, concurrency_groups={"push": 1})
+class Runner:
+    """Pushes chunks from its own process until told to stop."""
+
+    def __init__(self, number: int, sink: RowSink) -> None:
+        self.number, self.sink, self.acknowledged = number, sink, 0
+        self.stopped = threading.Event()
+
+    @ray.method(concurrency_group="push")
+    def push(self) -> int:
+        """The number of chunks that were acknowledged."""
+        while not self.stopped.is_set():
+            first = ROWS * self.number + CHUNK * self.acknowledged
+            self.sink.push(chunk(first, CHUNK, f"runner {self.number}", self.acknowledged))
+            self.acknowledged += 1
+            time.sleep(0.005)
+        return self.acknowledged
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+@pytest.mark.faults
+def test_every_acknowledged_row_survives_a_killed_replay_actor(tmp_path: Path) -> None:
+    config = ReplayActorConfig(str(tmp_path), snapshot_every=2_000, prefetch=4, resources=Resources(num_cpus=0))
+    replay = ReplayConfig(capacity=200_000, rho=0.5, expected_length=1.0, max_request_age=10**9)  # a request per row
+    actor = start_replay_actor(SPACES, replay, ServingConfig(16, 50), 0, config)
+    client = RemoteReplay(actor, config)
+    client.store(chunk(0, CHUNK, "runner 0", 0))
+    runners = [Runner.remote(i, client.sink) for i in (1, 2)]
+    stop = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        pushing = [runner.push.remote() for runner in runners]
+        learner, generator = pool.submit(_learn, client, stop), pool.submit(_generate, actor, stop)
+        try:
+            for _ in range(KILLS):
+                _wait_for_more(client, 100 * CHUNK)
+                wait_for_another_process(actor, kill(actor))
+            _wait_for_more(client, 50 * CHUNK)
+            ray.get([runner.stop.remote() for runner in runners], timeout=PATIENCE)
+            acknowledged = ray.get(pushing, timeout=PATIENCE)
+        finally:
+            stop.set()
+        assert learner.result(PATIENCE) > 0
+        assert generator.result(PATIENCE) > 0
+
+    expected = list(range(CHUNK)) + [
+        ROWS * number + i for number, chunks in zip((1, 2), acknowledged, strict=True) for i in range(CHUNK * chunks)
+    ]
+    status = client.metrics()
+    assert status["env_steps"] == status["real_rows"] == status["requests"] == len(expected)
+    stored = ray.get(actor.consult.remote(lambda r: r.real["rewards"][: len(r)].tolist()), timeout=PATIENCE)
+    assert sorted(stored) == expected
+    assert status["recovered_rows"] > 0
+    answered = status["trajectories"] + status["requests_pending"] + status["requests_outstanding"]
+    assert answered + status["requests_dropped"] == status["requests"]
+    assert status["synthetic_rows"] == status["trajectories"]
+    client.close()
+
+
+def _learn(client: RemoteReplay, stop: threading.Event) -> int:
+    learned = 0
+    while not stop.is_set():
+        batches = client.sample(2, 32)
+        client.report_td_errors(batches, np.ones((2, 32), np.float32))
+        learned += len(batches)
+    return learned
+
+
+def _generate(actor: Any, stop: threading.Event) -> int:
+    """Answers requests with a row each, as the pool's dispatcher does."""
+    answered = 0
+    while not stop.is_set():
+        requests = ray.get(actor.wait_for_requests.remote(64, 0.2), timeout=PATIENCE)
+        if requests:
+            made = SyntheticRows(chunk(0, len(requests), "", 0).rows, np.ones(len(requests), np.int64), 0)
+            answered += ray.get(actor.store_synthetic.remote(requests, made), timeout=PATIENCE)
+    return answered
+
+
+def _wait_for_more(client: RemoteReplay, rows: int) -> None:
+    wanted, deadline = client.env_steps + rows, time.monotonic() + PATIENCE
+    while client.env_steps < wanted:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{client.env_steps} env steps after {PATIENCE} s, {wanted} were expected.")
+        time.sleep(0.05)
