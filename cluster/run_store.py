@@ -46,6 +46,11 @@ class RunStore:
         return store
 
     @property
+    def names_checkpoint(self) -> bool:
+        """Whether it was found by one of its checkpoints, which is then the one to go on from."""
+        return self._named is not None
+
+    @property
     def started(self) -> bool:
         return (self.location / "config.yaml").exists()
 
@@ -58,10 +63,13 @@ class RunStore:
         return (self.location / "config.yaml").read_text()
 
     def fetch(self) -> None:
-        """Behind a URI: make the working folder what is kept there (without checkpoints), whatever it was before."""
+        """Behind a URI: make the working folder what is kept there (without checkpoints), whatever it was before.
+
+        Hidden files stay if the run has begun: they are what its actors left on this machine, such as a journal.
+        """
         if self.location.local is not None:
             return
-        shutil.rmtree(self.folder.path, ignore_errors=True)
+        self._forget(hidden=not self.started)
         for name in self.location.files_below():
             if not name.startswith(f"{_CHECKPOINTS}/"):
                 (self.location / name).download(self.folder.path / name)
@@ -98,6 +106,12 @@ class RunStore:
         """
         self.mirror()
         return self.checkpoints.write(env_steps, parts, state, keep)
+
+    def _forget(self, *, hidden: bool) -> None:
+        """Empty the working folder, all of it or what is not hidden."""
+        for path in self.folder.path.glob("*"):
+            if hidden or not path.name.startswith("."):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _files(self) -> list[str]:
         """Names of what is mirrored: all but hidden files, which are for watchers on this machine."""

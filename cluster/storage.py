@@ -14,8 +14,10 @@ from pyarrow import fs
 from atradiff.staging import write_text
 
 _CHUNK_BYTES = 8 << 20
-_RENAMING = ("local", "hdfs")
-"""File systems that show a file while it is written, and can rename it. In object stores it appears whole."""
+_WITH_FOLDERS = ("local", "subtree", "hdfs")
+"""File systems whose folders are made first, which show a file while it is written and can rename it. All others are
+object stores: a file appears whole when it is closed, and making folders could ask for rights that nothing else needs.
+"""
 _TELLING = 3
 """The last parts of a run's name say which it is: name, augmentation, seed."""
 _GCS_PATIENCE = "retry_limit_seconds=60"
@@ -179,17 +181,28 @@ class Location:
                 yield bytes(chunk)
 
     def _put(self, chunks: Iterator[bytes] | list[bytes]) -> None:
+        if not self._has_folders:
+            self._stream(self.path, chunks)
+            return
         self.parent._make()
-        renaming = self.filesystem.type_name in _RENAMING
-        path = f"{self.path}.{uuid.uuid4().hex[:8]}.partial" if renaming else self.path
+        staging = f"{self.path}.{uuid.uuid4().hex[:8]}.partial"
+        self._stream(staging, chunks)
+        if self.filesystem.type_name == "hdfs":  # its rename does not replace
+            self.delete_file()
+        self.filesystem.move(staging, self.path)
+
+    def _stream(self, path: str, chunks: Iterator[bytes] | list[bytes]) -> None:
         with self.filesystem.open_output_stream(path) as stream:
             for chunk in chunks:
                 stream.write(chunk)
-        if renaming:
-            self.filesystem.move(path, self.path)
 
     def _make(self) -> None:
-        self.filesystem.create_dir(self.path, recursive=True)
+        if self._has_folders:
+            self.filesystem.create_dir(self.path, recursive=True)
+
+    @property
+    def _has_folders(self) -> bool:
+        return self.filesystem.type_name in _WITH_FOLDERS
 
 
 def sync_file(file: Path) -> None:

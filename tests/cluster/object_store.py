@@ -38,8 +38,8 @@ class ObjectStore(fs.FileSystemHandler):
             raise FileNotFoundError(selector.base_dir)
         return [self._info(prefix + name) for name in sorted(names)]
 
-    def create_dir(self, path: str, recursive: bool) -> None:
-        """Folders come with their files."""
+    def create_dir(self, path: str, recursive: bool) -> None:  # noqa: ARG002
+        raise PermissionError(f"no right to make {path}: it may be a bucket")
 
     def delete_dir(self, path: str) -> None:
         for name in [name for name in self.objects if name.startswith(f"{path}/")]:
