@@ -45,9 +45,17 @@ def train(arguments: list[str]) -> None:
 
 
 def compare(arguments: list[str]) -> None:
-    """Train with and without imagined trajectories on the same seeds: ``atradiff compare CONFIG --seeds [0,1,2]``."""
-    from cluster.compare import compare as compare_arms
+    """Train with and without imagined trajectories on the same seeds: ``atradiff compare CONFIG --seeds [0,1,2]``.
 
+    ``atradiff compare GRID.yaml`` does so for a grid of tasks, algorithms and augmentations (docs/comparing.md).
+    """
+    from cluster.compare import compare as compare_arms
+    from cluster.grid_command import run_grid_command
+    from cluster.grid_file import is_grid
+
+    if arguments and is_grid(arguments[0]):
+        run_grid_command(arguments)
+        return
     parser = run_parser("atradiff compare CONFIG", compare.__doc__)
     parser.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="one run of each arm for each of these")
     run, flags = parse_run_config(parser, _config_first(arguments))

@@ -1,26 +1,26 @@
-"""The same seeds with and without imagined trajectories, side by side: one plot, one table."""
+"""Comparisons: one config with and without imagined trajectories, or a whole grid of runs."""
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import ray
-from tqdm import tqdm
-
 from atradiff.report.compare import ComparisonTable, compare_runs
-from cluster.config import RunConfig, load_run_config
+from atradiff.report.curves import read_run
+from atradiff.report.study import Study, StudyRun
+from atradiff.report.study_files import StudyReport, write_study
+from cluster.cell_runner import Failure, prepare_cells, train_cells
+from cluster.cells import Cell, distinct_runs, require_same_runs
+from cluster.config import RunConfig
+from cluster.grid import Grid
+from cluster.grid_cells import grid_cells, grid_folder, study_arms, study_tasks
 from cluster.prepare import check_environment, prepare_diffuser
-from cluster.ray_runtime import start_ray
-from cluster.run_folder import RunFolder
 from cluster.storage import is_uri
 
 ARMS: dict[Literal["none", "atradiff"], str] = {"none": "without", "atradiff": "with ATraDiff"}
-_POLL_SECONDS = 1.0
-_STOP_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,15 @@ class Comparison:
     table: ComparisonTable
 
 
+@dataclass(frozen=True)
+class GridComparison:
+    """What a grid came to; without any finished run there is no report."""
+
+    folder: Path
+    report: StudyReport | None
+    failures: tuple[Failure, ...]
+
+
 def compare(run: RunConfig, seeds: Sequence[int]) -> Comparison:
     """Train every arm with every seed, as many at once as there are CPUs, and write the comparison.
 
@@ -39,84 +48,83 @@ def compare(run: RunConfig, seeds: Sequence[int]) -> Comparison:
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"compare needs at least one seed and each only once, got {list(seeds)}.")
-    if is_uri(run.output):
-        raise ValueError(f"compare reads its runs from a folder of this machine, got output {run.output}.")
+    _require_folder(run.output)
     run.require_data()
     run = run.absolute()
     check_environment(run)
     run = replace(run, generator=replace(run.generator, path=str(prepare_diffuser(run))))
-    cells = [replace(run, augmentation=arm, seed=seed) for seed in seeds for arm in ARMS]
-    for cell in cells:
-        _require_same_run(cell)
-    _train_all(cells)
+    cells = [Cell(run.env, ARMS[arm], replace(run, augmentation=arm, seed=seed)) for seed in seeds for arm in ARMS]
+    require_same_runs(cells)
+    if failures := train_cells(cells):
+        raise ValueError("\n".join(f"{failure.cell.title}: {failure.error}" for failure in failures))
     folder = Path(run.output) / run.name
-    arms = {label: [c.folder for c in cells if c.augmentation == arm] for arm, label in ARMS.items()}
+    arms = {label: [c.run.folder for c in cells if c.arm == label] for label in ARMS.values()}
     title = f"{run.env}, {len(seeds)} seeds"
     return Comparison(folder, compare_runs(arms, folder, threshold=run.evaluation.solved_at, title=title))
 
 
-def _require_same_run(cell: RunConfig) -> None:
-    """Raise ``ValueError`` where the cell's folder holds a run with other settings: it is not this comparison's."""
-    folder = RunFolder(cell.folder)
-    if not folder.started:
-        return
-    stored = load_run_config(folder.config)
-    differing = [f.name for f in fields(RunConfig) if getattr(stored, f.name) != getattr(cell, f.name)]
-    if differing:
-        raise ValueError(
-            f"{folder.path} holds a run with other settings ({', '.join(differing)}; see its config.yaml): choose "
-            "another --name, or delete that folder."
-        )
+def compare_grid(grid: Grid) -> GridComparison:
+    """Run every cell of ``grid`` that is not complete, then write tables and pictures of all that are.
+
+    Every cell is built and checked before anything runs. A cell that fails leaves the others alone; the report says
+    what is missing. The same call goes on where the last one stopped, and runs failed cells again.
+    """
+    cells = checked_cells(grid)
+    cells, failures = prepare_cells(cells, grid.gpus_per_cell)
+    require_same_runs(distinct_runs(cells))
+    hopeless = {failure.cell.run.folder for failure in failures}
+    failures += train_cells([cell for cell in cells if cell.run.folder not in hopeless], grid.gpus_per_cell)
+    return GridComparison(grid_folder(grid), report_grid(grid, cells, failures), tuple(failures))
 
 
-def _train_all(cells: Sequence[RunConfig]) -> None:
-    """Run the cells that are not complete as Ray tasks, a CPU for each of their threads, under one progress bar."""
-    total = sum(cell.env_steps for cell in cells)
-    start_ray()
-    open_cells = [cell for cell in cells if not RunFolder(cell.folder).complete]
-    running = {_train_cell.options(num_cpus=cell.threads).remote(cell): cell for cell in open_cells}
-    try:
-        with tqdm(total=total, unit="step", desc="training", smoothing=0.05, mininterval=1.0) as bar:
-            while running:
-                for task in ray.wait(list(running), timeout=_POLL_SECONDS)[0]:
-                    _raise_its_error(task, running.pop(task))
-                bar.update(sum(_env_steps(cell) for cell in cells) - bar.n)
-    finally:  # after an error or Ctrl-C, the others write a checkpoint and stop
-        _stop(list(running))
+def checked_cells(grid: Grid) -> list[Cell]:
+    """The grid's cells; raises ``ValueError`` for all that would keep one of them from running or counting."""
+    _require_folder(grid.output)
+    cells = grid_cells(grid)
+    study_tasks(grid, cells)
+    require_same_runs(distinct_runs(cells))
+    for run in {cell.run.env: cell.run for cell in cells}.values():
+        check_environment(run)
+    return cells
 
 
-def _raise_its_error(task: ray.ObjectRef[None], cell: RunConfig) -> None:
-    try:
-        ray.get(task)
-    except ray.exceptions.RayTaskError as error:
-        message = f"{cell.augmentation}, seed {cell.seed}: {error.cause or error}"
-        raise ValueError(message) from error.cause
+def report_grid(grid: Grid, cells: Sequence[Cell], failures: Sequence[Failure] = ()) -> StudyReport | None:
+    """Write what the complete cells came to beside the runs; None where none is complete."""
+    study = Study(
+        title=grid.title or grid.name,
+        tasks=study_tasks(grid, cells),
+        arms=study_arms(grid),
+        runs=_finished_runs(cells),
+        final_evaluations=grid.final_evaluations,
+    )
+    if not study.runs:
+        return None
+    return write_study(study, grid_folder(grid), notes=_notes(cells, failures))
 
 
-def _stop(tasks: list[ray.ObjectRef[None]]) -> None:
-    for task in tasks:
-        ray.cancel(task)
-    if tasks:
-        ray.wait(tasks, num_returns=len(tasks), timeout=_STOP_SECONDS)
+def _finished_runs(cells: Sequence[Cell]) -> dict[tuple[str, str], tuple[StudyRun, ...]]:
+    runs: dict[tuple[str, str], tuple[StudyRun, ...]] = {}
+    for cell in cells:
+        if cell.folder.complete:
+            pair = (cell.task, cell.arm)
+            runs[pair] = (*runs.get(pair, ()), _finished_run(cell))
+    return runs
 
 
-@ray.remote(num_cpus=1, max_retries=0)
-def _train_cell(run: RunConfig) -> None:
-    """One run in a process of its own; it tells its progress through a small file in its folder."""
-    from cluster.run import train
-    from cluster.session import Progress
-
-    folder = RunFolder(run.folder)
-    last = time.monotonic()
-
-    def watch(progress: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _POLL_SECONDS:
-            folder.tell_progress(progress.env_steps)
-            last = time.monotonic()
-
-    train(run, watch, resume=folder.path if folder.started else None)
+def _finished_run(cell: Cell) -> StudyRun:
+    summary = json.loads(cell.folder.summary.read_text())
+    folder = cell.folder.path
+    return StudyRun(cell.run.seed, str(folder), read_run(folder), summary["wall_seconds"], summary.get("cpu_seconds"))
 
 
-def _env_steps(cell: RunConfig) -> int:
-    return cell.env_steps if RunFolder(cell.folder).complete else RunFolder(cell.folder).progress()
+def _notes(cells: Sequence[Cell], failures: Sequence[Failure]) -> list[str]:
+    """What a reader must know first: how much of the grid is there, and what failed."""
+    runs = distinct_runs(cells)
+    complete = sum(cell.folder.complete for cell in runs)
+    notes = [f"{complete} of {len(runs)} runs are complete."] if complete < len(runs) else []
+    return notes + [f"* Failed: {failure.cell.title}: {failure.error}" for failure in failures]
+
+
+def _require_folder(output: str) -> None:
+    if is_uri(output):
+        raise ValueError(f"compare reads its runs from a folder of this machine, got output {output}.")

@@ -1,0 +1,175 @@
+"""Running cells as Ray tasks: what is complete is left alone, what was interrupted goes on, what fails is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import ray
+from tqdm import tqdm
+
+from cluster.cells import Cell, distinct_runs, env_steps_done, needs_diffuser
+from cluster.config import RunConfig
+from cluster.prepare import prepare_diffuser
+from cluster.ray_runtime import start_ray
+from cluster.run_folder import RunFolder
+
+_POLL_SECONDS = 1.0
+_STOP_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that did not get to its end, and why in one line."""
+
+    cell: Cell
+    error: str
+
+
+def prepare_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> tuple[list[Cell], list[Failure]]:
+    """Make the data and diffusers that open cells need, each once, as Ray tasks; the cells with their diffuser's path.
+
+    Cells of one diffuser that could not be made are failures. Data sets are worked on side by side, diffusers on the
+    same data one after the other.
+    """
+    groups = _diffusers_by_data(cells)
+    if not groups:
+        return list(cells), []
+    start_ray()
+    tasks = {_prepare.options(**_resources(group[0], gpus_per_cell)).remote(group): group for group in groups}
+    paths: dict[str, str | None] = {}
+    errors: dict[str, str] = {}
+    try:
+        with tqdm(total=len(tasks), unit="data set", desc="data and diffusers", mininterval=1.0) as bar:
+            while tasks:
+                for task in ray.wait(list(tasks), timeout=_POLL_SECONDS)[0]:
+                    group = tasks.pop(task)
+                    keys = [_diffuser_key(run) for run in group]
+                    made, error = _outcome(task)
+                    paths |= dict(zip(keys, made or [], strict=False))
+                    errors |= dict.fromkeys(keys, error) if error else {}
+                    bar.update()
+                bar.refresh()
+    finally:
+        _stop(list(tasks))
+    ready = [_with_path(cell, paths.get(_diffuser_key(cell.run))) for cell in cells]
+    return ready, [Failure(cell, errors[key]) for cell in ready if (key := _diffuser_key(cell.run)) in errors]
+
+
+def train_cells(cells: Iterable[Cell], gpus_per_cell: float = 0.0) -> list[Failure]:
+    """Train every run that is not complete, as many at once as the cluster holds, under one progress bar.
+
+    Ctrl-C lets all of them write a checkpoint; the same call goes on from there.
+    """
+    runs = distinct_runs(cells)
+    open_cells = [cell for cell in runs if not cell.folder.complete]
+    if not open_cells:
+        return []
+    start_ray()
+    _require_room(open_cells, gpus_per_cell)
+    tasks = {_train_cell.options(**_resources(cell.run, gpus_per_cell)).remote(cell.run): cell for cell in open_cells}
+    return _watch(tasks, runs)
+
+
+def _watch(tasks: dict[ray.ObjectRef[None], Cell], runs: Sequence[Cell]) -> list[Failure]:
+    failures: list[Failure] = []
+    done = {cell.run.folder: env_steps_done(cell) for cell in runs}
+    total = sum(cell.run.env_steps for cell in runs)
+    try:
+        with tqdm(total=total, initial=sum(done.values()), unit="step", desc="training", smoothing=0.05) as bar:
+            while tasks:
+                for task in ray.wait(list(tasks), timeout=_POLL_SECONDS)[0]:
+                    cell = tasks.pop(task)
+                    if error := _outcome(task)[1]:
+                        failures.append(Failure(cell, error))
+                    done[cell.run.folder] = env_steps_done(cell)
+                done |= {cell.run.folder: env_steps_done(cell) for cell in tasks.values()}
+                bar.set_postfix_str(f"{len(runs) - len(tasks) - len(failures)}/{len(runs)} runs", refresh=False)
+                bar.update(sum(done.values()) - bar.n)
+    finally:  # after an error or Ctrl-C, the others write a checkpoint and stop
+        _stop(list(tasks))
+    return failures
+
+
+@ray.remote(max_retries=0)
+def _train_cell(run: RunConfig) -> None:
+    """One run in a process of its own; it tells its progress through a small file in its folder."""
+    from cluster.run import train
+    from cluster.session import Progress
+
+    folder = RunFolder(run.folder)
+    last = time.monotonic()
+
+    def watch(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _POLL_SECONDS:
+            folder.tell_progress(progress.env_steps)
+            last = time.monotonic()
+
+    train(run, watch, resume=folder.path if folder.started else None)
+
+
+@ray.remote(max_retries=0)
+def _prepare(runs: Sequence[RunConfig]) -> list[str]:
+    return [str(prepare_diffuser(run)) for run in runs]
+
+
+def _diffusers_by_data(cells: Iterable[Cell]) -> list[list[RunConfig]]:
+    """One run for each diffuser that an open cell needs and does not name, grouped by the data that it is fitted to."""
+    wanted = [c.run for c in cells if needs_diffuser(c.run) and c.run.generator.path is None and not c.folder.complete]
+    groups: dict[str, list[RunConfig]] = {}
+    for run in {_diffuser_key(run): run for run in wanted}.values():
+        groups.setdefault(_key(run.env, asdict(run.data)), []).append(run)
+    return list(groups.values())
+
+
+def _diffuser_key(run: RunConfig) -> str:
+    generator = run.generator
+    return _key(run.env, asdict(run.data), asdict(generator.model), asdict(generator.fit), generator.cache)
+
+
+def _key(*parts: Any) -> str:
+    return json.dumps(parts, sort_keys=True)
+
+
+def _with_path(cell: Cell, path: str | None) -> Cell:
+    """The cell with its diffuser named; unchanged where it names one already, or needs none."""
+    if path is None or cell.run.generator.path is not None or not needs_diffuser(cell.run):
+        return cell
+    return replace(cell, run=replace(cell.run, generator=replace(cell.run.generator, path=path)))
+
+
+def _resources(run: RunConfig, gpus_per_cell: float) -> dict[str, float]:
+    return {"num_cpus": run.threads, "num_gpus": gpus_per_cell}
+
+
+def _require_room(cells: Sequence[Cell], gpus_per_cell: float) -> None:
+    """Raise ``ValueError`` where this machine could never run a cell; a cluster may grow to what it lacks now."""
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    there = ray.cluster_resources()
+    threads = max(cell.run.threads for cell in cells)
+    for name, wanted, remedy in (("CPU", threads, "lower threads"), ("GPU", gpus_per_cell, "lower gpus_per_cell")):
+        if wanted > there.get(name, 0):
+            raise ValueError(f"a cell takes {wanted:g} {name}s and Ray has {there.get(name, 0):g} here: {remedy}.")
+
+
+def _outcome(task: ray.ObjectRef[Any]) -> tuple[Any, str | None]:
+    """What a task returned, or what became of it in words."""
+    try:
+        return ray.get(task), None
+    except ray.exceptions.RayTaskError as error:
+        return None, f"{error.cause or error}"
+    except ray.exceptions.RayError as error:  # its process was killed or its node was lost
+        return None, f"{type(error).__name__}: {error}"
+
+
+def _stop(tasks: list[ray.ObjectRef[Any]]) -> None:
+    for task in tasks:
+        ray.cancel(task)
+    if tasks:
+        ray.wait(tasks, num_returns=len(tasks), timeout=_STOP_SECONDS)

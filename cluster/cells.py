@@ -1,0 +1,104 @@
+"""The cells of a comparison: each one run, told apart and found again by what it was asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cluster.config import RunConfig, load_run_config, recipe_hash
+from cluster.run_folder import RunFolder
+
+_BOOKKEEPING = ("name", "output", "data.cache", "generator.cache")
+"""Where things are kept: changes nothing about a run's result."""
+
+_UNREAD_WITHOUT_DIFFUSER = ("data", "generator", "serving")
+"""What a plain run never looks at: plain runs on several data sets are one."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison: task and arm are its labels there."""
+
+    task: str
+    arm: str
+    run: RunConfig
+
+    @property
+    def title(self) -> str:
+        return f"{self.task}, {self.arm}, seed {self.run.seed}"
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.run.folder)
+
+
+def needs_diffuser(run: RunConfig) -> bool:
+    return run.augmentation != "none"
+
+
+def recipe(run: RunConfig) -> dict[str, Any]:
+    """Every setting that a run's result depends on, by dotted name."""
+    unread = () if needs_diffuser(run) else _UNREAD_WITHOUT_DIFFUSER
+    flat = _flat(asdict(run))
+    return {name: value for name, value in flat.items() if not _below(name, (*_BOOKKEEPING, *unread))}
+
+
+def cell_hash(run: RunConfig) -> str:
+    """Eight hex digits of the recipe: runs with the same ones are the same run."""
+    return recipe_hash(recipe(run))
+
+
+def share_runs(cells: Iterable[Cell]) -> list[Cell]:
+    """The same cells, where those with one recipe have one run: the first one's."""
+    first: dict[str, RunConfig] = {}
+    return [replace(cell, run=first.setdefault(cell_hash(cell.run), cell.run)) for cell in cells]
+
+
+def distinct_runs(cells: Iterable[Cell]) -> list[Cell]:
+    """The first cell of each run."""
+    return list({cell.run.folder: cell for cell in reversed(list(cells))}.values())[::-1]
+
+
+def differing_settings(run: RunConfig) -> list[str]:
+    """How the run in ``run``'s folder differs from it, a line for each setting; empty where there is none or no other.
+
+    A run names its diffuser once it has begun: that counts only against one that is named here, too.
+    """
+    folder = RunFolder(run.folder)
+    if not folder.started:
+        return []
+    there, wanted = recipe(load_run_config(folder.config)), recipe(run)
+    if run.generator.path is None:
+        there.pop("generator.path", None)
+        wanted.pop("generator.path", None)
+    names = [name for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
+    return [f"{name} {there.get(name)!r} there, {wanted.get(name)!r} here" for name in names]
+
+
+def require_same_runs(cells: Sequence[Cell]) -> None:
+    """Raise ``ValueError`` where a cell's folder holds a run with other settings: it is not this comparison's."""
+    for cell in cells:
+        if differing := differing_settings(cell.run):
+            raise ValueError(
+                f"{cell.folder.path} holds a run with other settings ({'; '.join(differing)}): choose another name for "
+                "the comparison, or delete that folder."
+            )
+
+
+def env_steps_done(cell: Cell) -> int:
+    return cell.run.env_steps if cell.folder.complete else cell.folder.progress()
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _below(name: str, sections: Sequence[str]) -> bool:
+    return any(name == section or name.startswith(f"{section}.") for section in sections)

@@ -1,0 +1,238 @@
+"""Grids: what they mean, that each in configs/ is right, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.cells import differing_settings, distinct_runs, recipe, require_same_runs, share_runs
+from cluster.compare import checked_cells
+from cluster.config import load_run_config
+from cluster.grid import Grid
+from cluster.grid_cells import grid_cells, study_arms, study_tasks
+from cluster.grid_file import is_grid, load_grid, merged
+from cluster.grid_plan import estimate, plan_text
+
+REPOSITORY = Path(__file__).parents[2]
+GRIDS = sorted((REPOSITORY / "configs" / "grids").rglob("*.yaml"))
+
+CART_POLE = {"env": "CartPole-v1", "score": {"random": 0, "reference": 1}}
+PLAIN: dict[str, Any] = {
+    "name": "plain",
+    "seeds": [0, 3],
+    "settings": {"env_steps": 3000, "evaluation.every": 500},
+    "tasks": {
+        "pendulum": {"env": "Pendulum-v1", "score": {"random": -1200, "reference": -150}},
+        "hopper": {"base": "configs/hopper_atradiff.yaml", "evaluation": {"solved_at": 1000}},
+    },
+    "algorithms": {"SAC": None, "REDQ": {"n_critics": 10, "utd": 20, "replay.capacity": 5000}},
+    "augmentations": {
+        "none": {"augmentation": "none"},
+        "ATraDiff": {"augmentation": "atradiff", "data.source": "d4rl:hopper-medium-v2", "replay": {"rho": 0.25}},
+    },
+    "baseline": "none",
+    "exclude": [{"task": "pendulum", "augmentation": "ATraDiff"}],
+}
+
+
+@pytest.fixture(autouse=True)
+def _from_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+
+
+def read(tmp_path: Path, **changes: Any) -> Grid:
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump({"output": str(tmp_path), **PLAIN, **changes}, sort_keys=False))
+    assert is_grid(str(path))
+    return load_grid(path)
+
+
+def test_a_grid_is_all_combinations_but_the_excluded_ones(tmp_path: Path) -> None:
+    cells = grid_cells(read(tmp_path))
+    arms = ["SAC", "SAC + ATraDiff", "REDQ", "REDQ + ATraDiff"]
+    first_seed = [("pendulum", "SAC"), ("pendulum", "REDQ"), *[("hopper", arm) for arm in arms]]
+    assert [(c.task, c.arm, c.run.seed) for c in cells] == [(t, a, seed) for seed in (0, 3) for t, a in first_seed]
+    assert len({cell.run.folder for cell in cells}) == 12
+
+
+def test_settings_come_from_base_common_task_algorithm_and_augmentation(tmp_path: Path) -> None:
+    runs = {(cell.task, cell.arm): cell.run for cell in grid_cells(read(tmp_path))}
+    run = runs["hopper", "REDQ + ATraDiff"]
+    base = load_run_config(REPOSITORY / "configs" / "hopper_atradiff.yaml")
+    assert run.generator.sampling == base.generator.sampling
+    assert (run.env_steps, run.evaluation.every, run.evaluation.solved_at) == (3000, 500, 1000)
+    assert (run.algorithm.n_critics, run.algorithm.utd, run.algorithm.layer_norm) == (10, 20, True)
+    assert (run.replay.capacity, run.replay.rho, run.data.source) == (5000, 0.25, "d4rl:hopper-medium-v2")
+    assert runs["pendulum", "SAC"].augmentation == "none"
+    assert runs["pendulum", "SAC"].folder == tmp_path / "plain/runs/pendulum/SAC/none/none/seed_3"
+
+
+@pytest.mark.parametrize(
+    ("baseline", "against"),
+    [
+        ("none", [None, "SAC", None, "REDQ"]),
+        ("SAC", [None, "SAC", "SAC", "SAC"]),
+        ("REDQ + ATraDiff", ["REDQ + ATraDiff"] * 3 + [None]),
+        ("ATraDiff", ["SAC + ATraDiff", None, "REDQ + ATraDiff", None]),
+    ],
+)
+def test_a_baseline_is_an_augmentation_or_an_arm(tmp_path: Path, baseline: str, against: list[str | None]) -> None:
+    assert [arm.baseline for arm in study_arms(read(tmp_path, baseline=baseline))] == against
+
+
+def test_a_baseline_may_be_an_algorithm_with_the_same_augmentation(tmp_path: Path) -> None:
+    only = {"ATraDiff": PLAIN["augmentations"]["ATraDiff"], "low": {"augmentation": "none"}}
+    arms = study_arms(read(tmp_path, augmentations=only, baseline="REDQ"))
+    assert [arm.baseline for arm in arms] == ["REDQ + ATraDiff", "REDQ + low", None, None]
+
+
+def test_scores_are_the_grids_own_or_d4rls(tmp_path: Path) -> None:
+    grid = read(tmp_path)
+    pendulum, hopper = study_tasks(grid, grid_cells(grid))
+    assert (pendulum.scores.random, pendulum.scores.reference, pendulum.threshold) == (-1200, -150, None)
+    assert (hopper.scores.random, hopper.scores.reference, hopper.threshold) == (-20.272305, 3234.3, 1000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": [1]}, "does not know seed; it may hold name, seeds"),
+        ({"seeds": [1, 1]}, r"different numbers from 0 on, at least one, got \[1, 1\]"),
+        ({"seeds": ["one"]}, "a seed must be a whole number, got 'one'"),
+        ({"seeds": 3}, "seeds must be a list, got 3"),
+        ({"name": "a/b"}, "name becomes a folder.*got 'a/b'"),
+        ({"baseline": "sac"}, "baseline 'sac' is none of the labels; choose one of none, ATraDiff, SAC"),
+        ({"baseline": False}, "baseline must be text, got False: put quotes"),
+        ({"tasks": {}}, "tasks is empty"),
+        ({"algorithms": {False: {}}}, "the label False is not text"),
+        ({"algorithms": {"A+B": {}, "A B": {}, "A  B": {}}}, "labels must differ in letters"),
+        ({"tasks": {"x": {"base": "configs/none.yaml"}}}, r"tasks.x.base: .*/configs/none.yaml does not exist"),
+        ({"tasks": {"x": {"score": {"random": 0}}}}, r"tasks.x.score must be \{random: RETURN"),
+        ({"tasks": {"x": {"score": {"random": 5, "reference": 1}}}}, "random 5.0 and reference 1.0"),
+        ({"exclude": [{"task": "hoper"}]}, "there is no task 'hoper'; choose one of pendulum, hopper"),
+        ({"exclude": [{"env": "hopper"}]}, "exclude does not know env"),
+        ({"exclude": [{}]}, "a rule without labels"),
+        ({"gpus_per_cell": -1}, "gpus_per_cell at least 0.*-1"),
+    ],
+)
+def test_a_wrong_grid_is_refused_with_value_and_remedy(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"grid.yaml: {message}|grid.yaml: .*{message}"):
+        read(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algorithms": {"SAC": {"utdd": 2}}}, "plain: pendulum, SAC: .*utdd"),
+        ({"algorithms": {"SAC": {"utd": "often"}}}, "(?s)plain: pendulum, SAC: .*float.*often"),
+        ({"algorithms": {"SAC": {"utd": -1}}}, "plain: pendulum, SAC: utd must be above 0, got -1"),
+        ({"exclude": [{"algorithm": "SAC"}, {"algorithm": "REDQ"}]}, "exclude leaves no cell of plain"),
+        ({"tasks": {"car": {"env": "Pendulum-v1"}}, "exclude": []}, "tasks.car: D4RL has no reference returns"),
+        ({"tasks": {"pole": CART_POLE}, "exclude": []}, "ction"),
+        ({"augmentations": {"none": {}}, "exclude": []}, "plain: pendulum, SAC: .*needs a diffuser"),
+        ({"output": "s3://bucket/x"}, "from a folder of this machine, got output s3://bucket/x"),
+    ],
+)
+def test_wrong_cells_are_refused_before_anything_runs(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    grid = read(tmp_path, **changes)
+    with pytest.raises(ValueError, match=message):
+        checked_cells(grid)
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text("name: x\ntasks:\n  a: {}\n  a: {}\n")
+    with pytest.raises(ValueError, match="line 3: a is given twice"):
+        load_grid(path)
+
+
+def test_plain_runs_that_differ_in_data_alone_are_one(tmp_path: Path) -> None:
+    tasks = {
+        name: {"base": "configs/hopper_atradiff.yaml", "data.source": f"d4rl:hopper-{name}-v2"}
+        for name in ("medium", "expert")
+    }
+    augmentations = {"none": {"augmentation": "none"}, "ATraDiff": {}}
+    cells = grid_cells(read(tmp_path, tasks=tasks, augmentations=augmentations, exclude=[]))
+    assert (len(cells), len(distinct_runs(cells))) == (16, 12)
+    assert cells[0].run == cells[4].run
+    assert (cells[0].task, cells[4].task) == ("medium", "expert")
+
+
+def test_a_folder_with_another_run_is_refused_by_the_names_of_its_settings(tmp_path: Path) -> None:
+    cell = grid_cells(read(tmp_path))[3]
+    cell.run.folder.mkdir(parents=True)
+    fitted = replace(cell.run, generator=replace(cell.run.generator, path="models/x"))
+    cell.folder.config.write_text(fitted.to_yaml())
+    assert differing_settings(cell.run) == []
+    require_same_runs([cell])
+    other = replace(cell.run, algorithm=replace(cell.run.algorithm, gamma=0.5), generator=fitted.generator)
+    assert differing_settings(other) == ["algorithm.gamma 0.99 there, 0.5 here"]
+    moved = replace(fitted, generator=replace(fitted.generator, path="models/y"))
+    with pytest.raises(ValueError, match=r"other settings \(generator.path 'models/x' there, 'models/y' here\)"):
+        require_same_runs([replace(cell, run=moved)])
+
+
+def test_a_recipe_ignores_where_things_are_kept_and_nothing_else(tmp_path: Path) -> None:
+    cell = grid_cells(read(tmp_path))[3]
+    elsewhere = replace(cell.run, name="y", output="z", data=replace(cell.run.data, cache="elsewhere"))
+    assert recipe(elsewhere) == recipe(cell.run)
+    assert len(distinct_runs(share_runs([cell, replace(cell, run=elsewhere)]))) == 1
+    assert recipe(replace(cell.run, seed=99)) != recipe(cell.run)
+    assert recipe(replace(cell.run, data=replace(cell.run.data, source="d4rl:x"))) != recipe(cell.run)
+
+
+def test_the_plan_counts_what_is_left_by_the_pace_of_what_is_done(tmp_path: Path) -> None:
+    grid = read(tmp_path)
+    cells = grid_cells(grid)
+    assert "run one seed first" in plan_text(grid, cells)
+    done = next(cell for cell in cells if (cell.task, cell.arm) == ("hopper", "SAC"))
+    done.run.folder.mkdir(parents=True)
+    done.folder.config.write_text(done.run.to_yaml())
+    done.folder.summary.write_text(json.dumps({"env_steps": 3000, "wall_seconds": 600.0, "final_return": 1.0}))
+    cost = estimate(cells)
+    assert (cost.seconds, cost.known, cost.unknown) == (600.0 * 3, 3, 8)  # SAC on hopper once more, on pendulum twice
+    text = plan_text(grid, cells)
+    assert "12 cells are 12 runs; 1 complete, 11 to do: 33,000 environment steps" in text
+    assert "0 complete, 3 to do" in text
+    assert "30 min 00 s of runs" in text
+    assert "8 more runs are of arms of which none is complete" in text
+
+
+keys = st.lists(st.sampled_from("abc"), min_size=1, max_size=3)
+
+
+@given(st.lists(st.tuples(keys, st.integers()), max_size=6))
+def test_dotted_and_nested_settings_are_the_same(entries: list[tuple[list[str], int]]) -> None:
+    dotted = merged(*({".".join(path): value} for path, value in entries))
+    nested: list[dict[str, Any]] = []
+    for path, value in entries:
+        inner: Any = value
+        for key in reversed(path):
+            inner = {key: inner}
+        nested.append(inner)
+    assert merged(*nested) == dotted
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: str(path.relative_to(REPOSITORY / "configs" / "grids")))
+def test_every_grid_file_is_right(path: Path, tmp_path: Path) -> None:
+    grid = load_grid(path, output=str(tmp_path))
+    cells = checked_cells(grid)
+    assert {cell.arm for cell in cells} == set(grid.arms())
+    baselines = {arm.baseline for arm in study_arms(grid)} - {None}
+    assert baselines <= set(grid.arms())
+
+
+def test_every_paper_grid_has_a_tiny_twin_with_the_same_arms() -> None:
+    for path in (REPOSITORY / "configs" / "grids").glob("*.yaml"):
+        grid, twin = load_grid(path), load_grid(path.parent / "tiny" / path.name)
+        assert list(twin.arms()) == list(grid.arms())
+        assert twin.baseline == grid.baseline
+        assert set(twin.tasks) <= set(grid.tasks)
+        assert max(cell.run.env_steps for cell in grid_cells(twin)) <= 500
