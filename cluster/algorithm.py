@@ -8,13 +8,19 @@ import torch
 from ray.tune.registry import register_env
 
 from atradiff.environments import make_env
-from atradiff.ports import TrajectoryGenerator
+from atradiff.ports import ReplayServices, TrajectoryGenerator
 from cluster.config import RunConfig
 from rllib_ext.ensemble_sac import EnsembleSAC, EnsembleSACConfig
 
 
-def build_algorithm(run: RunConfig, generator: TrajectoryGenerator | None) -> EnsembleSAC:
-    """The learner with its env runner in this process; raises ``ValueError`` where env and generator do not fit."""
+def build_algorithm(
+    run: RunConfig, generator: TrajectoryGenerator | None, services: ReplayServices | None = None
+) -> EnsembleSAC:
+    """The algorithm of a run; raises ``ValueError`` where env and generator do not fit.
+
+    Without a ``cluster`` section the learner and its env runner are in this process. ``services``: a replay that is
+    there already, with its generators; None: one in this process, with ``generator``.
+    """
     torch.set_num_threads(run.threads)
     register_env(run.env, lambda settings: make_env(settings["id"]))
     config = (
@@ -25,4 +31,29 @@ def build_algorithm(run: RunConfig, generator: TrajectoryGenerator | None) -> En
         .augmentation(generator=generator, replay=run.replay, serving=run.serving)
         .debugging(seed=run.seed, log_level="ERROR")
     )
+    if services is not None:
+        config.augmentation(services=services)
+    if run.cluster is not None:
+        _spread(config, run)
     return config.build_algo()
+
+
+def _spread(config: EnsembleSACConfig, run: RunConfig) -> None:
+    """RLlib's share of the actors."""
+    if run.cluster is None:
+        return
+    trainer, rollouts, learners = run.cluster.trainer, run.cluster.rollouts, run.cluster.learners
+    config.env_runners(
+        num_env_runners=rollouts.env_runners,
+        num_envs_per_env_runner=rollouts.environments,
+        num_cpus_per_env_runner=rollouts.resources.num_cpus,
+        num_gpus_per_env_runner=rollouts.resources.num_gpus,
+        custom_resources_per_env_runner=rollouts.resources.custom,
+    )
+    # With no learner apart, RLlib reads the learner's resources as those of the algorithm's own process.
+    resources = learners.resources if learners.learners else trainer
+    config.learners(
+        num_learners=learners.learners,
+        num_cpus_per_learner=resources.num_cpus,
+        num_gpus_per_learner=resources.num_gpus,
+    )

@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 
 from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig, ServingConfig
 from atradiff.replay.mixed import ReplayConfig
+from cluster.cluster_config import ClusterConfig
 from cluster.storage import is_uri, join, working_folder
 from rllib_ext.ensemble_sac.settings import SACSettings
 
@@ -105,6 +106,7 @@ class RunConfig:
         augmentation: ``atradiff`` imagines trajectories, ``none`` is the plain algorithm.
         rollout_fragment_length: Env steps between two calls of the learner.
         threads: torch threads of the learner and the generator.
+        cluster: Actors on a Ray cluster; None: everything in this process, the same at every run of a seed.
         output: Folder, or URI of a place, under which the run folder is made.
     """
 
@@ -123,6 +125,7 @@ class RunConfig:
     serving: ServingConfig = field(default_factory=ServingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    cluster: ClusterConfig | None = None
 
     def __post_init__(self) -> None:
         if self.env_steps < 1:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 
 import ray
 
 
-def start_ray() -> None:
+def start_ray(at_least: float = 0.0) -> None:
     """Connect to the cluster in ``RAY_ADDRESS``, else start Ray on this machine; nothing where Ray runs already.
 
+    A Ray that is started here has ``at_least`` so many CPUs, whatever the machine has: its actors then share them.
     Ray's and RLlib's notes on their own future are kept from the terminal; errors are not.
     """
     for name in ("ray", "ray.rllib", "ray.tune"):
@@ -20,4 +22,5 @@ def start_ray() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        cpus = max(math.ceil(at_least), os.cpu_count() or 1)
+        ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)

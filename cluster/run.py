@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from atradiff.staging import write_text
 from cluster.algorithm import build_algorithm
 from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
+from cluster.distributed import ClusterRun, train_on_cluster
 from cluster.logging import RunLog
 from cluster.manifest import run_manifest
 from cluster.prepare import check_environment, prepare_diffuser
@@ -46,29 +48,49 @@ def train(
     run = run.absolute()
     store = RunStore(Location.of(run.where)) if resume is None else RunStore.of(resume)
     checkpoint = _starting_point(store, run, resume)
-    check_environment(run)
+    spaces = check_environment(run)
     store.location.require_writable()
     store.fetch()
     run, diffuser = _with_diffuser(run, store.folder)
+    begin = partial(_begin, store, run, diffuser)
+    with _stop_signal() as stop:
+        if run.cluster is None:
+            last = _train_here(run, store, diffuser, checkpoint, begin, watch, stop)
+        else:
+            resumed = resume is not None
+            it = ClusterRun(run, run.cluster, store, spaces, diffuser, checkpoint, resumed)
+            last = train_on_cluster(it, begin, watch, stop)
+    if last.env_steps < run.env_steps:
+        raise Stopped(f"stopped at {last.env_steps} env steps; go on with --resume {store.location}")
+    return store.folder.path
+
+
+def _train_here(
+    run: RunConfig,
+    store: RunStore,
+    diffuser: TrajectoryDiffuser | None,
+    checkpoint: Checkpoint | None,
+    begin: Callable[[], None],
+    watch: Callable[[Progress], None],
+    stop: threading.Event,
+) -> Progress:
+    """Everything in this process; returns how far it came, with a checkpoint of that moment."""
     start_ray()
     algorithm = build_algorithm(run, diffuser)
     try:
-        _begin(store, run, diffuser)
-        env_steps = 0 if checkpoint is None else checkpoint.state["env_steps"]
-        with RunLog(store.folder, env_steps) as log, _stop_signal() as stop:
+        begin()
+        with RunLog(store.folder, 0 if checkpoint is None else checkpoint.state["env_steps"]) as log:
             session = Session(run, store, algorithm, log)
             if checkpoint is not None:
                 session.restore(checkpoint)
-            while not session.finished:
+            while not session.finished and not stop.is_set():
                 watch(session.advance())
-                if stop.is_set() and not session.finished:
-                    session.checkpoint()
-                    steps = session.progress.env_steps
-                    raise Stopped(f"stopped at {steps} env steps; go on with --resume {store.location}")
-            session.finish()
+            session.checkpoint()
+            if session.finished:
+                session.finish()
+            return session.progress
     finally:
         algorithm.stop()
-    return store.folder.path
 
 
 def _starting_point(store: RunStore, run: RunConfig, resume: str | Path | None) -> Checkpoint | None:
@@ -146,9 +168,9 @@ def _stop_signal() -> Iterator[threading.Event]:
 
 
 def main() -> None:
-    from cluster.commands import train as command
+    from cluster.cli import main as command_line
 
-    command(sys.argv[1:])
+    command_line(["train", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,13 +14,14 @@ import numpy as np
 from atradiff.environments import make_env
 from atradiff.staging import write_text
 from cluster.checkpoint import Checkpoint
-from cluster.checkpoint_files import here
+from cluster.checkpoint_files import Part, here
 from cluster.config import RunConfig
 from cluster.logging import RunLog
 from cluster.run_store import RunStore
 from rllib_ext.ensemble_sac import EnsembleSAC
 from rllib_ext.evaluation import evaluate
 
+ALGORITHM_PART = "algorithm"
 _EVALUATION = 1
 """Sets the evaluation's stream of seeds apart from whatever else is drawn from the run's seed."""
 
@@ -32,19 +34,34 @@ class Progress:
     last_return: float | None
 
 
+class ReplayLost(RuntimeError):
+    """The replay's memory is gone: only a checkpoint has it."""
+
+
 def evaluation_seed(seed: int) -> int:
     """Where the seeds of a run's evaluation episodes begin: other starts than in training and in other runs."""
     return int(np.random.SeedSequence([seed, _EVALUATION]).generate_state(1)[0]) // 2
 
 
 class Session:
-    """One run under way. Whoever holds it calls :meth:`advance` until :attr:`finished`, then :meth:`finish`."""
+    """One run under way. Whoever holds it calls :meth:`advance` until :attr:`finished`, then :meth:`finish`.
 
-    def __init__(self, run: RunConfig, store: RunStore, algorithm: EnsembleSAC, log: RunLog) -> None:
+    ``other_parts`` join the algorithm's in every checkpoint; whoever owns them also restores them.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        store: RunStore,
+        algorithm: EnsembleSAC,
+        log: RunLog,
+        other_parts: Mapping[str, Part] | None = None,
+    ) -> None:
         self._run = run
         self._store = store
         self._algorithm = algorithm
         self._log = log
+        self._other_parts = dict(other_parts or {})
         self._make_env = partial(make_env, run.env)
         self._env_steps = 0
         self._checkpointed_at = -1
@@ -62,21 +79,37 @@ class Session:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from ``checkpoint``; newer ones of the run are dropped."""
-        state = checkpoint.state
-        with checkpoint.part("algorithm").open() as folder:
+        self._take_over(checkpoint)
+        with checkpoint.part(ALGORITHM_PART).open() as folder:
             self._algorithm.load_state(folder)
-        self._env_steps, self._wall_before = state["env_steps"], state["wall_seconds"]
-        self._last_return = state["last_return"]
         self._checkpointed_at = self._env_steps
         self._store.checkpoints.drop_after(self._env_steps)
 
-    def advance(self) -> Progress:
-        """One iteration: act and learn, evaluate and checkpoint when due."""
-        before = self._env_steps
-        result = self._algorithm.train()
+    def rejoin(self, checkpoint: Checkpoint | None) -> None:
+        """Go on with the replay as it is, and with the learner of ``checkpoint`` (None: a new one).
+
+        For a replay that outlived its learner: the real rows since the checkpoint are kept and learned from again.
+        """
+        if checkpoint is not None:
+            self._take_over(checkpoint)
+            with checkpoint.part(ALGORITHM_PART).open() as folder:
+                self._algorithm.load_learner_state(folder)
         self._env_steps = self._algorithm.env_steps
+
+    def advance(self, gauges: Mapping[str, Mapping[str, float]] | None = None) -> Progress:
+        """One iteration: act and learn, evaluate and checkpoint when due. ``gauges`` are logged with its result.
+
+        Raises :class:`ReplayLost` where the replay has forgotten rows that it had.
+        """
+        before = self._env_steps
+        result = self._algorithm.train() | dict(gauges or {})
+        self._env_steps = self._algorithm.env_steps
+        if self._env_steps < before:
+            raise ReplayLost(f"the replay came back with {self._env_steps} env steps, it had {before}.")
         if _passed(self._run.evaluation.every, before, self._env_steps) or self.finished:
             self._evaluate(result)
+        else:
+            self._log.iteration(self._env_steps, self._wall_seconds, result)
         if self.finished or _passed(self._run.checkpoint.every, before, self._env_steps):
             self.checkpoint()
         return self.progress
@@ -90,7 +123,7 @@ class Session:
             "wall_seconds": self._wall_seconds,
             "last_return": self._last_return,
         }
-        parts = {"algorithm": here(self._algorithm.save_state)}
+        parts = {ALGORITHM_PART: here(self._algorithm.save_state), **self._other_parts}
         self._store.write_checkpoint(self._env_steps, parts, state, keep=self._run.checkpoint.keep)
         self._checkpointed_at = self._env_steps
 
@@ -111,6 +144,11 @@ class Session:
         )
         self._last_return = float(returns.mean())
         self._log.evaluation(self._env_steps, self._wall_seconds, returns, result)
+
+    def _take_over(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        self._env_steps, self._wall_before = state["env_steps"], state["wall_seconds"]
+        self._last_return = state["last_return"]
 
     @property
     def _wall_seconds(self) -> float:

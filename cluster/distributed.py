@@ -1,0 +1,102 @@
+"""A run as actors: the driver places and starts them, keeps the trainer going, and ends them. It does no maths."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import ray
+from ray.actor import ActorHandle
+
+from atradiff.generator import TrajectoryDiffuser
+from atradiff.types import Spaces
+from cluster.checkpoint import Checkpoint
+from cluster.cluster_config import ClusterConfig
+from cluster.config import RunConfig
+from cluster.crew import Crew
+from cluster.placement import Bundle, Placement, place, total
+from cluster.ray_runtime import start_ray
+from cluster.run_store import RunStore
+from cluster.session import Progress, ReplayLost
+from cluster.supervisor import Supervisor
+from cluster.trainer_actor import StartingPoint, TrainerActor
+
+
+@dataclass(frozen=True)
+class ClusterRun:
+    """What the driver knows of a run before it places it."""
+
+    run: RunConfig
+    cluster: ClusterConfig
+    store: RunStore
+    spaces: Spaces
+    diffuser: TrajectoryDiffuser | None
+    checkpoint: Checkpoint | None
+    resumed: bool
+
+
+def train_on_cluster(
+    it: ClusterRun, begin: Callable[[], None], watch: Callable[[Progress], None], stop: threading.Event
+) -> Progress:
+    """Run until all env steps are done or ``stop`` is set; a checkpoint is written in both cases.
+
+    ``begin`` is called once everything has its place, before anything is learned. Raises
+    :class:`cluster.placement.NoPlaceError` where the cluster cannot hold the run,
+    :class:`cluster.supervisor.TrainerLost` where its trainer dies again and again.
+    """
+    generating = it.diffuser is not None
+    start_ray(at_least=total(it.cluster.bundles(generating=generating, adapting=False)).get("CPU", 0.0))
+    cluster = it.cluster
+    if generating:
+        cluster = replace(cluster, pool=cluster.pool.on(ray.cluster_resources()))
+    bundles: list[Bundle] = cluster.bundles(generating=generating, adapting=False)
+    journal = it.store.folder.path / ".journal"
+    with (
+        place(bundles, cluster.placement) as placement,
+        Crew(it.run, cluster, it.spaces, it.diffuser, placement, journal) as crew,
+    ):
+        starter = _Starter(it, crew, placement)
+        begin()
+        return Supervisor(starter.start, crew, it.run.env_steps).run(watch, stop)
+
+
+class _Starter:
+    """Makes trainers, each at the point from which the run has to go on."""
+
+    def __init__(self, it: ClusterRun, crew: Crew, placement: Placement) -> None:
+        self._it, self._crew, self._placement = it, crew, placement
+
+    def start(self, cause: Exception | None) -> ActorHandle:
+        """The first trainer, or (after ``cause``) the next one; returns once it is where it has to be."""
+        if cause is None:
+            begin = self._first_point()
+        else:
+            checkpoint = self._it.store.checkpoints.newest_whole()
+            begin = StartingPoint(checkpoint, replay_lives=not isinstance(cause, ReplayLost))
+        if not begin.replay_lives and begin.checkpoint is not None:
+            self._crew.restore(begin.checkpoint)
+        trainer = self._make()
+        ray.get(trainer.start.remote(begin))
+        return trainer
+
+    def _first_point(self) -> StartingPoint:
+        """A journal that is ahead of the checkpoint holds real rows that cost env steps: they are not thrown away,
+        unless it is that very checkpoint that was asked for."""
+        it, known = self._it, self._crew.env_steps
+        if not it.resumed and known > 0:
+            raise ValueError(
+                f"the replay's journal holds {known} rows of another run: delete it, or set cluster.replay.journal to "
+                "a folder of this run's own."
+            )
+        ahead = known > (0 if it.checkpoint is None else it.checkpoint.state["env_steps"])
+        return StartingPoint(it.checkpoint, replay_lives=ahead and not it.store.names_checkpoint)
+
+    def _make(self) -> ActorHandle:
+        trainer = self._it.cluster.trainer
+        return TrainerActor.options(
+            num_cpus=trainer.num_cpus,
+            num_gpus=trainer.num_gpus,
+            resources=trainer.custom,
+            scheduling_strategy=self._placement.strategy("trainer"),
+        ).remote(self._it.run, self._it.store, self._crew.services, self._crew.parts())

@@ -1,0 +1,86 @@
+"""Keeps a trainer going: starts it, turns it over second by second, and starts it anew when it or a learner dies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+
+from cluster.session import Progress, ReplayLost
+from rllib_ext.ensemble_sac.learner import LearnerLost
+
+_TURN_SECONDS = 1.0
+"""Between two looks of the driver: at the stop signal, at its actors, at the bar."""
+_FRUITLESS_DEATHS = 3
+"""So many deaths in a row without a step in between are not bad luck."""
+
+
+class TrainerLost(RuntimeError):
+    """The trainer died again and again without a step in between; the message holds its last words."""
+
+
+class Tended(Protocol):
+    """What goes on beside the trainer, in the driver's hands."""
+
+    def tend(self, progress: Progress) -> None:
+        """Called every second: raise what went wrong, start what is due."""
+        ...
+
+    def gauges(self) -> Mapping[str, Mapping[str, float]]:
+        """What the log shall say of it, by group and name."""
+        ...
+
+
+class Supervisor:
+    """Runs trainers, one after the other, until the run is finished or asked to stop.
+
+    ``start`` makes a trainer; it is given what ended the one before, None for the first.
+    """
+
+    def __init__(self, start: Callable[[Exception | None], ActorHandle], crew: Tended, env_steps: int) -> None:
+        self._start = start
+        self._crew = crew
+        self._env_steps = env_steps
+        self._trainer: Any = None
+        self.restarts = 0
+
+    def run(self, watch: Callable[[Progress], None], stop: threading.Event) -> Progress:
+        """Go on until all ``env_steps`` are done or ``stop`` is set; the trainer's checkpoint is written then.
+
+        Raises :class:`TrainerLost`, what the crew raises, and what the run itself raised.
+        """
+        most, deaths, cause = -1, 0, None
+        while True:
+            try:
+                progress = self._turn(cause)
+                watch(progress)
+                if progress.env_steps >= self._env_steps or stop.is_set():
+                    ray.get(self._trainer.conclude.remote())
+                    return progress
+            except (RayActorError, LearnerLost, ReplayLost) as error:
+                deaths, cause = deaths + 1, error
+                if deaths > _FRUITLESS_DEATHS:
+                    raise TrainerLost(f"the trainer died {deaths} times without a step in between: {error}") from error
+                self._bury()
+                continue
+            if progress.env_steps > most:
+                most, deaths = progress.env_steps, 0
+            self._crew.tend(progress)
+
+    def _turn(self, cause: Exception | None) -> Progress:
+        if self._trainer is None:
+            self._trainer = self._start(cause)
+        gauges = {**self._crew.gauges(), "trainer": {"restarts": float(self.restarts)}}
+        progress: Progress = ray.get(self._trainer.advance.remote(_TURN_SECONDS, gauges))
+        return progress
+
+    def _bury(self) -> None:
+        """A trainer that lost its learner lives on, and would hold its places."""
+        if self._trainer is not None:
+            ray.kill(self._trainer)
+        self._trainer = None
+        self.restarts += 1

@@ -1,0 +1,114 @@
+"""The driver's loop: trainers that die are replaced, a stop is heard, hopeless ones are given up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import RayActorError
+
+from cluster.session import Progress, ReplayLost
+from cluster.supervisor import Supervisor, TrainerLost
+from rllib_ext.ensemble_sac.learner import LearnerLost
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+ENV_STEPS = 100
+
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class CountingTrainer:
+    """Ten steps a turn; what is to happen at which step is written in ``accidents``, and happens once."""
+
+    def __init__(self, begin: int, accidents: dict[int, str], log: Path) -> None:
+        self.steps, self.accidents, self.log = begin, accidents, log
+
+    def advance(self, seconds: float, gauges: Mapping[str, Mapping[str, float]]) -> Progress:  # noqa: ARG002
+        accident = self.accidents.get(self.steps)
+        if accident == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if accident == "learner lost":
+            raise LearnerLost("learner 1 is gone")
+        if accident == "replay lost":
+            raise ReplayLost("nothing there")
+        if accident == "diverged":
+            raise FloatingPointError("the critic loss is nan")
+        self.steps += 10
+        return Progress(self.steps, gauges["trainer"]["restarts"])
+
+    def conclude(self) -> None:
+        self.log.write_text(f"concluded at {self.steps}")
+
+
+@dataclass
+class Idle:
+    """A crew that counts how often it was tended."""
+
+    tended: list[int] = field(default_factory=list)
+
+    def tend(self, progress: Progress) -> None:
+        self.tended.append(progress.env_steps)
+
+    def gauges(self) -> Mapping[str, Mapping[str, float]]:
+        return {"pool": {"size": 1.0}}
+
+
+@dataclass
+class Stable:
+    """Starts trainers at the given steps, with the given accidents ahead; remembers what ended those before."""
+
+    log: Path
+    begins: list[int]
+    accidents: list[dict[int, str]]
+    causes: list[Exception | None] = field(default_factory=list)
+
+    def start(self, cause: Exception | None) -> Any:
+        self.causes.append(cause)
+        return CountingTrainer.remote(self.begins.pop(0), self.accidents.pop(0), self.log)
+
+
+@pytest.mark.parametrize("accident", ["killed", "learner lost", "replay lost"])
+def test_a_trainer_that_dies_is_replaced(tmp_path: Path, accident: str) -> None:
+    stable = Stable(tmp_path / "log", [0, 20], [{50: accident}, {}])
+    crew, seen = Idle(), []
+    supervisor = Supervisor(stable.start, crew, ENV_STEPS)
+    last = supervisor.run(lambda p: seen.append(p.env_steps), threading.Event())
+    kinds = {"killed": RayActorError, "learner lost": LearnerLost, "replay lost": ReplayLost}
+    assert stable.causes[0] is None
+    assert isinstance(stable.causes[1], kinds[accident])
+    assert supervisor.restarts == 1
+    assert last == Progress(ENV_STEPS, 1.0)  # the new trainer heard of the restart
+    assert seen == [*range(10, 60, 10), *range(30, ENV_STEPS + 1, 10)]
+    assert crew.tended == seen[:-1]
+    assert stable.log.read_text() == "concluded at 100"
+
+
+def test_a_stop_concludes_the_run_where_it_is(tmp_path: Path) -> None:
+    stable, stop = Stable(tmp_path / "log", [0], [{}]), threading.Event()
+
+    def watch(progress: Progress) -> None:
+        if progress.env_steps == 30:
+            stop.set()
+
+    last = Supervisor(stable.start, Idle(), ENV_STEPS).run(watch, stop)
+    assert last.env_steps == 40
+    assert stable.log.read_text() == "concluded at 40"
+
+
+def test_what_is_wrong_with_the_run_itself_is_not_tried_again(tmp_path: Path) -> None:
+    stable = Stable(tmp_path / "log", [0], [{20: "diverged"}])
+    with pytest.raises(FloatingPointError, match="critic loss is nan"):
+        Supervisor(stable.start, Idle(), ENV_STEPS).run(lambda _: None, threading.Event())
+
+
+def test_trainers_that_die_at_once_are_given_up(tmp_path: Path) -> None:
+    stable = Stable(tmp_path / "log", [0] * 4, [{0: "killed"}] * 4)
+    with pytest.raises(TrainerLost, match="4 times without a step"):
+        Supervisor(stable.start, Idle(), ENV_STEPS).run(lambda _: None, threading.Event())
+    assert len(stable.causes) == 4
