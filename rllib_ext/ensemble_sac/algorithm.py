@@ -22,7 +22,8 @@ from atradiff.replay.mixed import ReplayBatch, ReplayConfig
 from atradiff.types import Spaces
 from rllib_ext.columns import ActionScale
 from rllib_ext.ensemble_sac.config import EnsembleSACConfig
-from rllib_ext.ensemble_sac.learner import LEARNER_METRICS, TD_ERROR, EnsembleSACLearner, to_rllib_batch
+from rllib_ext.ensemble_sac.learner import LEARNER_METRICS, TD_ERROR
+from rllib_ext.ensemble_sac.learners import Learners
 from rllib_ext.ensemble_sac.state import read_state, write_state
 from rllib_ext.folder_component import FolderComponent
 from rllib_ext.sampling import LocalSampler, RemoteSampler, Sampler
@@ -35,7 +36,9 @@ _logger = logging.getLogger(__name__)
 class EnsembleSAC(Algorithm):
     """SAC with N critics on column replay, with or without a trajectory generator.
 
-    ``service`` holds the replay; where it lives and who answers its requests is the configuration's affair.
+    ``service`` holds the replay; where it lives and who answers its requests is the configuration's affair, as is how
+    many ``learners`` there are. When the process of a remote one is gone, :meth:`train`, :meth:`save_state` and
+    :meth:`load_state` raise ``LearnerLost``.
     """
 
     config: EnsembleSACConfig
@@ -52,12 +55,8 @@ class EnsembleSAC(Algorithm):
         self.checkpoints = 0
         self.env_spaces = Spaces.from_gymnasium(*self.env_runner_group.get_spaces()[INPUT_ENV_SINGLE_SPACES])
         self.service: ReplayService = self.config.services.start(self._order())
+        self.learners = Learners(self.learner_group)
         self._sampler = self._build_sampler()
-
-    @property
-    def learner(self) -> EnsembleSACLearner:
-        """The one learner, in this process."""
-        return self.learner_group._learner
 
     @property
     def env_steps(self) -> int:
@@ -111,11 +110,11 @@ class EnsembleSAC(Algorithm):
             learned = self._learn()
         if learned:
             with self.metrics.log_time(("time", "sync_weights")):
-                self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+                self.learners.sync(self.env_runner_group)
         self._log_service()
 
     def _updates_due(self) -> int:
-        return self.config.settings.updates_due(self.env_steps, self.learner.updater.updates)
+        return self.config.settings.updates_due(self.env_steps, self.learners.updates)
 
     @property
     def _most_updates(self) -> int:
@@ -157,16 +156,19 @@ class EnsembleSAC(Algorithm):
         if due == 0:
             return False
         batches = self.service.sample(due, self.config.settings.batch_size)
-        results = self.learner_group.update(batch=to_rllib_batch([b.transitions for b in batches]))
-        self._report(batches, results[0][DEFAULT_MODULE_ID])
+        results = self.learners.update([batch.transitions for batch in batches])
+        self._report(batches, [result[DEFAULT_MODULE_ID] for result in results])
         return True
 
-    def _report(self, batches: list[ReplayBatch], results: dict[str, Any]) -> None:
-        td_errors = np.asarray(results.pop(TD_ERROR).peek(compile=False)).reshape(len(batches), -1)
-        self.service.report_td_errors(batches, td_errors)
-        for name in LEARNER_METRICS & results.keys():
-            self.metrics.log_value(("learner", name), results[name].peek(), window=1)
-        self.metrics.log_value(("learner", "updates"), self.learner.updater.updates, reduce="max", window=1)
+    def _report(self, batches: list[ReplayBatch], results: list[dict[str, Any]]) -> None:
+        """``results`` are those of each learner; each had its part of every batch."""
+        td_errors = [np.asarray(result.pop(TD_ERROR).peek(compile=False)) for result in results]
+        shares = [errors.reshape(len(batches), -1) for errors in td_errors]
+        self.service.report_td_errors(batches, np.concatenate(shares, axis=1))
+        for name in LEARNER_METRICS & results[0].keys():
+            value = float(np.mean([result[name].peek() for result in results]))
+            self.metrics.log_value(("learner", name), value, window=1)
+        self.metrics.log_value(("learner", "updates"), self.learners.updates, reduce="max", window=1)
 
     def _log_service(self) -> None:
         for name, value in self.service.metrics().items():
@@ -188,9 +190,20 @@ class EnsembleSAC(Algorithm):
     def load_state(self, folder: Path) -> None:
         """Become the run that :meth:`save_state` wrote; raises ``ValueError`` where the configuration differs."""
         read_state(folder, self)
+        self._go_on_from_here()
+
+    def load_learner_state(self, folder: Path) -> None:
+        """As :meth:`load_state`, but leave the replay as it is: it outlived the learner.
+
+        What the learner has not learned since the checkpoint is made up for, without a step in between.
+        """
+        read_state(folder, self, replay=False)
+        self._go_on_from_here()
+
+    def _go_on_from_here(self) -> None:
         self._start_over()
         self.env_runner_group.foreach_env_runner(lambda runner: runner.expect_any_weights())
-        self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        self.learners.sync(self.env_runner_group)
 
     def _start_over(self) -> None:
         seeds = (self.seed, self.checkpoints)

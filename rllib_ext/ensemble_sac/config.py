@@ -38,7 +38,6 @@ class EnsembleSACConfig(AlgorithmConfig):
         for name, default in OWN_SETTINGS.items():
             setattr(self, name, default)
         self.gamma = 0.99
-        self.train_batch_size_per_learner = 256
         self.lr = None
         self.env_runner_cls = DirectEnvRunner
         self.rollout_fragment_length = 50
@@ -56,10 +55,10 @@ class EnsembleSACConfig(AlgorithmConfig):
     def training(self, **settings: Any) -> Self:
         """Set any field of :class:`SACSettings`, or what RLlib's own ``training`` takes.
 
-        ``gamma`` is RLlib's, ``batch_size`` is RLlib's ``train_batch_size_per_learner``.
+        ``batch_size`` counts the rows of an update over all learners: more of them change its speed, not its result.
         """
-        if "batch_size" in settings:
-            settings["train_batch_size_per_learner"] = settings.pop("batch_size")
+        if "train_batch_size_per_learner" in settings:
+            self.train_batch_size_per_learner = settings.pop("train_batch_size_per_learner")
         for name in OWN_SETTINGS.keys() & settings.keys():
             setattr(self, name, settings.pop(name))
         super().training(**settings)
@@ -97,7 +96,19 @@ class EnsembleSACConfig(AlgorithmConfig):
         """The learner's settings, checked; raises ``ValueError`` for what cannot be."""
         own = {name: getattr(self, name) for name in OWN_SETTINGS}
         own["hidden_sizes"] = tuple(own["hidden_sizes"])
-        return SACSettings(**own, **{ours: getattr(self, theirs) for ours, theirs in SHARED_WITH_RLLIB.items()})
+        return SACSettings(**own, **{name: getattr(self, name) for name in SHARED_WITH_RLLIB})
+
+    @property
+    def train_batch_size_per_learner(self) -> int:
+        """Each learner's share of ``batch_size``."""
+        return int(self.batch_size) // max(self.num_learners, 1)
+
+    @train_batch_size_per_learner.setter
+    def train_batch_size_per_learner(self, value: int) -> None:
+        raise ValueError(
+            f"EnsembleSAC counts the rows of an update over all learners: give batch_size in place of "
+            f"train_batch_size_per_learner={value}."
+        )
 
     def validate(self) -> None:
         """Raise ``ValueError``, with the remedy, for what EnsembleSAC cannot run."""
@@ -105,10 +116,10 @@ class EnsembleSACConfig(AlgorithmConfig):
         self.settings  # noqa: B018 - its checks are what is wanted
         if self.is_multi_agent:
             self._value_error("EnsembleSAC trains one agent: train one algorithm for each agent.")
-        if self.num_learners > 0:
+        if self.batch_size % max(self.num_learners, 1):
             self._value_error(
-                f"EnsembleSAC learns in the driver's process, got num_learners={self.num_learners}: set "
-                ".learners(num_learners=0), with num_gpus_per_learner=1 to learn on a GPU."
+                f"batch_size={self.batch_size} cannot be shared equally by num_learners={self.num_learners}: choose a "
+                "multiple."
             )
         if not issubclass(self.env_runner_cls, DirectEnvRunner):
             self._value_error(

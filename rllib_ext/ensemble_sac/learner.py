@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 from atradiff.types import Transitions
 from rllib_ext.ensemble_sac.settings import SACSettings
+from rllib_ext.ensemble_sac.share import Share
 from rllib_ext.ensemble_sac.updater import SACOptimizers, SACUpdater, StepResult, TensorBatch
 
 TD_ERROR = "td_error_per_row"
@@ -34,19 +36,33 @@ def to_rllib_batch(batches: list[Transitions]) -> MultiAgentBatch:
 
 
 class EnsembleSACLearner(TorchLearner):
-    """Runs one gradient step per ``batch_size`` rows of the batch that it is given."""
+    """Runs one gradient step per ``batch_size`` rows; of several learners each is given its share of these rows."""
 
     def build(self) -> None:
-        """Build module and optimisers, and the updater with its own noise, seeded by the config."""
+        """Build module and optimisers, and the updater with its noise, the same for all learners."""
         super().build()
-        generator = torch.Generator(device=self._device)
-        if self.config.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(self.config.seed)
         module = self.module[DEFAULT_MODULE_ID]
         action_size = module.action_space.shape[0]
-        self.updater = SACUpdater(module, self.optimizers, self._settings, action_size, generator)
+        self.updater = SACUpdater(
+            module, self.optimizers, self._settings, action_size, self._build_noise(), self._share
+        )
+
+    @property
+    def _share(self) -> Share:
+        return Share(self._learner_index, max(self.config.num_learners, 1))
+
+    def _build_noise(self) -> torch.Generator:
+        """Seeded by the config; without a seed there, by one that the learners agree on."""
+        generator = torch.Generator(device=self._device)
+        if self.config.seed is not None:
+            return generator.manual_seed(self.config.seed)
+        seed = torch.tensor(generator.seed() % 2**63, device=self._device)
+        self._share.agree([seed])
+        return generator.manual_seed(int(seed))
+
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """Not as RLlib, which wraps ``forward``: the updater calls the networks and averages gradients itself."""
+        self._share.agree(self.module[DEFAULT_MODULE_ID].state_dict().values())
 
     @property
     def _settings(self) -> SACSettings:
@@ -62,7 +78,7 @@ class EnsembleSACLearner(TorchLearner):
             self.register_optimizer(module_id=module_id, optimizer_name=name, optimizer=optimizer, params=params)
 
     def update(self, batch: MultiAgentBatch | None = None, training_data: Any = None, **_: Any) -> dict[str, Any]:
-        """One gradient step per ``batch_size`` rows; returns RLlib's metrics, with |TD| of each row in order."""
+        """One gradient step per share of ``batch_size`` rows; returns RLlib's metrics, |TD| of each row in order."""
         self._check_is_built()
         rows = (training_data.batch if batch is None else batch)[DEFAULT_MODULE_ID]
         results = [self.updater.step(minibatch) for minibatch in self._minibatches(rows)]
@@ -77,8 +93,8 @@ class EnsembleSACLearner(TorchLearner):
         )
 
     def _minibatches(self, rows: SampleBatch) -> Iterator[TensorBatch]:
-        columns = {name: torch.as_tensor(rows[name]).to(self._device, torch.float32) for name in LEARNED_COLUMNS}
-        size = self._settings.batch_size
+        columns = {name: _tensor(rows[name]).to(self._device, torch.float32) for name in LEARNED_COLUMNS}
+        size = self._settings.batch_size // self._share.of
         for start in range(0, len(columns["rewards"]), size):
             yield TensorBatch(**{name: column[start : start + size] for name, column in columns.items()})
 
@@ -102,6 +118,11 @@ class EnsembleSACLearner(TorchLearner):
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
         td_errors = torch.cat([r.td_error for r in results]).cpu().numpy()
         self.metrics.log_value((DEFAULT_MODULE_ID, TD_ERROR), td_errors, reduce="item_series")
+
+
+def _tensor(column: NDArray[Any]) -> torch.Tensor:
+    """Without a copy where that is safe: what Ray brings from another process is read-only, and no tensor can be."""
+    return torch.as_tensor(column if column.flags.writeable else column.copy())
 
 
 def _mean(values: list[torch.Tensor]) -> float:

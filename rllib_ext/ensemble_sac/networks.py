@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rllib_ext.ensemble_sac.share import WHOLE, Share
+
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 """Bounds of the actor's log standard deviation, those of the SAC authors' code."""
 
@@ -30,11 +32,13 @@ class GaussianActor(nn.Module):
         mean, log_std = self.layers(observations).chunk(2, dim=-1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
-    def sample(self, observations: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(B, S) -> actions in (-1, 1) (B, A) and their log probabilities (B,), differentiable in the weights."""
+    def sample(self, observations: Tensor, generator: torch.Generator, share: Share = WHOLE) -> tuple[Tensor, Tensor]:
+        """(B, S) -> actions in (-1, 1) (B, A) and their log probabilities (B,), differentiable in the weights.
+
+        ``observations`` are the ``share`` of a batch whose noise ``generator`` draws.
+        """
         mean, log_std = self(observations)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return squash(mean, log_std, noise)
+        return squash(mean, log_std, share.normal(mean.shape, generator))
 
 
 def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

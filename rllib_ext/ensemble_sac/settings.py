@@ -10,7 +10,8 @@ from typing import Literal
 class SACSettings:
     """SAC with an ensemble of critics. Two critics are SAC, ten with utd=20 and actor_reduce="mean" are REDQ.
 
-    gamma: discount. batch_size: rows per update. n_critics, target_subset: N and M of REDQ (Chen 2021, algorithm 1).
+    gamma: discount. batch_size: rows per update, of all learners together.
+    n_critics, target_subset: N and M of REDQ (Chen 2021, algorithm 1).
     hidden_sizes, layer_norm: actor and critics, LayerNorm in the critics only (Ball 2023).
     actor_reduce: how the critics are joined for the actor: their minimum (SAC) or their mean (REDQ).
     actor_every: actor and alpha learn at every that many-th critic update.
@@ -64,7 +65,7 @@ class SACSettings:
         return max(int((env_steps - self.learning_starts) * self.utd) - updates_done, 0)
 
 
-SHARED_WITH_RLLIB = {"gamma": "gamma", "batch_size": "train_batch_size_per_learner"}
-"""Settings that RLlib's own configuration already holds, under RLlib's names."""
+SHARED_WITH_RLLIB = frozenset({"gamma"})
+"""Settings that RLlib's own configuration already holds."""
 
 OWN_SETTINGS = {f.name: f.default for f in fields(SACSettings) if f.name not in SHARED_WITH_RLLIB}

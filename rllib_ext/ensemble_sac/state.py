@@ -3,7 +3,7 @@
 ::
 
     weights.safetensors      actor, critics, target critics, log alpha
-    optimizers.safetensors   moments and step counts of the three Adams, state of the learner's noise
+    optimizers.safetensors   moments and step counts of the three Adams, state of the learners' noise
     replay/                  both rings, requests, counters, random state
     metrics.json             RLlib's running statistics
     algorithm.json           counters and the run's seed; written last, so that a folder without it is not a checkpoint
@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,49 +34,83 @@ _METRICS, _ALGORITHM = "metrics.json", "algorithm.json"
 _NOISE = "noise"
 
 
+@dataclass(frozen=True)
+class LearnerState:
+    """What the learners know, the same for all of them; tensors on the CPU."""
+
+    weights: dict[str, Tensor]
+    optimizers: dict[str, Tensor]
+    updates: int
+    weights_seq_no: int
+
+    @classmethod
+    def of(cls, learner: EnsembleSACLearner) -> LearnerState:
+        return cls(_weights(learner), _optimizer_tensors(learner), learner.updater.updates, learner._weights_seq_no)
+
+    def put_into(self, learner: EnsembleSACLearner, origin: str) -> None:
+        """Raises ``ValueError``, naming the ``origin``, where the learner has other weights."""
+        _load_weights(learner, self.weights, origin)
+        _load_optimizers(learner, dict(self.optimizers))
+        learner.updater.updates = self.updates
+        learner._weights_seq_no = self.weights_seq_no
+
+
 def write_state(folder: Path, algorithm: EnsembleSAC) -> None:
     """Write ``algorithm`` into ``folder`` (made if absent)."""
     folder.mkdir(parents=True, exist_ok=True)
-    learner = algorithm.learner
-    save_file(_weights(learner), folder / _WEIGHTS)
-    save_file(_optimizer_tensors(learner), folder / _OPTIMIZERS)
+    learner = algorithm.learners.first(LearnerState.of)
+    save_file(learner.weights, folder / _WEIGHTS)
+    save_file(learner.optimizers, folder / _OPTIMIZERS)
     algorithm.service.save(folder / _REPLAY)
     (folder / _METRICS).write_text(json.dumps(plain(algorithm.metrics.get_state())))
     counters = {
         "format": _FORMAT,
         "seed": algorithm.seed,
         "checkpoints": algorithm.checkpoints,
-        "updates": learner.updater.updates,
+        "updates": learner.updates,
         "iteration": algorithm.training_iteration,
-        "weights_seq_no": learner._weights_seq_no,
+        "weights_seq_no": learner.weights_seq_no,
     }
     (folder / _ALGORITHM).write_text(json.dumps(counters))
 
 
-def read_state(folder: Path, algorithm: EnsembleSAC) -> None:
-    """Make ``algorithm`` what :func:`write_state` wrote.
+def read_state(folder: Path, algorithm: EnsembleSAC, replay: bool = True) -> None:
+    """Make ``algorithm`` what :func:`write_state` wrote; without ``replay`` its service stays as it is.
 
     Raises ``FileNotFoundError`` where ``folder`` is no checkpoint and ``ValueError`` where it is one of another
     configuration, or damaged.
     """
+    counters = _read_counters(folder)
+    learner = LearnerState(
+        read_tensors(folder / _WEIGHTS),
+        read_tensors(folder / _OPTIMIZERS),
+        counters["updates"],
+        counters["weights_seq_no"],
+    )
+    algorithm.learners.each(partial(_restore, state=learner, origin=str(folder)))
+    algorithm.learners.updates = learner.updates
+    if replay:
+        algorithm.service.load(folder / _REPLAY)
+    algorithm.seed = counters["seed"]
+    algorithm.checkpoints = counters["checkpoints"]
+    algorithm._iteration = counters["iteration"]
+    algorithm.metrics.set_state(json.loads((folder / _METRICS).read_text()))
+
+
+def _read_counters(folder: Path) -> dict[str, int]:
     if not (folder / _ALGORITHM).is_file():
         raise FileNotFoundError(f"{folder} is not a checkpoint of EnsembleSAC: it has no {_ALGORITHM}.")
-    counters = json.loads((folder / _ALGORITHM).read_text())
+    counters: dict[str, int] = json.loads((folder / _ALGORITHM).read_text())
     if counters["format"] != _FORMAT:
         raise ValueError(
             f"{folder} has format {counters['format']}, this version reads {_FORMAT}: resume with the version that "
             "wrote it."
         )
-    learner = algorithm.learner
-    _load_weights(learner, read_tensors(folder / _WEIGHTS), folder)
-    algorithm.service.load(folder / _REPLAY)
-    _load_optimizers(learner, read_tensors(folder / _OPTIMIZERS))
-    learner.updater.updates = counters["updates"]
-    learner._weights_seq_no = counters["weights_seq_no"]
-    algorithm.seed = counters["seed"]
-    algorithm.checkpoints = counters["checkpoints"]
-    algorithm._iteration = counters["iteration"]
-    algorithm.metrics.set_state(json.loads((folder / _METRICS).read_text()))
+    return counters
+
+
+def _restore(learner: EnsembleSACLearner, state: LearnerState, origin: str) -> None:
+    state.put_into(learner, origin)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -91,14 +127,14 @@ def _weights(learner: EnsembleSACLearner) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
-def _load_weights(learner: EnsembleSACLearner, tensors: dict[str, Tensor], folder: Path) -> None:
+def _load_weights(learner: EnsembleSACLearner, tensors: dict[str, Tensor], origin: str) -> None:
     own = learner.module[DEFAULT_MODULE_ID].state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     for name in sorted(shapes.keys() | expected.keys()):
         if shapes.get(name) != expected.get(name):
             raise ValueError(
-                f"{folder} does not fit this configuration: {name} has shape {shapes.get(name)} in the checkpoint and "
+                f"{origin} does not fit this configuration: {name} has shape {shapes.get(name)} in the checkpoint and "
                 f"{expected.get(name)} here. Resume with the same environment, n_critics, hidden_sizes and layer_norm."
             )
     learner.module[DEFAULT_MODULE_ID].load_state_dict(tensors)

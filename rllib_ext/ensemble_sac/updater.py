@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rllib_ext.ensemble_sac.losses import actor_loss, alpha_loss, critic_loss, soft_target
 from rllib_ext.ensemble_sac.networks import CriticEnsemble, GaussianActor
 from rllib_ext.ensemble_sac.settings import SACSettings
+from rllib_ext.ensemble_sac.share import WHOLE, Share
 
 
 class SACNetworks(Protocol):
@@ -65,7 +66,8 @@ class StepResult:
 class SACUpdater:
     """Critics, then actor and alpha, then target critics: the order of Haarnoja 2018, algorithm 1.
 
-    All noise comes from ``generator``, so that the generator's state and the weights determine what follows.
+    All noise comes from ``generator``, so that the generator's state and the weights determine what follows. With a
+    ``share`` of less than the whole, batches are that part of each batch, and the other learners have the other parts.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class SACUpdater:
         settings: SACSettings,
         action_size: int,
         generator: torch.Generator,
+        share: Share = WHOLE,
     ) -> None:
+        self._share = share
         self._nets = networks
         self._optimizers = optimizers
         self._settings = settings
@@ -105,11 +109,12 @@ class SACUpdater:
         loss = critic_loss(q, target)
         self._optimizers.critics.zero_grad()
         loss.backward()
+        self._share.average(parameter.grad for parameter in self._critic_parameters)
         self._optimizers.critics.step()
         return q, target, loss
 
     def _target(self, batch: TensorBatch) -> Tensor:
-        next_actions, next_log_prob = self._nets.actor.sample(batch.next_observations, self.generator)
+        next_actions, next_log_prob = self._nets.actor.sample(batch.next_observations, self.generator, self._share)
         next_q = self._nets.target_critics(batch.next_observations, next_actions, self._draw_subset())
         s = self._settings
         alpha = self._nets.log_alpha.exp()
@@ -122,7 +127,7 @@ class SACUpdater:
         return torch.randperm(n, generator=self.generator, device=self.generator.device)[:m]
 
     def _step_actor(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        actions, log_prob = self._nets.actor.sample(observations, self.generator)
+        actions, log_prob = self._nets.actor.sample(observations, self.generator, self._share)
         q = self._nets.critics(observations, actions)
         alpha = self._nets.log_alpha.exp().detach()
         loss = actor_loss(q, log_prob, alpha, self._settings.actor_reduce)
@@ -130,10 +135,12 @@ class SACUpdater:
         gradients = torch.autograd.grad(loss, self._actor_parameters)
         for parameter, gradient in zip(self._actor_parameters, gradients, strict=True):
             parameter.grad = gradient
+        self._share.average(gradients)
         self._optimizers.actor.step()
 
         self._optimizers.alpha.zero_grad()
         alpha_loss(self._nets.log_alpha, log_prob, self._target_entropy).backward()
+        self._share.average([self._nets.log_alpha.grad])
         self._optimizers.alpha.step()
         return loss.detach(), log_prob.detach().mean()
 

@@ -87,18 +87,21 @@ def test_actions_of_the_module_are_not_drawn_again() -> None:
 
 
 def test_env_runners_get_the_module_without_what_learning_needs(algorithm: Any) -> None:
-    assert set(algorithm.get_module().get_state()) < set(algorithm.learner.module[DEFAULT_MODULE_ID].get_state())
+    assert set(algorithm.get_module().get_state()) < set(
+        algorithm.learner_group._learner.module[DEFAULT_MODULE_ID].get_state()
+    )
     assert not hasattr(algorithm.get_module(), "critics")
 
 
 def test_a_batch_reaches_the_local_learner_as_it_is(algorithm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(type(algorithm.learner), "update", lambda _, **kwargs: seen.append(kwargs["training_data"]))
+    monkeypatch.setattr(
+        type(algorithm.learner_group._learner), "update", lambda _, **kwargs: seen.append(kwargs["training_data"])
+    )
     batch = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch({"rewards": np.zeros(4)})}, env_steps=4)
     algorithm.learner_group.update(batch=batch)
     assert seen[0].batch is batch
     assert isinstance(algorithm.learner_group, LearnerGroup)
-    assert algorithm.learner_group._learner is algorithm.learner
 
 
 def test_env_runners_refuse_weights_that_are_not_newer(algorithm: Any) -> None:

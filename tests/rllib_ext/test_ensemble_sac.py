@@ -77,7 +77,7 @@ def test_one_update_per_step_after_the_random_ones(build: Build) -> None:
     counts = []
     for _ in range(4):
         algorithm.train()
-        counts.append(algorithm.learner.updater.updates)
+        counts.append(algorithm.learners.updates)
     assert counts == [0, 0, 10, 20]
 
 
@@ -141,7 +141,7 @@ def test_remote_env_runners_feed_the_same_replay(build: Build) -> None:
     assert result["learner"]["updates"] == 60
     np.testing.assert_allclose(np.square(rows["observations"][:, :2]).sum(1), 1, atol=1e-5)
     assert np.abs(rows["actions"]).max() <= 1
-    learned_actor = algorithm.learner.module["default_policy"].actor.state_dict()
+    learned_actor = algorithm.learner_group._learner.module["default_policy"].actor.state_dict()
     at_runner = algorithm.env_runner_group.foreach_env_runner(
         lambda runner: runner.module.get_state(), local_env_runner=False
     )[0]
@@ -153,7 +153,7 @@ def test_redq_is_a_setting(build: Build) -> None:
     for _ in range(2):
         result = algorithm.train()
     assert result["learner"]["updates"] == 60
-    critics = algorithm.learner.module["default_policy"].critics
+    critics = algorithm.learner_group._learner.module["default_policy"].critics
     assert isinstance(critics, CriticEnsemble)
     assert critics.weights[0].shape == (5, 3 + 2, 16)
 
@@ -187,7 +187,8 @@ def test_evaluate_repeats_itself_and_leaves_a_given_environment_open(build: Buil
 @pytest.mark.parametrize(
     ("change", "remedy"),
     [
-        (lambda c: c.learners(num_learners=1), "num_learners=0"),
+        (lambda c: c.learners(num_learners=3), "choose a multiple"),
+        (lambda c: c.training(train_batch_size_per_learner=8), "give batch_size"),
         (lambda c: c.environment(normalize_actions=False), "normalize_actions=True"),
         (lambda c: c.training(lr=1e-3), "leave both at None"),
         (lambda c: c.training(target_subset=3), "raise n_critics"),

@@ -49,7 +49,9 @@ def history(algorithm: EnsembleSAC, iterations: int = 3) -> list[dict[str, float
 
 
 def weights(algorithm: EnsembleSAC) -> dict[str, np.ndarray]:
-    return {k: v.numpy().copy() for k, v in algorithm.learner.module["default_policy"].state_dict().items()}
+    return {
+        k: v.numpy().copy() for k, v in algorithm.learner_group._learner.module["default_policy"].state_dict().items()
+    }
 
 
 def assert_same(ours: EnsembleSAC, theirs: EnsembleSAC) -> None:
