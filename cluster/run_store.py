@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ class RunStore:
     """A run's files to work with (:attr:`folder`) and the place that keeps them (:attr:`location`) with checkpoints.
 
     For a path both are the same. Behind a URI the small files are mirrored with :meth:`mirror`, checkpoints are
-    written and read there directly. A run kept behind a URI can be resumed on any machine that reaches it.
+    written and read there directly. A run kept behind a URI can be resumed on any machine that reaches it. May be
+    pickled: the process that receives it calls :meth:`ensure_here`.
     """
 
     def __init__(self, location: Location, folder: Path | None = None) -> None:
@@ -28,6 +30,7 @@ class RunStore:
         self.checkpoints = CheckpointStore(location / _CHECKPOINTS)
         self._named: str | None = None
         self._mirrored: dict[str, tuple[int, int]] = {}
+        self._machine: str | None = None
 
     @classmethod
     def of(cls, where: str | Path, folder: Path | None = None) -> RunStore:
@@ -74,6 +77,22 @@ class RunStore:
             if not name.startswith(f"{_CHECKPOINTS}/"):
                 (self.location / name).download(self.folder.path / name)
         self._mirrored = {name: self._stamp(name) for name in self._files()}
+        self._machine = socket.gethostname()
+
+    def ensure_here(self) -> None:
+        """For a process that was handed the store of a run that has begun: see to it that its files are here, too.
+
+        Raises ``ValueError`` where the run is kept in a folder that this machine does not share.
+        """
+        here = socket.gethostname()
+        if self.location.local is None:
+            if here != self._machine:
+                self.fetch()
+        elif not self.started:
+            raise ValueError(
+                f"{self.location} is not to be seen on {here}, where a part of the run was placed: set output to a "
+                "folder that all machines share, or to a URI (s3://, gs://, hdfs://)."
+            )
 
     def mirror(self) -> None:
         """Behind a URI: bring it up to date with the working folder. Nothing to do for a path."""

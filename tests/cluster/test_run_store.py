@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -82,6 +84,28 @@ def test_small_files_are_mirrored_and_fetched(tmp_path: Path) -> None:
     another = RunStore(ObjectStore().location(), tmp_path / "elsewhere")
     another.fetch()
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_store_that_reaches_another_machine_brings_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RunStore(Location.of(f"file://{tmp_path}/kept"), tmp_path / "work")
+    store.fetch()
+    store.folder.path.mkdir()
+    store.folder.config.write_text("env: x")
+    store.mirror()
+    store.folder.metrics.write_text("newer than what is kept")
+    same_machine = pickle.loads(pickle.dumps(store))
+    same_machine.ensure_here()
+    assert same_machine.folder.metrics.exists()
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    other_machine = pickle.loads(pickle.dumps(store))
+    other_machine.ensure_here()
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["config.yaml"]
+    other_machine.mirror()
+    assert other_machine.started
+    shared = RunStore(Location.of(tmp_path / "work"))
+    shared.ensure_here()
+    with pytest.raises(ValueError, match="is not to be seen on another"):
+        RunStore(Location.of(tmp_path / "unseen")).ensure_here()
 
 
 def test_a_run_is_found_from_its_place_and_from_a_checkpoint(tmp_path: Path) -> None:
