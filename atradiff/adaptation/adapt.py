@@ -39,6 +39,8 @@ class _Ledger:
     """What is known beside the weights."""
 
     number: int = 0
+    env_steps: int = 0
+    rollbacks: int = 0
     steps: int = 0
     version: int = 0
     fitted_loss: float = float("nan")
@@ -94,6 +96,16 @@ class Adapter:
         """Attempts at an update so far."""
         return self._ledger.number
 
+    @property
+    def env_steps(self) -> int:
+        """Of the last attempt."""
+        return self._ledger.env_steps
+
+    @property
+    def rollbacks(self) -> int:
+        """Attempts whose result was taken back."""
+        return self._ledger.rollbacks
+
     def weights(self) -> Weights:
         """What :meth:`TrajectoryDiffuser.load_weights` takes: averaged diffuser, length estimator, one-step model."""
         state = self._trainer.networks.state_dict()
@@ -111,6 +123,7 @@ class Adapter:
     def update(self, feed: WindowFeed, env_steps: int) -> AdaptationReport:
         """One attempt at an update on what ``feed`` has; it may end with the weights unchanged (see the outcome)."""
         self._ledger.number += 1
+        self._ledger.env_steps = env_steps
         started, lengths = time.process_time(), self._offline.windows.lengths
         drift = self._drift(feed.newest(_NEWEST, lengths)) if self.config.trigger == "drift" else float("nan")
         if drift <= self.config.drift_ratio:
@@ -128,16 +141,14 @@ class Adapter:
     def save(self, folder: Path) -> None:
         """Write weights, optimisers and counters into ``folder`` (made if absent), ``adapter.json`` last."""
         save_state(self._trainer, Progress(self._ledger.steps), folder / "state.safetensors")
-        write_text(folder / "adapter.json", json.dumps(vars(self._ledger) | {"seed": self.seed}))
+        write_text(folder / "adapter.json", json.dumps(vars(self._ledger)))
 
     def load(self, folder: Path) -> None:
-        """Become what :meth:`save` wrote; ``ValueError`` where that is damaged or of another model."""
+        """Become what an adapter of the same model, data and seed saved; ``ValueError`` where that is damaged."""
         path = folder / "adapter.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            self.seed = int(found.pop("seed"))
-            ledger = _Ledger(**found)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            ledger = _Ledger(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{path} is missing or damaged ({error}): take another checkpoint.") from error
         try:
             load_state(self._trainer, folder / "state.safetensors")
@@ -159,6 +170,7 @@ class Adapter:
         if accepted:
             ledger.version += 1
         else:
+            ledger.rollbacks += 1
             fill_trainer(self._trainer, taken_back)
         return AdaptationReport(
             outcome="accepted" if accepted else "rolled_back",
@@ -206,16 +218,6 @@ class Adapter:
 
     def _loss(self, windows: WindowDraws) -> float:
         return self._trainer.held_out_loss(windows)
-
-
-class Schedule:
-    """When updates are due: every ``every`` env steps, counted from the last one that was begun."""
-
-    def __init__(self, every: int, last: int = 0) -> None:
-        self.every, self.last = every, last
-
-    def due(self, env_steps: int) -> bool:
-        return env_steps - self.last >= self.every
 
 
 Publish = Callable[[int, Weights], None]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from atradiff.adaptation.adapt import Adapter, Publish, Schedule
+from atradiff.adaptation.adapt import Adapter, Publish
 from atradiff.adaptation.feed import LocalFeed, rescore
 from atradiff.adaptation.report import AdaptationReport
 from atradiff.replay.mixed import MixedReplay
-from atradiff.staging import write_text
 from atradiff.types import FloatArray, Transitions
 
 
@@ -49,43 +47,36 @@ class LocalAdaptation:
         score: Callable[[Transitions], FloatArray] | None = None,
     ) -> None:
         self.adapter = adapter
-        self.schedule = Schedule(adapter.config.every)
-        self.last_report: AdaptationReport | None = None
-        self.rollbacks = 0
         self.score = score
+        self.last_report: AdaptationReport | None = None
         self._replay, self._publish = replay, publish
         self._feed = LocalFeed(replay, to_environment)
 
     def due(self, env_steps: int) -> bool:
-        return self.schedule.due(env_steps)
+        return env_steps - self.adapter.env_steps >= self.adapter.config.every
 
     def step(self, env_steps: int) -> AdaptationReport | None:
         """One whole attempt, here and now; None where none is due."""
         if not self.due(env_steps):
             return None
-        self.schedule.last = env_steps
         if self.score is not None:
             rescore(self._replay, self.score)
         report = self.adapter.update(self._feed, env_steps)
         if report.accepted:
             self._publish(report.version, self.adapter.weights())
-        self.rollbacks += report.outcome == "rolled_back"
         self.last_report = report
         return report
 
     def metrics(self) -> dict[str, float]:
         """Counters, and the figures of the last attempt."""
-        counters = {"updates": float(self.adapter.number), "rollbacks": float(self.rollbacks)}
+        counters = {"updates": float(self.adapter.number), "rollbacks": float(self.adapter.rollbacks)}
         return counters | (self.last_report.metrics() if self.last_report else {})
 
     def save(self, folder: Path) -> None:
-        """Write adapter and schedule into ``folder`` (made if absent)."""
+        """Write the adapter into ``folder`` (made if absent)."""
         self.adapter.save(folder)
-        write_text(folder / "schedule.json", json.dumps({"last": self.schedule.last, "rollbacks": self.rollbacks}))
 
     def load(self, folder: Path) -> None:
         """Become what :meth:`save` wrote, and publish its weights; ``ValueError`` where that does not fit."""
         self.adapter.load(folder)
-        found = json.loads((folder / "schedule.json").read_text(encoding="utf-8"))
-        self.schedule.last, self.rollbacks = int(found["last"]), int(found["rollbacks"])
         self._publish(self.adapter.version, self.adapter.weights())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atradiff.adaptation.adapt import Weights
 from atradiff.config import require
@@ -19,14 +21,15 @@ def serves_original(generator_seed: int, share: float) -> bool:
 
 
 class WithOriginal:
-    """An :class:`atradiff.ports.TrajectoryGenerator` of two: the adapted diffuser, and the original for ``share`` of
+    """A :class:`atradiff.ports.TrajectoryGenerator` of two: the adapted diffuser, and the original for ``share`` of
     the batches. Rows carry the version of the one that made them.
     """
 
-    def __init__(self, diffuser: TrajectoryDiffuser, share: float) -> None:
+    def __init__(self, adapted: TrajectoryDiffuser, share: float, original: TrajectoryDiffuser | None = None) -> None:
+        """``original`` None: a copy of ``adapted`` as it is now."""
         require(0 <= share < 1, "share", share, "must lie in [0, 1)")
-        self.adapted, self.share = diffuser, share
-        self.original = diffuser.on(str(diffuser.device))
+        self.adapted, self.share = adapted, share
+        self.original = original or adapted.on(str(adapted.device))
 
     @property
     def spaces(self) -> Spaces:
@@ -43,10 +46,17 @@ class WithOriginal:
         chosen = self.original if serves_original(generator_seed, self.share) else self.adapted
         return chosen.generate(states, task, generator_seed=generator_seed)
 
-    def publish(self, version: int, weights: Weights) -> None:
-        """The adapted one becomes ``version``."""
+    def weights(self) -> Weights:
+        """Of the adapted one, as are those that the next two methods take: a pool replaces them like a diffuser's."""
+        return self.adapted.weights()
+
+    def check_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        self.adapted.check_weights(weights)
+
+    def load_weights(self, version: int, weights: Mapping[str, NDArray[Any]]) -> None:
         self.adapted.load_weights(version, weights)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the adapted diffuser as a model folder."""
-        self.adapted.save_pretrained(folder)
+    def on(self, device: str, *, compiled: bool = False) -> WithOriginal:
+        """Copies of both on ``device``."""
+        adapted = self.adapted.on(device, compiled=compiled)
+        return WithOriginal(adapted, self.share, self.original.on(device, compiled=compiled))

@@ -1,0 +1,268 @@
+"""The adapter of a run as a Ray actor, and the driver's end of it: the learner never waits for an update.
+
+replay actor --picked windows--> adapter actor --report, weights--> driver --weights--> generator pool
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayTaskError
+
+from atradiff.adaptation.adapt import Adapter, Publish, Weights
+from atradiff.adaptation.config import AdaptationConfig
+from atradiff.adaptation.feed import NewestQuestion, PickedWindows, PickQuestion, WindowFeed
+from atradiff.adaptation.report import AdaptationReport
+from atradiff.adaptation.windows import WindowPool
+from atradiff.data.trajectories import Trajectories
+from atradiff.generator import TrajectoryDiffuser
+from atradiff.staging import staged_folder
+from atradiff.types import Transitions
+from cluster.checkpoint_files import FileEntry, StoredPart, write_part
+from cluster.placement import Resources
+from cluster.storage import Location
+
+ToEnvironment = Callable[[Transitions], Transitions]
+
+
+@dataclass(frozen=True)
+class AdapterOrder:
+    """What an adapter is made of. ``training_state`` may name a file that only some nodes have: where it is missing,
+    the adaptation starts from the model's weights. ``folder`` keeps the adapter's own state, on its node.
+    """
+
+    config: AdaptationConfig
+    seed: int
+    to_environment: ToEnvironment
+    folder: str
+    training_state: str | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What the actor says of an update; ``process`` is another one than before where Ray restarted it."""
+
+    report: AdaptationReport
+    process: int
+
+
+class RemoteFeed:
+    """A :class:`WindowFeed` over a replay actor: windows are picked where the rows are."""
+
+    def __init__(self, replay: ActorHandle, to_environment: ToEnvironment) -> None:
+        self._replay: Any = replay
+        self._to_environment = to_environment
+
+    def picked(self, count: int, lengths: tuple[int, ...]) -> PickedWindows:
+        answer: PickedWindows = ray.get(self._replay.consult.remote(PickQuestion(count, lengths, self._to_environment)))
+        return answer
+
+    def newest(self, count: int, lengths: tuple[int, ...]) -> WindowPool:
+        answer: WindowPool = ray.get(self._replay.consult.remote(NewestQuestion(count, lengths, self._to_environment)))
+        return answer
+
+
+class AdapterWorker:
+    """An :class:`Adapter` that outlives its process: its state is written after each attempt, and found again."""
+
+    def __init__(self, adapter: Adapter, folder: Path) -> None:
+        self.adapter, self._folder = adapter, folder
+        newest = self._states()[-1:]
+        for state in newest:
+            adapter.load(state)
+
+    def update(self, feed: WindowFeed, env_steps: int, version: int, fetch: Callable[[], Weights]) -> AdaptationReport:
+        """One attempt. Where the state was lost with its node, it goes on from the published ``version``."""
+        if self.adapter.version < version:
+            self.adapter.adopt(version, fetch())
+        report = self.adapter.update(feed, env_steps)
+        self.keep()
+        return report
+
+    def keep(self) -> None:
+        """Write the state beside the one before, which is removed then."""
+        earlier = self._states()
+        number = int(earlier[-1].name) + 1 if earlier else 0
+        with staged_folder(self._folder / f"{number:08d}") as stage:
+            self.adapter.save(stage)
+        for state in earlier:
+            shutil.rmtree(state)
+
+    def _states(self) -> list[Path]:
+        """Whole states, the newest last: those under a temporary name were never finished."""
+        return sorted(path for path in self._folder.glob("*") if path.name.isdigit())
+
+
+class AdapterActor:
+    """An :class:`AdapterWorker` in a process of its own, on the device that Ray gave to it."""
+
+    def __init__(self, model: TrajectoryDiffuser, data: Trajectories, order: AdapterOrder, device: str) -> None:
+        # Ray repeats what a constructor raises in pages of traces, for ever: each call says it instead.
+        self._opened: AdapterWorker | Exception
+        self._order = order
+        try:
+            self._opened = _open_worker(model, data, order, device)
+        except (ValueError, OSError) as error:
+            self._opened = error
+
+    @property
+    def _worker(self) -> AdapterWorker:
+        if isinstance(self._opened, Exception):
+            raise self._opened
+        return self._opened
+
+    def ready(self) -> int:
+        """The id of the process, once the adapter is in place; raises what kept it from that."""
+        self._worker  # noqa: B018
+        return os.getpid()
+
+    @ray.method(num_returns=2)
+    def update(
+        self, replay: ActorHandle, env_steps: int, version: int, published: list[ray.ObjectRef]
+    ) -> tuple[Attempt, Weights | None]:
+        """One attempt; weights are None unless it was accepted. ``published`` holds those of ``version``, if any."""
+        feed = RemoteFeed(replay, self._order.to_environment)
+        report = self._worker.update(feed, env_steps, version, lambda: ray.get(published[0]))
+        return Attempt(report, os.getpid()), self._worker.adapter.weights() if report.accepted else None
+
+    @ray.method(num_returns=2)
+    def current(self) -> tuple[tuple[int, int], Weights]:
+        """((version, env steps of the last attempt), weights)."""
+        adapter = self._worker.adapter
+        return (adapter.version, adapter.env_steps), adapter.weights()
+
+    def save(self, folder: str) -> None:
+        self._worker.adapter.save(Path(folder))
+
+    def load(self, folder: str) -> None:
+        self._worker.adapter.load(Path(folder))
+        self._worker.keep()
+
+    def write(self, target: Location) -> list[FileEntry]:
+        """Put everything that is needed to go on into a checkpoint; see :func:`write_part`."""
+        return write_part(target, self._worker.adapter.save)
+
+    def read(self, part: StoredPart) -> None:
+        """Become what :meth:`write` put there."""
+        with part.open() as folder:
+            self.load(str(folder))
+
+
+def start_adapter_actor(
+    model: TrajectoryDiffuser,
+    data: Trajectories,
+    order: AdapterOrder,
+    resources: Resources | None = None,
+    *,
+    place: object | None = None,
+) -> ActorHandle:
+    """Start the actor and return its handle once it has its model and, where there is one, its earlier state.
+
+    Ray restarts it when its process dies and repeats the update that was under way. Raises ``ValueError`` for data or
+    states that do not fit the model.
+    """
+    resources = resources or Resources()
+    actor: Any = (
+        ray.remote(AdapterActor)
+        .options(
+            num_cpus=resources.num_cpus,
+            num_gpus=resources.num_gpus,
+            resources=resources.custom,
+            scheduling_strategy=place or "DEFAULT",
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
+        .remote(ray.put(model.on("cpu")), ray.put(data), order, "cuda" if resources.num_gpus else "cpu")
+    )
+    try:
+        ray.get(actor.ready.remote())
+    except RayTaskError as error:
+        ray.kill(actor)
+        raise error.cause from None
+    return actor
+
+
+class AdapterClient:
+    """The driver's end: begins an update when one is due and publishes its weights when they are there.
+
+    Satisfies :class:`atradiff.adaptation.local.Adaptation`, but for saving: the actor writes its own part.
+    """
+
+    def __init__(self, actor: ActorHandle, replay: ActorHandle, every: int, publish: Publish) -> None:
+        self.last_report: AdaptationReport | None = None
+        self.updates, self.rollbacks, self.restarts = 0, 0, 0
+        self._actor: Any = actor
+        self._replay, self._every, self._publish = replay, every, publish
+        self._last_begun = 0
+        self._published: list[ray.ObjectRef] = []
+        self._version = 0
+        self._process = int(ray.get(self._actor.ready.remote()))
+        self._running: tuple[ray.ObjectRef, ray.ObjectRef] | None = None
+
+    def due(self, env_steps: int) -> bool:
+        """Whether :meth:`step` has something to do."""
+        return self._running is not None or env_steps - self._last_begun >= self._every
+
+    def step(self, env_steps: int) -> AdaptationReport | None:
+        """Begin what is due, collect what is ready, wait for nothing; the report of an attempt that ended, each once.
+
+        Raises what the attempt raised. One that died with its process is repeated by Ray, not reported.
+        """
+        if self._running is None and env_steps - self._last_begun >= self._every:
+            self._last_begun = env_steps
+            self._running = self._actor.update.remote(self._replay, env_steps, self._version, self._published)
+        if self._running is None or not ray.wait([self._running[0]], timeout=0)[0]:
+            return None
+        attempt_ref, weights_ref = self._running
+        self._running = None
+        attempt: Attempt = ray.get(attempt_ref)
+        self._note(attempt)
+        if attempt.report.accepted:
+            self._pass_on(attempt.report.version, weights_ref)
+        return attempt.report
+
+    def restore(self, part: StoredPart) -> None:
+        """Have the actor go back to a checkpoint, and publish its version."""
+        ray.get(self._actor.read.remote(part))
+        told, weights = self._actor.current.remote()
+        version, self._last_begun = ray.get(told)
+        if version > self._version:
+            self._pass_on(version, weights)
+
+    def write(self, target: Location) -> list[FileEntry]:
+        """Have the actor write its part of a checkpoint, after an update that is under way."""
+        entries: list[FileEntry] = ray.get(self._actor.write.remote(target))
+        return entries
+
+    def metrics(self) -> dict[str, float]:
+        """Counters, and the figures of the last attempt."""
+        counters = {"updates": self.updates, "rollbacks": self.rollbacks, "restarts": self.restarts}
+        last = self.last_report.metrics() if self.last_report else {}
+        return {name: float(value) for name, value in counters.items()} | last
+
+    def _note(self, attempt: Attempt) -> None:
+        self.restarts += attempt.process != self._process
+        self._process = attempt.process
+        self.updates += attempt.report.accepted
+        self.rollbacks += attempt.report.outcome == "rolled_back"
+        self.last_report = attempt.report
+
+    def _pass_on(self, version: int, weights: ray.ObjectRef) -> None:
+        self._publish(version, ray.get(weights))
+        self._version, self._published = version, [weights]
+
+
+def _open_worker(model: TrajectoryDiffuser, data: Trajectories, order: AdapterOrder, device: str) -> AdapterWorker:
+    import torch  # not needed by the driver's end
+
+    torch.set_num_threads(order.config.threads)
+    state = None if order.training_state is None else Path(order.training_state)
+    found = state if state is not None and state.is_file() else None
+    return AdapterWorker(Adapter(model.on(device), data, order.config, order.seed, found), Path(order.folder))
