@@ -20,7 +20,7 @@ from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.network import RowNetwork
 from atradiff.diffusion.sample import resolve_device, resolve_precision, sample_rows
 from atradiff.dynamics import DynamicsEnsemble
-from atradiff.imagine import Ending, GenerationReport, imagine
+from atradiff.imagine import Ending, GenerationReport, imagine, require_finite
 from atradiff.lengths import LengthEstimator, round_up
 from atradiff.refine import Thresholds
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
@@ -150,7 +150,7 @@ class TrajectoryDiffuser:
             imagined, report = imagine(
                 request, self.dynamics, ending, self.spaces, states, request.total, request.chained, self._version
             )
-        _require_finite(imagined)
+        require_finite(imagined)
         return imagined, report
 
     def update_dynamics(self, transitions: Transitions, steps: int, *, seed: int, batch: int = 256) -> float:
@@ -253,15 +253,6 @@ class TrajectoryDiffuser:
         fits = given.shape == (batch, size)
         require(fits, "task", given.shape, f"must have the shape ({batch}, {size}): this model was fitted with tasks")
         return given
-
-
-def _require_finite(imagined: SyntheticTrajectories) -> None:
-    for name in ("observations", "actions", "rewards"):
-        if not np.isfinite(getattr(imagined, name)).all():
-            raise FloatingPointError(
-                f"the model (version {imagined.generator_version}) imagined {name} that are NaN or infinite: its "
-                "weights are damaged or its fit diverged. Load other weights or fit it again."
-            )
 
 
 class _Request:

@@ -144,6 +144,16 @@ def imagine(
     return trajectories, _report(trajectories, links, ending)
 
 
+def require_finite(imagined: SyntheticTrajectories) -> None:
+    """Raise ``FloatingPointError`` rather than let NaN or infinity into a replay buffer."""
+    for name in ("observations", "actions", "rewards"):
+        if not np.isfinite(getattr(imagined, name)).all():
+            raise FloatingPointError(
+                f"the model (version {imagined.generator_version}) imagined {name} that are NaN or infinite: its "
+                "weights are damaged or its fit diverged. Load other weights or fit it again."
+            )
+
+
 class _Sheet:
     """Trajectories as they grow."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -107,6 +108,27 @@ def states_like(n, seed, spread):
 )
 def test_untrained_models(model, options, actions, wildness, n, seed, spread):
     check(untrained(actions, wildness, **model), states_like(n, seed, spread), seed, options)
+
+
+@cache
+def goal_conditioned(rows):
+    """A model of episodes with a goal each, in the last column, and a reward of -1 until it is reached."""
+    data = random_data([12] * 6, [True, False] * 3, spaces=SPACES["bounded"])
+    goals = np.repeat(np.float32([0.1, 0.7, -0.3, 1.3, 0.55, 0.9]), 12)
+    columns = replace(data.columns, rewards=data.columns.terminated.astype(np.float32) - 1)
+    columns.observations[:, 2] = columns.next_observations[:, 2] = goals
+    return tiny_diffuser(replace(data, columns=columns), config=DiffuserConfig(**SIZES, rows=rows))
+
+
+@settings(max_examples=20, deadline=None)
+@given(OPTIONS, st.sampled_from(["differences", "absolute"]), st.integers(0, 2**31))
+def test_goals_stay_as_they_are_and_sparse_rewards_are_crisp(options, rows, seed):
+    model, states = goal_conditioned(rows), states_like(6, seed, 1.0)
+    imagined = model.generate(states, generator_seed=seed, **options)
+    real = np.pad(imagined.mask, ((0, 0), (1, 0)), constant_values=True)
+    along = imagined.observations[..., 2]
+    np.testing.assert_array_equal(along[real], np.broadcast_to(states[:, 2:], along.shape)[real])
+    assert set(np.unique(imagined.rewards[imagined.mask])) <= {-1.0, 0.0}
 
 
 @pytest.mark.parametrize("refine", ["none", "dynamics"])

@@ -19,6 +19,7 @@ from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.edm import sample_edm
 from atradiff.diffusion.residual_mlp import ResidualMLP
 from atradiff.diffusion.sample import resolve_device, resolve_precision
+from atradiff.imagine import require_finite
 from atradiff.staging import staged_file, staged_folder, write_text
 from atradiff.types import FloatArray, Spaces, SyntheticTrajectories
 
@@ -65,11 +66,14 @@ class SyntherDiffuser:
     ) -> SyntheticTrajectories:
         """As many trajectories of one row as there are ``states`` (B, S), which are not looked at otherwise.
 
-        Raises ``ValueError`` for a task vector: SynthER is unconditional.
+        Raises ``ValueError`` for a task vector, as SynthER is unconditional, and ``FloatingPointError`` rather than
+        return NaN.
         """
         if task is not None:
             raise ValueError("SynthER takes no task: its transitions are unconditional.")
-        return self.codec.decode(self._sample(len(states), generator_seed).cpu().numpy(), self.version)
+        imagined = self.codec.decode(self._sample(len(states), generator_seed).cpu().numpy(), self.version)
+        require_finite(imagined)
+        return imagined
 
     @torch.inference_mode()
     def _sample(self, count: int, seed: int) -> Tensor:

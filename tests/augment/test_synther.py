@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from atradiff.augment.synther import SyntherDiffuser
+from atradiff.augment.synther import SyntherDiffuser, new_network
 from atradiff.augment.synther_fit import OnlineSynther, fit_synther
 from atradiff.augment.transition_rows import TransitionRows
 from atradiff.config import ServingConfig, SyntherConfig, SyntherFit
@@ -45,6 +45,32 @@ def test_transitions_follow_the_chain(synther, solver, calls):
 def replace_config(model, **changes):
     config = replace(model.config, **changes)
     return SyntherDiffuser(config, model.codec, model.network, device="cpu", precision="float32")
+
+
+UNBOUNDED = Spaces(3, "continuous", action_low=(-np.inf, 0.0), action_high=(np.inf, np.inf))
+
+
+@pytest.mark.parametrize("solver", ["stochastic", "heun", "dpm++"])
+@pytest.mark.parametrize("spaces", [DISCRETE, UNBOUNDED, Spaces(3, "continuous", (-1.0, 0.0), (1.0, 0.5))])
+def test_untrained_networks_stay_in_the_action_space(spaces, solver):
+    data = random_data([12] * 3, [True, False, True], spaces=spaces)
+    codec = TransitionRows.fit(spaces, data.columns)
+    config = replace(SMALL, solver=solver, calls=3)
+    for wildness in (0.1, 1.0, 10.0):
+        network = new_network(config, codec, seed=0)
+        for parameter in network.parameters():
+            parameter.data *= wildness
+        imagined = SyntherDiffuser(config, codec, network, device="cpu").generate(nothing(50, 3), generator_seed=1)
+        for column in (imagined.observations, imagined.rewards, imagined.actions):
+            assert np.isfinite(column).all()
+        if spaces.discrete:
+            assert set(np.unique(imagined.actions)) <= set(range(4))
+        else:
+            assert (imagined.actions >= np.float32(spaces.action_low)).all()
+            assert (imagined.actions <= np.float32(spaces.action_high)).all()
+    network.head.bias.data.fill_(np.nan)
+    with pytest.raises(FloatingPointError, match="weights are damaged"):
+        SyntherDiffuser(config, codec, network, device="cpu").generate(nothing(2, 3), generator_seed=1)
 
 
 def test_the_published_sampler_calls_its_network_255_times(synther):
