@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from atradiff.diffusion.conditioning import Condition
-from atradiff.diffusion.edm import SIGMA_DATA, denoise, edm_loss, karras_sigmas, sample_edm
+from atradiff.diffusion.edm import SIGMA_DATA, _churned, denoise, edm_loss, karras_sigmas, sample_edm
 from atradiff.diffusion.shortcut import sample_shortcut, shortcut_loss, step_ladder
 
 SPREAD = 0.5
@@ -81,6 +81,31 @@ def test_edm_samples_approach_the_spread_of_the_data(solver):
     assert fine.std().item() == pytest.approx(SPREAD, rel=0.015)
     assert abs(fine.std() - SPREAD) <= abs(coarse.std() - SPREAD) + 0.002
     assert torch.corrcoef(torch.stack([fine.flatten(), noise.flatten()]))[0, 1] > 0.999  # a deterministic map
+
+
+def test_the_stochastic_sampler_reaches_the_spread_of_the_data_by_another_way_each_time():
+    noise = torch.randn(4000, 4, 3, generator=torch.Generator().manual_seed(0))
+
+    def sampled(seed, calls=127):
+        generator = torch.Generator().manual_seed(seed)
+        return sample_edm(GaussianDenoiser(), noise, condition(4000), calls, "stochastic", generator)
+
+    first, again, other = sampled(1), sampled(1), sampled(2)
+    assert first.std().item() == pytest.approx(SPREAD, rel=0.03)  # S_noise 1.003 widens a little
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert torch.corrcoef(torch.stack([first.flatten(), other.flatten()]))[0, 1] < 0.1  # the churn forgets the start
+
+
+def test_churn_raises_the_noise_level_as_algorithm_2_says():
+    """At one level: rows keep their mean, and their variance becomes that of the raised level (S_noise aside)."""
+    rows = 2.0 * torch.randn(4000, 4, 3, generator=torch.Generator().manual_seed(0))
+    churned, raised = _churned(rows, torch.tensor(2.0), 128, torch.Generator().manual_seed(1))
+    assert raised.item() == pytest.approx(2 * 2**0.5, rel=1e-5)  # 80 / 128 is more than sqrt(2) - 1, the most allowed
+    assert churned.std().item() == pytest.approx(raised.item(), rel=0.01)
+    for outside in (60.0, 0.01):
+        same, level = _churned(rows, torch.tensor(outside), 128, torch.Generator().manual_seed(1))
+        assert same is rows
+        assert level.item() == pytest.approx(outside)
 
 
 def test_edm_loss_of_the_exact_denoiser_is_its_closed_form():

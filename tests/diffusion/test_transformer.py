@@ -65,3 +65,17 @@ def test_bfloat16_agrees_with_float32(network):
         rough = network(rows, noise, torch.zeros(3), condition)
     assert rough.dtype == torch.float32
     assert (rough - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_each_token_sees_the_state_that_its_row_starts_in(absolute):
+    scale = torch.tensor([0.1, 0.5, 0.0])
+    network = RowTransformer(6, slice(2, 5), scale, 8, width=32, depth=1, heads=4, absolute=absolute)
+    seen = []
+    network.embed.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    rows, noise, condition = inputs()
+    network(rows, noise, torch.zeros(3), Condition(condition.states, condition.lengths))
+    state = condition.states
+    for j in range(8):
+        torch.testing.assert_close(seen[0][:, j], torch.cat([rows[:, j], state], dim=-1))
+        state = rows[:, j, 2:5] if absolute else state + rows[:, j, 2:5] * scale
