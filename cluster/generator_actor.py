@@ -100,17 +100,28 @@ class GeneratorActor:
     """A :class:`GeneratorWorker` in a process of its own, on the GPU that Ray gave to it."""
 
     def __init__(self, generator: TrajectoryGenerator, to_learner: ToLearner, device: str, compiled: bool) -> None:
-        here = generator.on(device, compiled=compiled) if isinstance(generator, Movable) else generator
-        self._worker = GeneratorWorker(here, to_learner)
+        # Ray wraps what a constructor raises into pages of traces: it is said by the first call.
+        self._worker: GeneratorWorker | Exception
+        try:
+            here = generator.on(device, compiled=compiled) if isinstance(generator, Movable) else generator
+            self._worker = GeneratorWorker(here, to_learner)
+        except Exception as error:
+            self._worker = error
 
     def ready(self) -> int:
-        """The id of the process, once the generator is in place."""
+        """The id of the process, once the generator is in place; raises what kept it from getting there."""
+        self._working()
         return os.getpid()
 
     @ray.method(num_returns=2)
     def generate(self, states: FloatArray, seed: int, ticket: WeightsTicket) -> tuple[SyntheticRows, Served]:
         """See :meth:`GeneratorWorker.answer`. Two results: the rows go on to the replay, their report to the driver."""
-        return self._worker.answer(states, seed, ticket.version, lambda: ray.get(ticket.place))
+        return self._working().answer(states, seed, ticket.version, lambda: ray.get(ticket.place))
+
+    def _working(self) -> GeneratorWorker:
+        if isinstance(self._worker, Exception):
+            raise self._worker
+        return self._worker
 
 
 def start_generator(

@@ -104,6 +104,7 @@ class GeneratorPool:
         self._error: Exception | None = None
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._drain_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="generator-pool", daemon=True)
 
     def start(self, timeout_s: float = 120.0) -> None:
@@ -123,8 +124,12 @@ class GeneratorPool:
             raise
         self._thread.start()
 
-    def stop(self) -> None:
-        """End all generators; requests without a stored answer are back in the replay's queue afterwards."""
+    def stop(self, drain_s: float = 5.0) -> None:
+        """End all generators once they have answered what they hold, at the latest after ``drain_s``.
+
+        Requests that are still without an answer are back in the replay's queue afterwards.
+        """
+        self._drain_seconds = drain_s
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -325,11 +330,15 @@ class GeneratorPool:
     def _hand_back(self) -> None:
         """What is unanswered goes back to the queue, what is on its way into the replay arrives there."""
         unanswered = [] if self._asked is None else list(ray.get(self._asked, timeout=_FAREWELL_SECONDS))
+        self._asked = None
+        if self._error is None and self._generating:
+            waiting = list(self._generating)
+            for reference in ray.wait(waiting, num_returns=len(waiting), timeout=self._drain_seconds)[0]:
+                self._pass_on(reference)
         for batch in self._generating.values():
             unanswered += [] if batch.given_up else batch.requests
+        self._generating.clear()
         if unanswered:
             self._put_back(unanswered)
         for reference in list(self._storing):
             self._finish(reference)
-        self._generating.clear()
-        self._asked = None
