@@ -20,7 +20,8 @@ from rllib_ext.checkpoint import add_to_checkpoints, close_with, replay_componen
 from rllib_ext.columns import ActionScale
 from rllib_ext.compatibility import UnsupportedConfigError, require_supported
 from rllib_ext.diffuser_source import DiffuserSource
-from rllib_ext.replay_facade import ReplayFacade, feed_columns
+from rllib_ext.replay_facade import ReplayFacade
+from rllib_ext.stock_learners import feed_columns
 
 _logger = logging.getLogger(__name__)
 
@@ -102,10 +103,9 @@ class ATraDiffCallback(RLlibCallback):
         order = _order(algorithm, settings, generator, spaces)
         service: ReplayService = settings.services.start(order)
         close_with(algorithm, service)
-        learner = algorithm.learner_group._learner
-        feed_columns(learner)
+        feed_columns(algorithm.learner_group)
         algorithm.local_replay_buffer = ReplayFacade(service, spaces, order.replay.capacity)
-        add_to_checkpoints(algorithm, replay_component(service, learner))
+        add_to_checkpoints(algorithm, replay_component(service, algorithm.learner_group))
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
         result["atradiff"] = algorithm.local_replay_buffer.service.metrics()

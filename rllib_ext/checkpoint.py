@@ -7,36 +7,47 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.sac.sac_learner import SACLearner
 from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from atradiff.ports import ReplayService
 from rllib_ext.folder_component import FolderComponent
+from rllib_ext.stock_learners import ask_learners
 
 COMPONENT_NAME = "atradiff_replay"
 _LEARNER_FILE = "learner.json"
 _TORCH_RNG_FILE = "torch_rng.npy"
+_LEARNERS_RNG_FILE = "learners_rng.npy"
 
 
-def replay_component(service: ReplayService, learner: Learner) -> FolderComponent:
-    """The ``service`` and what RLlib forgets of the ``learner`` that feeds on it, as a part of a checkpoint."""
+def replay_component(service: ReplayService, group: LearnerGroup) -> FolderComponent:
+    """The ``service`` and what RLlib forgets of the learners that feed on it, as a part of a checkpoint."""
 
     def save(folder: Path) -> None:
         service.save(folder)
         np.save(folder / _TORCH_RNG_FILE, torch.get_rng_state().numpy())
-        (folder / _LEARNER_FILE).write_text(json.dumps(_learner_extras(learner)))
+        (folder / _LEARNER_FILE).write_text(json.dumps(ask_learners(group, _learner_extras)[0]))
+        if group.is_remote:
+            np.save(folder / _LEARNERS_RNG_FILE, np.stack(ask_learners(group, _torch_rng)))
 
     def load(folder: Path) -> None:
         service.load(folder)
-        _restore_learner_extras(learner, json.loads((folder / _LEARNER_FILE).read_text()))
+        extras = json.loads((folder / _LEARNER_FILE).read_text())
+        ask_learners(group, partial(_restore_learner_extras, extras=extras))
         torch.set_rng_state(torch.from_numpy(np.load(folder / _TORCH_RNG_FILE, allow_pickle=False)))
+        if group.is_remote and (folder / _LEARNERS_RNG_FILE).exists():  # absent where the one learner was no actor
+            states = np.load(folder / _LEARNERS_RNG_FILE, allow_pickle=False)
+            ask_learners(group, partial(_restore_torch_rng, states=states))
 
     return FolderComponent(save, load)
 
@@ -82,6 +93,18 @@ def _learner_extras(learner: Any) -> dict[str, Any]:
         "log_alpha": {module_id: tensor.tolist() for module_id, tensor in alphas.items()},
         "last_target_update": dict(learner.last_update_ts_by_mid),
     }
+
+
+def _torch_rng(learner: Learner) -> NDArray[np.uint8]:  # noqa: ARG001
+    """Of the learner's process."""
+    state: NDArray[np.uint8] = torch.get_rng_state().numpy()
+    return state
+
+
+def _restore_torch_rng(learner: Learner, states: NDArray[np.uint8]) -> None:
+    """A learner that there was none of when the checkpoint was written keeps its own."""
+    if learner._learner_index < len(states):
+        torch.set_rng_state(torch.from_numpy(states[learner._learner_index].copy()))
 
 
 def _restore_learner_extras(learner: Any, extras: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -9,23 +10,34 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.dqn.dqn import DQN
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.learner import Learner
 
 from atradiff.types import Spaces
+from rllib_ext.stock_learners import ask_learners
 
 
 class UnsupportedConfigError(ValueError):
     """The algorithm's config cannot be combined with ATraDiff; the message says what to change."""
 
 
+@dataclass(frozen=True)
+class ModuleFacts:
+    """What a learner's module expects of its batches."""
+
+    stateful: bool
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+
+    @classmethod
+    def of(cls, learner: Learner) -> ModuleFacts:
+        module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+        return cls(module.is_stateful(), module.observation_space, module.action_space)
+
+
 def require_supported(algorithm: Algorithm) -> Spaces:
     """The spaces of the rows that ``algorithm`` learns from; raises :class:`UnsupportedConfigError`."""
     config = algorithm.config
     _require_algorithm(algorithm)
-    _require(
-        config.num_learners == 0,
-        f"num_learners={config.num_learners} does not work with ATraDiffCallback, which hands rows to a learner in the "
-        "driver process. Use config.learners(num_learners=0), with num_gpus_per_learner=1 to learn on a GPU.",
-    )
     _require(
         config.n_step == 1,
         f"n_step={config.n_step} does not work with ATraDiff: its synthetic rows are single steps. "
@@ -71,19 +83,19 @@ def _require_plain_observations(algorithm: Algorithm) -> None:
 
 
 def _learner_spaces(algorithm: Algorithm) -> Spaces:
-    module = algorithm.learner_group._learner.module[DEFAULT_MODULE_ID]
+    facts = ask_learners(algorithm.learner_group, ModuleFacts.of)[0]
     _require(
-        not module.is_stateful(),
+        not facts.stateful,
         "recurrent modules (use_lstm) need sequences, the ATraDiff replay gives single steps. Remove use_lstm from "
         "model_config.",
     )
     _require(
-        isinstance(module.observation_space, gym.spaces.Box) and len(module.observation_space.shape) == 1,
-        f"ATraDiff needs flat observations, the RLModule sees {module.observation_space}. Flatten them: "
+        isinstance(facts.observation_space, gym.spaces.Box) and len(facts.observation_space.shape) == 1,
+        f"ATraDiff needs flat observations, the RLModule sees {facts.observation_space}. Flatten them: "
         "config.env_runners(env_to_module_connector=lambda env, spaces, device: FlattenObservations()).",
     )
     try:
-        return Spaces.from_gymnasium(module.observation_space, module.action_space)
+        return Spaces.from_gymnasium(facts.observation_space, facts.action_space)
     except ValueError as error:
         raise UnsupportedConfigError(str(error)) from error
 

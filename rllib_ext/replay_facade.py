@@ -4,7 +4,8 @@ RLlib hands a buffer ``list[SingleAgentEpisode]`` and wants as many back as the 
 in its learner connectors. Both ends are ours, so a batch travels as columns in the place of one long episode::
 
     env runner -> add(episodes) -> columns -> ReplayService.store, .serve
-    learner <- NumpyToTensor <- ColumnsToBatch <- [ColumnEpisode] <- sample() <- ReplayService.sample
+    local learner <- NumpyToTensor <- ColumnsToBatch <- [ColumnEpisode] <- sample() <- ReplayService.sample
+    remote learners <- MultiAgentBatch, cut by rows  <- [ColumnEpisode] <- sample() <- ReplayService.sample
 """
 
 from __future__ import annotations
@@ -15,11 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ray.rllib.connectors.common import NumpyToTensor
-from ray.rllib.connectors.connector_v2 import ConnectorV2
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.learner.learner import Learner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers import PrioritizedEpisodeReplayBuffer
 
@@ -27,6 +24,7 @@ from atradiff.ports import ReplayService
 from atradiff.replay.mixed import ReplayBatch
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces
 from rllib_ext.columns import RowSender
+from rllib_ext.stock_learners import ColumnEpisode
 
 _logger = logging.getLogger(__name__)
 
@@ -38,35 +36,6 @@ class ScoredRows:
     row_ids: IntArray  # (B,)
     synthetic: BoolArray  # (B,)
     td_errors: FloatArray  # (B,)
-
-
-class ColumnEpisode:
-    """The learner's columns (B, ...), in the list where RLlib expects episodes; B steps long for its counters."""
-
-    def __init__(self, columns: dict[str, NDArray[Any]]) -> None:
-        self.columns = columns
-
-    def __len__(self) -> int:
-        return len(self.columns[Columns.REWARDS])
-
-
-class ColumnsToBatch(ConnectorV2):
-    """Makes the columns of the one :class:`ColumnEpisode` the batch of the one module."""
-
-    def __call__(self, *, batch: dict[str, Any], episodes: list[ColumnEpisode], **_: Any) -> dict[str, Any]:
-        (episode,) = episodes
-        batch[DEFAULT_MODULE_ID] = episode.columns
-        return batch
-
-
-def feed_columns(learner: Learner) -> None:
-    """Make ``learner``'s connector pipeline take a :class:`ColumnEpisode` instead of real episodes.
-
-    Its pieces that take episodes apart are removed; the one that makes tensors on the learner's device stays.
-    """
-    pipeline = learner._learner_connector
-    to_tensors = [piece for piece in pipeline.connectors if isinstance(piece, NumpyToTensor)]
-    pipeline.connectors[:] = [ColumnsToBatch(), *to_tensors]
 
 
 def learner_columns(rows: ReplayBatch) -> dict[str, NDArray[Any]]:

@@ -172,7 +172,8 @@ class EnsembleSAC(Algorithm):
 
     def _log_service(self) -> None:
         for name, value in self.service.metrics().items():
-            self.metrics.log_value(("replay", name), value, window=1)
+            group, _, figure = name.rpartition("/")  # a service of several parts names them
+            self.metrics.log_value((group or "replay", figure), value, window=1)
         for name, value in self._sampler.metrics().items():
             self.metrics.log_value(("sampling", name), value, reduce="max", window=1)
 

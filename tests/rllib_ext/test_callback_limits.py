@@ -80,7 +80,6 @@ CASES: dict[str, tuple[Callable[[], AlgorithmConfig], str]] = {
     "algorithm": (_ppo, "SAC, TQC and DQN.*PPO does not"),
     "old stack": (_old_stack, r"new API stack\. Remove config\.api_stack"),
     "multi-agent": (_multi_agent, "single-agent environments"),
-    "remote learner": (lambda: _pendulum().learners(num_learners=1), r"learners\(num_learners=0\)"),
     "n-step": (lambda: tiny_config("DQN").training(n_step=3), r"n_step=3 does not.*training\(n_step=1\)"),
     "learner connector": (
         lambda: tiny_config("SAC").training(learner_connector=_own_connector),
