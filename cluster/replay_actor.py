@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class ReplayActorConfig:
 
     Args:
         journal: Folder, on the actor's node or shared, into which every chunk is written before it is acknowledged.
-            None: no journal; rows that arrived since the last checkpoint die with the process.
+            None: no journal; the rows die with the process, and a run goes on from its checkpoint.
         snapshot_every: Rows after which the whole replay is saved and the journal starts again. While that is written
             (a second for a million rows) nobody is answered.
         sync: Wait for the disk with every chunk (fsync): rows survive the machine, too, if the folder does.
@@ -58,6 +60,10 @@ class ReplayActorConfig:
                 raise ValueError(f"cluster.replay.{name} must be at least {least}, got {getattr(self, name)}.")
 
 
+class RowsLostError(RuntimeError):
+    """The actor was restarted where nothing was left of its rows; all calls raise this until a checkpoint is loaded."""
+
+
 # A thread for each kind of caller: a dispatcher that waits for requests keeps nobody else waiting. One is enough for
 # each, since the replay has one lock, and answers come in the order in which they were asked for.
 @ray.remote(
@@ -75,12 +81,13 @@ class ReplayActor:
         config: ReplayActorConfig,
         watcher: Watcher | None,
     ) -> None:
+        self._open = partial(_open, spaces, replay, serving, seed, config, watcher)
         # Ray wraps what a constructor raises into pages of traces and repeats calls for ever: each call says it.
         self._opened: SharedReplay | Exception
         try:
-            require_memory(spaces, replay)
-            self._opened = SharedReplay(MixedReplay(spaces, replay, seed, watcher=watcher), serving, _journal(config))
-        except (ValueError, OSError) as error:
+            _require_rows(config)
+            self._opened = self._open()
+        except (ValueError, OSError, RowsLostError) as error:
             self._opened = error
 
     @property
@@ -97,7 +104,8 @@ class ReplayActor:
         return self._shared.env_steps
 
     def status(self) -> dict[str, float]:
-        return self._shared.status()
+        """See :meth:`SharedReplay.status`; ``process`` is the actor's, another one after a restart."""
+        return self._shared.status() | {"process": os.getpid()}
 
     @ray.method(concurrency_group="rows")
     def store(self, chunk: EpisodeRows) -> int:
@@ -137,7 +145,7 @@ class ReplayActor:
 
     @ray.method(concurrency_group="files")
     def load(self, folder: str) -> None:
-        self._shared.load(Path(folder))
+        self._become(Path(folder))
 
     @ray.method(concurrency_group="files")
     def write(self, target: Location) -> list[FileEntry]:
@@ -148,7 +156,13 @@ class ReplayActor:
     def read(self, part: StoredPart) -> None:
         """Become what :meth:`write` put there."""
         with part.open() as folder:
-            self._shared.load(folder)
+            self._become(folder)
+
+    def _become(self, folder: Path) -> None:
+        """Load what was saved in ``folder``; with that, lost rows are forgotten."""
+        shared = self._open() if isinstance(self._opened, RowsLostError) else self._shared
+        shared.load(folder)
+        self._opened = shared
 
 
 def start_replay_actor(
@@ -185,7 +199,35 @@ def start_replay_actor(
     return actor
 
 
-def _journal(config: ReplayActorConfig) -> Journal | None:
+def _open(
+    spaces: Spaces,
+    replay: ReplayConfig,
+    serving: ServingConfig,
+    seed: int,
+    config: ReplayActorConfig,
+    watcher: Watcher | None,
+) -> SharedReplay:
+    require_memory(spaces, replay)
+    journal = None
+    if config.journal is not None:
+        journal = Journal(Path(config.journal), config.snapshot_every, sync=config.sync)
+    return SharedReplay(MixedReplay(spaces, replay, seed, watcher=watcher), serving, journal)
+
+
+def _require_rows(config: ReplayActorConfig) -> None:
+    """Raise :class:`RowsLostError` in a restarted actor that has nothing to recover from.
+
+    An empty replay in the midst of a run would count its env steps from 0 again, and nobody would notice.
+    """
+    if not ray.get_runtime_context().was_current_actor_reconstructed:
+        return
     if config.journal is None:
-        return None
-    return Journal(Path(config.journal), config.snapshot_every, sync=config.sync)
+        raise RowsLostError(
+            "the replay's process died, and with it its rows: it had no journal. Resume the run from its newest "
+            "checkpoint; set cluster.replay.journal to a folder so that rows outlive the process."
+        )
+    if not Path(config.journal).is_dir():
+        raise RowsLostError(
+            f"the replay's process died, and its journal {config.journal} is not on the node where it was started "
+            "again. Resume the run from its newest checkpoint; a folder that all nodes share outlives a node."
+        )

@@ -54,6 +54,8 @@ class RemoteReplay:
         self._reports = _Unacknowledged(config.unacknowledged)
         self._raise_errors = raise_errors
         self._began = time.perf_counter()
+        self._process: float | None = None
+        self._restarts = 0
 
     @property
     def env_steps(self) -> int:
@@ -84,11 +86,17 @@ class RemoteReplay:
         self._reports.add(self._actor.report_td_errors.remote(row_ids, synthetic, np.ravel(td_errors)))
 
     def metrics(self) -> dict[str, float]:
-        """Those of the actor, and how long this learner waited for batches since it began."""
+        """Those of the actor, how long this learner waited for batches since it began, and the restarts it saw."""
         lived = time.perf_counter() - self._began
         status: dict[str, float] = ray.get(self._actor.status.remote())
-        waited = self._batches.seconds_waited
-        return status | {"learner_wait": waited, "learner_wait_share": waited / lived}
+        process, waited = status.pop("process"), self._batches.seconds_waited
+        self._restarts += self._process not in (None, process)
+        self._process = process
+        return status | {
+            "learner_wait": waited,
+            "learner_wait_share": waited / lived,
+            "restarts": self._restarts,
+        }
 
     def save(self, folder: Path) -> None:
         """Let the actor write everything into ``folder``, which both must see; waits for reports under way first."""

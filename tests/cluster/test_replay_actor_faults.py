@@ -19,7 +19,7 @@ from atradiff.ports import RowSink
 from atradiff.replay.config import ReplayConfig
 from atradiff.types import SyntheticRows
 from cluster.placement import Resources
-from cluster.replay_actor import ReplayActorConfig, start_replay_actor
+from cluster.replay_actor import ReplayActorConfig, RowsLostError, start_replay_actor
 from cluster.replay_client import RemoteReplay
 
 KILLS = 2
@@ -91,6 +91,31 @@ def test_every_acknowledged_row_survives_a_killed_replay_actor(tmp_path: Path) -
     assert answered + status["requests_dropped"] == status["requests"]
     assert status["synthetic_rows"] == status["trajectories"]
     client.close()
+
+
+@pytest.mark.faults
+def test_rows_that_died_with_their_process_are_missed(tmp_path: Path) -> None:
+    """Without a journal an empty replay does not pass for a young one; a checkpoint puts it right."""
+    config = ReplayActorConfig(resources=Resources(num_cpus=0))
+    actor = start_replay_actor(SPACES, ReplayConfig(capacity=100), ServingConfig(), 0, config)
+    client = RemoteReplay(actor, config)
+    client.store(chunk(0, 10, "runner", 0))
+    client.save(tmp_path)
+    assert client.metrics()["restarts"] == 0
+    kill(actor)
+    with pytest.raises(RowsLostError, match=r"had no journal. Resume the run from its newest checkpoint"):
+        _until_it_fails(client)
+    with pytest.raises(RowsLostError):
+        client.sample(1, 4)
+    client.load(tmp_path)
+    assert client.env_steps == 10
+    assert client.metrics()["restarts"] == 1
+
+
+def _until_it_fails(client: RemoteReplay) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while client.env_steps == 10 and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _learn(client: RemoteReplay, stop: threading.Event) -> int:
