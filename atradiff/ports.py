@@ -92,7 +92,7 @@ class ReplayService(Protocol):
         ...
 
     def metrics(self) -> dict[str, float]:
-        """Counters and gauges of this moment, by the names of docs/metrics.md."""
+        """Counters and gauges of this moment, by the names of docs/metrics.md; ``replay/`` is left out of a name."""
         ...
 
     def save(self, folder: Path) -> None:

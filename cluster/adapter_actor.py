@@ -198,12 +198,12 @@ class AdapterClient:
     def __init__(self, actor: ActorHandle, replay: ActorHandle, every: int, publish: Publish) -> None:
         self.last_report: AdaptationReport | None = None
         self.updates, self.rollbacks, self.restarts = 0, 0, 0
-        self._actor: Any = actor
+        self.actor: Any = actor
         self._replay, self._every, self._publish = replay, every, publish
         self._last_begun = 0
         self._published: list[ray.ObjectRef] = []
         self._version = 0
-        self._process = int(ray.get(self._actor.ready.remote()))
+        self._process = int(ray.get(self.actor.ready.remote()))
         self._running: tuple[ray.ObjectRef, ray.ObjectRef] | None = None
 
     def due(self, env_steps: int) -> bool:
@@ -217,7 +217,7 @@ class AdapterClient:
         """
         if self._running is None and env_steps - self._last_begun >= self._every:
             self._last_begun = env_steps
-            self._running = self._actor.update.remote(self._replay, env_steps, self._version, self._published)
+            self._running = self.actor.update.remote(self._replay, env_steps, self._version, self._published)
         if self._running is None or not ray.wait([self._running[0]], timeout=0)[0]:
             return None
         attempt_ref, weights_ref = self._running
@@ -230,15 +230,15 @@ class AdapterClient:
 
     def restore(self, part: StoredPart) -> None:
         """Have the actor go back to a checkpoint, and publish its version."""
-        ray.get(self._actor.read.remote(part))
-        told, weights = self._actor.current.remote()
+        ray.get(self.actor.read.remote(part))
+        told, weights = self.actor.current.remote()
         version, self._last_begun = ray.get(told)
         if version > self._version:
             self._pass_on(version, weights)
 
     def write(self, target: Location) -> list[FileEntry]:
         """Have the actor write its part of a checkpoint, after an update that is under way."""
-        entries: list[FileEntry] = ray.get(self._actor.write.remote(target))
+        entries: list[FileEntry] = ray.get(self.actor.write.remote(target))
         return entries
 
     def metrics(self) -> dict[str, float]:

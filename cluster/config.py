@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentParser
 
+from atradiff.adaptation.config import AdaptationConfig
 from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig, ServingConfig
 from atradiff.replay.mixed import ReplayConfig
 from cluster.cluster_config import ClusterConfig
@@ -106,6 +107,7 @@ class RunConfig:
         augmentation: ``atradiff`` imagines trajectories, ``none`` is the plain algorithm.
         rollout_fragment_length: Env steps between two calls of the learner.
         threads: torch threads of the learner and the generator.
+        adaptation: How the diffuser follows the agent; None: it stays as it was fitted.
         cluster: Actors on a Ray cluster; None: everything in this process, the same at every run of a seed.
         output: Folder, or URI of a place, under which the run folder is made.
     """
@@ -125,6 +127,7 @@ class RunConfig:
     serving: ServingConfig = field(default_factory=ServingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    adaptation: AdaptationConfig | None = None
     cluster: ClusterConfig | None = None
 
     def __post_init__(self) -> None:
@@ -156,12 +159,22 @@ class RunConfig:
         """The run's folder on this machine; for a URI, its working copy."""
         return working_folder(self.where)
 
+    @property
+    def adapting(self) -> AdaptationConfig | None:
+        """How the diffuser is adapted; None where there is none, or it shall stay as it is."""
+        return self.adaptation if self.augmentation == "atradiff" else None
+
     def require_data(self) -> None:
         """Raise ``ValueError`` unless this run can get at a diffuser: called before anything long begins."""
         if self.generator.path is None and self.data == DataConfig(cache=self.data.cache):
             raise ValueError(
                 "augmentation: atradiff needs a diffuser: set generator.path to a fitted one, or one of data.path, "
                 "data.source and data.collect to the trajectories it shall be fitted to."
+            )
+        if self.adapting is not None and self.data == DataConfig(cache=self.data.cache):
+            raise ValueError(
+                "adaptation rehearses the offline data, so that the diffuser does not forget them: set one of "
+                "data.path, data.source and data.collect."
             )
 
     def absolute(self) -> RunConfig:

@@ -1,8 +1,9 @@
-"""The actors that a run's driver holds: replay and generators. They outlive a trainer that dies."""
+"""The actors that a run's driver holds: replay, generators, adapter. They outlive a trainer that dies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -11,15 +12,18 @@ from typing import Any, Self
 import ray
 from ray.actor import ActorHandle
 
-from atradiff.generator import TrajectoryDiffuser
+from atradiff.adaptation.original import WithOriginal
+from atradiff.adaptation.pickup import make_pick_up
 from atradiff.ports import ServiceOrder
 from atradiff.types import Spaces
+from cluster.adapter_actor import AdapterClient, AdapterOrder, start_adapter_actor
 from cluster.checkpoint import Checkpoint
 from cluster.checkpoint_files import FileEntry, Part
 from cluster.cluster_config import ClusterConfig
 from cluster.config import RunConfig
 from cluster.generator_pool import GeneratorPool
 from cluster.placement import Placement
+from cluster.prepare import Imagination
 from cluster.replay_actor import ReplayActorConfig, start_replay_actor
 from cluster.replay_client import RemoteReplay
 from cluster.session import Progress
@@ -27,6 +31,7 @@ from cluster.storage import Location
 from rllib_ext.columns import ActionScale
 
 REPLAY_PART = "replay"
+ADAPTER_PART = "adaptation"
 
 
 class AttachedReplay(RemoteReplay):
@@ -52,73 +57,120 @@ class AttachedServices:
 
 
 class Crew:
-    """Starts the actors in their places, looks after them, and ends them; a context manager."""
+    """Starts the actors in their places, looks after them, and ends them; a context manager.
+
+    ``folder`` is the run's; hidden folders in it hold the replay's journal and the adapter's state.
+    """
 
     def __init__(
         self,
         run: RunConfig,
         cluster: ClusterConfig,
         spaces: Spaces,
-        diffuser: TrajectoryDiffuser | None,
+        imagination: Imagination | None,
         placement: Placement,
-        journal: Path,
+        folder: Path,
     ) -> None:
-        rows = run.replay if diffuser is not None else replace(run.replay, rho=0.0, rho_end=None)
-        config = replace(cluster.replay, journal=_journal(cluster.replay.journal, journal))
-        self.replay: Any = start_replay_actor(
-            spaces, rows, run.serving, run.seed, config, place=placement.strategy("replay")
-        )
-        self.services = AttachedServices(self.replay, config)
+        self._run, self._cluster, self._placement, self._folder = run, cluster, placement, folder
+        self._scale = ActionScale.of(spaces, normalize_actions=True)
+        self._cleanup = ExitStack()
         self.pool: GeneratorPool | None = None
-        if diffuser is not None:
-            self.pool = GeneratorPool(
-                diffuser,
-                self.replay,
-                cluster.pool,
-                run.serving,
-                run.seed,
-                ActionScale.of(spaces, normalize_actions=True).to_learner,
-                placement.strategies("generator"),
-            )
+        self.adapter: AdapterClient | None = None
+        with ExitStack() as begun:  # what was started is ended where the rest cannot be
+            self.replay, self.services = self._start_replay(spaces, imagination)
+            begun.callback(ray.kill, self.replay)
+            if imagination is not None:
+                self.pool = begun.enter_context(self._start_pool(imagination))
+                self.adapter = self._start_adapter(imagination, self.pool, begun)
+            self._cleanup = begun.pop_all()
 
     @property
     def env_steps(self) -> int:
         """Real rows that the replay holds or has held: more than 0 where its journal knew the run already."""
         return int(ray.get(self.replay.env_steps.remote()))
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to ``checkpoint``, before the trainer does."""
+    def restore_replay(self, checkpoint: Checkpoint) -> None:
+        """Go back to ``checkpoint`` with the replay; before the trainer does."""
         ray.get(self.replay.read.remote(checkpoint.part(REPLAY_PART)))
+
+    def restore_adapter(self, checkpoint: Checkpoint) -> None:
+        """Go back to ``checkpoint`` with the adapter, and generate with its version."""
+        if self.adapter is not None:
+            self.adapter.restore(checkpoint.part(ADAPTER_PART))
 
     def parts(self) -> dict[str, Part]:
         """What the crew adds to a checkpoint; each part is written by the actor that owns it. May be pickled."""
-        return {REPLAY_PART: _ReplayPart(self.replay)}
+        parts: dict[str, Part] = {REPLAY_PART: _WrittenBy(self.replay)}
+        return parts if self.adapter is None else {**parts, ADAPTER_PART: _WrittenBy(self.adapter.actor)}
 
-    def tend(self, progress: Progress) -> None:  # noqa: ARG002 - see Tended
-        """Raise what ended the pool."""
+    def tend(self, progress: Progress) -> None:
+        """Raise what ended the pool; begin and collect updates of the adapter."""
         if self.pool is not None:
             self.pool.check()
+        if self.adapter is not None:
+            self.adapter.step(progress.env_steps)
 
     def gauges(self) -> Mapping[str, Mapping[str, float]]:
         """What the log shall say of the actors, by group and name."""
-        return {} if self.pool is None else {"pool": self.pool.metrics()}
+        groups = {"pool": self.pool, "adapter": self.adapter}
+        return {name: actors.metrics() for name, actors in groups.items() if actors is not None}
 
     def __enter__(self) -> Self:
-        if self.pool is not None:
-            self.pool.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.pool is not None:
-            self.pool.stop()
-        ray.kill(self.replay)
+        self._cleanup.close()
+
+    def _start_replay(self, spaces: Spaces, imagination: Imagination | None) -> tuple[Any, AttachedServices]:
+        run, place = self._run, self._placement.strategy("replay")
+        config = replace(self._cluster.replay, journal=_journal(self._cluster.replay.journal, self._folder))
+        rows = run.replay if imagination is not None else replace(run.replay, rho=0.0, rho_end=None)
+        watcher = None
+        if imagination is not None and imagination.adaptation is not None:
+            watcher = make_pick_up(imagination.adaptation.pick_up, rows.capacity, run.seed)
+        actor = start_replay_actor(spaces, rows, run.serving, run.seed, config, watcher=watcher, place=place)
+        return actor, AttachedServices(actor, config)
+
+    def _start_pool(self, imagination: Imagination) -> GeneratorPool:
+        run, generator = self._run, imagination.diffuser
+        adaptation = imagination.adaptation
+        return GeneratorPool(
+            generator if adaptation is None else WithOriginal(generator, adaptation.original_share),
+            self.replay,
+            self._cluster.pool,
+            run.serving,
+            run.seed,
+            self._scale.to_learner,
+            self._placement.strategies("generator"),
+        )
+
+    def _start_adapter(self, imagination: Imagination, pool: GeneratorPool, begun: ExitStack) -> AdapterClient | None:
+        adaptation, state = imagination.adaptation, imagination.training_state
+        if adaptation is None or imagination.offline is None:
+            return None
+        order = AdapterOrder(
+            adaptation,
+            self._run.seed,
+            self._scale.rows_to_environment,
+            str(self._folder / ".adapter"),
+            None if state is None else str(state),
+        )
+        actor = start_adapter_actor(
+            imagination.diffuser,
+            imagination.offline,
+            order,
+            self._cluster.adapter,
+            place=self._placement.strategy("adapter"),
+        )
+        begun.callback(ray.kill, actor)
+        return AdapterClient(actor, self.replay, adaptation.every, pool.publish)
 
 
 @dataclass(frozen=True)
-class _ReplayPart:
-    """Makes the replay actor write its rings and requests."""
+class _WrittenBy:
+    """The part of a checkpoint that an actor writes, by its method ``write``."""
 
     actor: Any
 
@@ -127,7 +179,8 @@ class _ReplayPart:
         return written
 
 
-def _journal(asked: str | None, default: Path) -> str | None:
+def _journal(asked: str | None, folder: Path) -> str | None:
+    """The run's own folder, unless another one, or none (``off``), was asked for."""
     if asked == "off":
         return None
-    return asked or str(default)
+    return asked or str(folder / ".journal")

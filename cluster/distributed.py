@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import ray
 from ray.actor import ActorHandle
 
-from atradiff.generator import TrajectoryDiffuser
 from atradiff.types import Spaces
 from cluster.checkpoint import Checkpoint
 from cluster.cluster_config import ClusterConfig
 from cluster.config import RunConfig
 from cluster.crew import Crew
-from cluster.placement import Bundle, Placement, place, total
+from cluster.placement import Placement, place, total
+from cluster.prepare import Imagination
 from cluster.ray_runtime import start_ray
 from cluster.run_store import RunStore
 from cluster.session import Progress, ReplayLost
@@ -31,7 +31,7 @@ class ClusterRun:
     cluster: ClusterConfig
     store: RunStore
     spaces: Spaces
-    diffuser: TrajectoryDiffuser | None
+    imagination: Imagination | None
     checkpoint: Checkpoint | None
     resumed: bool
 
@@ -45,16 +45,15 @@ def train_on_cluster(
     :class:`cluster.placement.NoPlaceError` where the cluster cannot hold the run,
     :class:`cluster.supervisor.TrainerLost` where its trainer dies again and again.
     """
-    generating = it.diffuser is not None
-    start_ray(at_least=total(it.cluster.bundles(generating=generating, adapting=False)).get("CPU", 0.0))
+    generating = it.imagination is not None
+    adapting = it.imagination is not None and it.imagination.adaptation is not None
+    start_ray(at_least=total(it.cluster.bundles(generating=generating, adapting=adapting)).get("CPU", 0.0))
     cluster = it.cluster
     if generating:
         cluster = replace(cluster, pool=cluster.pool.on(ray.cluster_resources()))
-    bundles: list[Bundle] = cluster.bundles(generating=generating, adapting=False)
-    journal = it.store.folder.path / ".journal"
     with (
-        place(bundles, cluster.placement) as placement,
-        Crew(it.run, cluster, it.spaces, it.diffuser, placement, journal) as crew,
+        place(cluster.bundles(generating=generating, adapting=adapting), cluster.placement) as placement,
+        Crew(it.run, cluster, it.spaces, it.imagination, placement, it.store.folder.path) as crew,
     ):
         starter = _Starter(it, crew, placement)
         begin()
@@ -71,11 +70,13 @@ class _Starter:
         """The first trainer, or (after ``cause``) the next one; returns once it is where it has to be."""
         if cause is None:
             begin = self._first_point()
+            if begin.checkpoint is not None:
+                self._crew.restore_adapter(begin.checkpoint)
         else:
             checkpoint = self._it.store.checkpoints.newest_whole()
             begin = StartingPoint(checkpoint, replay_lives=not isinstance(cause, ReplayLost))
         if not begin.replay_lives and begin.checkpoint is not None:
-            self._crew.restore(begin.checkpoint)
+            self._crew.restore_replay(begin.checkpoint)
         trainer = self._make()
         ray.get(trainer.start.remote(begin))
         return trainer

@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from atradiff.adaptation.config import AdaptationConfig
 from atradiff.data.collect import collect
 from atradiff.data.importer import import_data
 from atradiff.data.store import open_trajectories
+from atradiff.data.trajectories import Trajectories
 from atradiff.environments import make_env
 from atradiff.fit import fit
+from atradiff.generator import TrajectoryDiffuser
+from atradiff.training_state import STATE_FILE
 from atradiff.types import Spaces
 from cluster.config import RunConfig, recipe_hash
 from cluster.policy import load_policy
 from rllib_ext.ensemble_sac.rl_module import require_flat_continuous
+
+
+@dataclass(frozen=True)
+class Imagination:
+    """What a run imagines with: its diffuser and, where that shall follow the agent, what it is adapted with."""
+
+    diffuser: TrajectoryDiffuser
+    adaptation: AdaptationConfig | None = None
+    offline: Trajectories | None = None
+    """What an adapted diffuser rehearses."""
+    training_state: Path | None = None
+    """Optimisers of the fit, where the model folder has them."""
+
+
+def load_imagination(run: RunConfig, model: Path) -> Imagination:
+    """The diffuser in ``model`` with the run's way of sampling; for adaptation with the offline data, too.
+
+    Raises ``ValueError`` where data and model do not fit.
+    """
+    diffuser = TrajectoryDiffuser.from_pretrained(model)
+    diffuser.sampling = run.generator.sampling
+    if run.adapting is None:
+        return Imagination(diffuser)
+    offline = open_trajectories(prepare_data(run))
+    offline.spaces.require_equal(diffuser.spaces, "the offline data of the adaptation", f"the diffuser in {model}")
+    state = model / STATE_FILE
+    return Imagination(diffuser, run.adapting, offline, state if state.is_file() else None)
 
 
 def check_environment(run: RunConfig) -> Spaces:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from atradiff.adaptation.service import AdaptingServices
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.staging import write_text
 from cluster.algorithm import build_algorithm
@@ -24,7 +25,7 @@ from cluster.config import RunConfig
 from cluster.distributed import ClusterRun, train_on_cluster
 from cluster.logging import RunLog
 from cluster.manifest import run_manifest
-from cluster.prepare import check_environment, prepare_diffuser
+from cluster.prepare import Imagination, check_environment, load_imagination, prepare_diffuser
 from cluster.ray_runtime import start_ray
 from cluster.run_folder import RunFolder
 from cluster.run_store import RunStore
@@ -51,14 +52,15 @@ def train(
     spaces = check_environment(run)
     store.location.require_writable()
     store.fetch()
-    run, diffuser = _with_diffuser(run, store.folder)
+    run, imagination = _with_imagination(run, store.folder)
+    diffuser = None if imagination is None else imagination.diffuser
     begin = partial(_begin, store, run, diffuser)
     with _stop_signal() as stop:
         if run.cluster is None:
-            last = _train_here(run, store, diffuser, checkpoint, begin, watch, stop)
+            last = _train_here(run, store, imagination, checkpoint, begin, watch, stop)
         else:
             resumed = resume is not None
-            it = ClusterRun(run, run.cluster, store, spaces, diffuser, checkpoint, resumed)
+            it = ClusterRun(run, run.cluster, store, spaces, imagination, checkpoint, resumed)
             last = train_on_cluster(it, begin, watch, stop)
     if last.env_steps < run.env_steps:
         raise Stopped(f"stopped at {last.env_steps} env steps; go on with --resume {store.location}")
@@ -68,7 +70,7 @@ def train(
 def _train_here(
     run: RunConfig,
     store: RunStore,
-    diffuser: TrajectoryDiffuser | None,
+    imagination: Imagination | None,
     checkpoint: Checkpoint | None,
     begin: Callable[[], None],
     watch: Callable[[Progress], None],
@@ -76,7 +78,8 @@ def _train_here(
 ) -> Progress:
     """Everything in this process; returns how far it came, with a checkpoint of that moment."""
     start_ray()
-    algorithm = build_algorithm(run, diffuser)
+    diffuser = None if imagination is None else imagination.diffuser
+    algorithm = build_algorithm(run, diffuser, _adapting_services(imagination))
     try:
         begin()
         with RunLog(store.folder, 0 if checkpoint is None else checkpoint.state["env_steps"]) as log:
@@ -91,6 +94,14 @@ def _train_here(
             return session.progress
     finally:
         algorithm.stop()
+
+
+def _adapting_services(imagination: Imagination | None) -> AdaptingServices | None:
+    if imagination is None or imagination.adaptation is None or imagination.offline is None:
+        return None
+    return AdaptingServices(
+        imagination.diffuser, imagination.offline, imagination.adaptation, imagination.training_state
+    )
 
 
 def _starting_point(store: RunStore, run: RunConfig, resume: str | Path | None) -> Checkpoint | None:
@@ -113,7 +124,7 @@ def _starting_point(store: RunStore, run: RunConfig, resume: str | Path | None) 
     return checkpoint
 
 
-def _with_diffuser(run: RunConfig, folder: RunFolder) -> tuple[RunConfig, TrajectoryDiffuser | None]:
+def _with_imagination(run: RunConfig, folder: RunFolder) -> tuple[RunConfig, Imagination | None]:
     """The run with its diffuser's path filled in, so that resuming it never meets another one; and the diffuser.
 
     A run that comes from another machine by a URI brings its diffuser along.
@@ -124,9 +135,8 @@ def _with_diffuser(run: RunConfig, folder: RunFolder) -> tuple[RunConfig, Trajec
     path = run.generator.path
     if path is None or not Path(path).exists():
         path = str(folder.diffuser if folder.diffuser.is_dir() else prepare_diffuser(run))
-    diffuser = TrajectoryDiffuser.from_pretrained(path)
-    diffuser.sampling = run.generator.sampling
-    return replace(run, generator=replace(run.generator, path=path)), diffuser
+    run = replace(run, generator=replace(run.generator, path=path))
+    return run, load_imagination(run, Path(path))
 
 
 def _begin(store: RunStore, run: RunConfig, diffuser: TrajectoryDiffuser | None) -> None:

@@ -39,6 +39,10 @@ class WithOriginal:
     def version(self) -> int:
         return self.adapted.version
 
+    @property
+    def starts_at_states(self) -> bool:
+        return self.adapted.starts_at_states
+
     def generate(
         self, states: FloatArray, task: FloatArray | None = None, *, generator_seed: int
     ) -> SyntheticTrajectories:

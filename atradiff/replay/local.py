@@ -11,6 +11,7 @@ import numpy as np
 from atradiff.ports import EpisodeRows, RowSink, ServiceOrder
 from atradiff.replay.metrics import replay_metrics
 from atradiff.replay.mixed import MixedReplay, ReplayBatch
+from atradiff.replay.watcher import Watcher
 from atradiff.serving import LocalServer
 from atradiff.types import FloatArray
 
@@ -22,10 +23,10 @@ class LocalReplay:
 
     sink: RowSink | None = None
 
-    def __init__(self, order: ServiceOrder) -> None:
+    def __init__(self, order: ServiceOrder, watcher: Watcher | None = None) -> None:
         self._order = order
         self._seed = order.seed
-        self.replay = MixedReplay(order.spaces, order.replay, order.seed)
+        self.replay = MixedReplay(order.spaces, order.replay, order.seed, watcher=watcher)
         self.server = self._build_server()
 
     @property

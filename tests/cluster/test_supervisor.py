@@ -97,8 +97,8 @@ def test_a_stop_concludes_the_run_where_it_is(tmp_path: Path) -> None:
             stop.set()
 
     last = Supervisor(stable.start, Idle(), ENV_STEPS).run(watch, stop)
-    assert last.env_steps == 40
-    assert stable.log.read_text() == "concluded at 40"
+    assert last.env_steps == 30
+    assert stable.log.read_text() == "concluded at 30"
 
 
 def test_what_is_wrong_with_the_run_itself_is_not_tried_again(tmp_path: Path) -> None:

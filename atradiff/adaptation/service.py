@@ -1,0 +1,62 @@
+"""The replay service with online adaptation in one process: an update when one is due, between two of the learner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from atradiff.adaptation.adapt import Adapter
+from atradiff.adaptation.config import AdaptationConfig
+from atradiff.adaptation.local import LocalAdaptation
+from atradiff.adaptation.original import WithOriginal
+from atradiff.adaptation.pickup import make_pick_up
+from atradiff.data.trajectories import Trajectories
+from atradiff.generator import TrajectoryDiffuser
+from atradiff.ports import ServiceOrder
+from atradiff.replay.local import LocalReplay
+
+_ADAPTATION = "adaptation"
+
+
+class AdaptingReplay(LocalReplay):
+    """A :class:`LocalReplay` whose diffuser follows the agent. ``generator`` of the order is what serves."""
+
+    def __init__(self, order: ServiceOrder, adapter: Adapter, serving: WithOriginal) -> None:
+        pick_up = make_pick_up(adapter.config.pick_up, order.replay.capacity, order.seed)
+        super().__init__(replace(order, generator=serving), pick_up)
+        self.adaptation = LocalAdaptation(adapter, self.replay, order.to_environment, serving.load_weights)
+
+    def serve(self) -> None:
+        """Update the diffuser if that is due, then answer the requests that are."""
+        self.adaptation.step(self.env_steps)
+        super().serve()
+
+    def metrics(self) -> dict[str, float]:
+        """Those of the replay, and of the adaptation with ``adapter/`` before each name."""
+        return super().metrics() | {f"adapter/{name}": v for name, v in self.adaptation.metrics().items()}
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        self.adaptation.save(folder / _ADAPTATION)
+
+    def load(self, folder: Path) -> None:
+        super().load(folder)
+        self.adaptation.load(folder / _ADAPTATION)
+
+
+@dataclass(frozen=True)
+class AdaptingServices:
+    """Makes :class:`AdaptingReplay` services of a diffuser and the offline data that it rehearses.
+
+    Stays in the process that made it, like the objects that it holds. An adapter goes with each service: it starts
+    from ``diffuser`` as it is when the service starts, with the optimisers of ``training_state`` where that is given.
+    """
+
+    diffuser: TrajectoryDiffuser
+    data: Trajectories
+    config: AdaptationConfig
+    training_state: Path | None = None
+
+    def start(self, order: ServiceOrder) -> AdaptingReplay:
+        adapter = Adapter(self.diffuser, self.data, self.config, order.seed, self.training_state)
+        return AdaptingReplay(order, adapter, WithOriginal(self.diffuser, self.config.original_share))
