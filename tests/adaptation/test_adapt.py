@@ -64,7 +64,7 @@ def test_rehearsal_keeps_the_loss_on_offline_windows(fitted, feed):
     assert after[1] < after[0]
 
 
-def test_what_forgets_too_much_is_taken_back_whole(fitted, feed, tmp_path):
+def test_what_forgets_too_much_is_taken_back_whole(fitted, feed):
     one = adapter(fitted, replace(QUICK, learning_rate=0.5, max_forgetting=0.1))
     before = one.weights()
     report = one.update(feed, 300)
@@ -114,7 +114,7 @@ def test_saved_and_loaded_goes_on_the_same(fitted, feed, tmp_path):
     assert_equal_weights(one.weights(), other.weights())
 
 
-def test_damaged_or_foreign_states_are_refused(fitted, feed, tmp_path):
+def test_damaged_or_foreign_states_are_refused(fitted, tmp_path):
     one = adapter(fitted)
     with pytest.raises(ValueError, match=r"adapter.json is missing or damaged"):
         one.load(tmp_path)
