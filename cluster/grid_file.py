@@ -155,11 +155,14 @@ def _require_number(value: Any, where: str, *, whole: bool = False) -> None:
         raise ValueError(f"{where} must be a {'whole ' if whole else ''}number, got {value!r}.")
 
 
+_MERGE = "tag:yaml.org,2002:merge"  # the key <<: its entries are defaults, which may come again
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice, which plain YAML readers take the last of."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != _MERGE]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
             raise ValueError(f"line {node.start_mark.line + 1}: {', '.join(twice)} is given twice.")

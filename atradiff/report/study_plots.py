@@ -132,6 +132,7 @@ def _intervals(study: Study, arms: Sequence[ArmResult], path: Path) -> None:
         ax.spines["left"].set_visible(False)
         ax.tick_params(axis="y", length=0)
         ax.locator_params(axis="x", nbins=4)
+        ax.use_sticky_edges = False  # bars keep away from the panel's edges
         ax.margins(x=0.1)
     if against:
         panels[-1].axvline(0.5, color=_MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)

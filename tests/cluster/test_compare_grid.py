@@ -137,6 +137,10 @@ def test_a_wrong_grid_is_refused_with_value_and_remedy(tmp_path: Path, changes: 
         ({"tasks": {"car": {"env": "Pendulum-v1"}}, "exclude": []}, "tasks.car: D4RL has no reference returns"),
         ({"tasks": {"pole": CART_POLE}, "exclude": []}, "ction"),
         ({"augmentations": {"none": {}}, "exclude": []}, "plain: pendulum, SAC: .*needs a diffuser"),
+        (
+            {"settings": {"env_steps": 3000, "cluster.rollouts.env_runners": 1}},
+            "plain: pendulum, SAC: a cell .* leave cluster out",
+        ),
         ({"output": "s3://bucket/x"}, "from a folder of this machine, got output s3://bucket/x"),
     ],
 )
@@ -151,6 +155,15 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
     path.write_text("name: x\ntasks:\n  a: {}\n  a: {}\n")
     with pytest.raises(ValueError, match="line 3: a is given twice"):
         load_grid(path)
+
+
+def test_yaml_anchors_and_merge_keys_work(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    text = yaml.safe_dump({key: value for key, value in PLAIN.items() if key != "tasks"})
+    path.write_text(
+        f"{text}tasks:\n  hopper: &h {{base: configs/hopper.yaml, seed: 4}}\n  pendulum: {{<<: *h, seed: 5}}\n"
+    )
+    assert [task.settings["seed"] for task in load_grid(path).tasks.values()] == [4, 5]
 
 
 def test_plain_runs_that_differ_in_data_alone_are_one(tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""Cells as Ray tasks: run once, shared, stopped and gone on with; a failed one leaves the others alone."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+
+from atradiff.report.study import ScoreRange
+from cluster.cell_runner import train_cells
+from cluster.cells import Cell
+from cluster.cli import main
+from cluster.compare import compare_grid
+from cluster.config import RunConfig
+from cluster.grid import Grid, GridTask
+from cluster.run_folder import RunFolder
+
+REPOSITORY = Path(__file__).parents[2]
+TINY = "configs/grids/tiny/paper_table5.yaml"
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+@pytest.fixture(autouse=True)
+def _from_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+
+
+def written(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
+
+
+def plain(tiny_run: RunConfig, **changes: object) -> RunConfig:
+    return replace(tiny_run, augmentation="none", **changes)  # type: ignore[arg-type]
+
+
+def test_a_paper_grid_in_small_runs_end_to_end_and_only_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", TINY, "--seeds", "[0]", "--output", str(tmp_path)]
+    main(words)
+    folder = tmp_path / "tiny_table5"
+    with (folder / "runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        with (Path(row["folder"]) / "metrics.csv").open(newline="") as file:
+            assert float(row["final_return"]) == pytest.approx(float(list(csv.DictReader(file))[-1]["eval_return"]))
+    assert len({row["folder"] for row in rows}) == len(rows)
+    assert "intervals.png" in (folder / "report.md").read_text()
+    before = written(folder)
+    assert len(before) == len(rows)
+    main(words)
+    assert written(folder) == before
+    capsys.readouterr()
+    main([*words, "--dry-run"])
+    assert "nothing is left to run" in capsys.readouterr().out
+
+
+def test_a_failed_cell_leaves_the_others_alone_and_is_told(tiny_run: RunConfig, tmp_path: Path) -> None:
+    settings = {"env": tiny_run.env, "env_steps": 200, "evaluation": {"every": 100, "episodes": 1}}
+    grid = Grid(
+        name="broken",
+        output=str(tmp_path),
+        seeds=(0,),
+        tasks={"car": GridTask(settings, ScoreRange(-30, 100))},
+        algorithms={"SAC": {"hidden_sizes": [16], "batch_size": 16, "learning_starts": 100}},
+        augmentations={
+            "none": {"augmentation": "none"},
+            "lost model": {"generator": {"path": str(tmp_path / "nowhere")}},
+            "lost data": {"data": {"source": str(tmp_path / "nowhere.hdf5")}},
+        },
+        baseline="none",
+    )
+    comparison = compare_grid(grid)
+    assert [failure.cell.arm for failure in comparison.failures] == ["SAC + lost data", "SAC + lost model"]
+    assert all("nowhere" in failure.error for failure in comparison.failures)
+    assert comparison.report is not None
+    assert [result.arm for result in comparison.report.tasks] == ["SAC"]
+    text = (comparison.folder / "report.md").read_text()
+    assert "1 of 3 runs are complete" in text
+    assert "* Failed: car, SAC + lost model, seed 0: " in text
+
+
+def test_cells_with_one_recipe_are_run_once(tiny_run: RunConfig) -> None:
+    run = plain(tiny_run, env_steps=200)
+    assert train_cells([Cell("a", "x", run), Cell("b", "x", run)]) == []
+    assert RunFolder(run.folder).complete
+
+
+def test_ctrl_c_leaves_checkpoints_and_the_same_call_goes_on(tiny_run: RunConfig) -> None:
+    run = plain(tiny_run, env_steps=2000, checkpoint=replace(tiny_run.checkpoint, every=100_000))
+    folder = RunFolder(run.folder)
+
+    def interrupt_when_under_way() -> None:
+        deadline = time.monotonic() + 120
+        while folder.progress() == 0 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt_when_under_way)
+    watcher.start()
+    with pytest.raises(KeyboardInterrupt):
+        train_cells([Cell("car", "SAC", run)])
+    watcher.join()
+    assert not folder.complete
+    stopped_at = {path.name for path in (run.folder / "checkpoints").iterdir()}
+    assert len(stopped_at) == 1
+    assert train_cells([Cell("car", "SAC", run)]) == []
+    with (run.folder / "metrics.csv").open(newline="") as file:
+        steps = [int(row["env_steps"]) for row in csv.DictReader(file)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 2000
+
+
+def test_more_than_the_machine_has_is_refused(tiny_run: RunConfig) -> None:
+    there = int(ray.cluster_resources()["CPU"])
+    with pytest.raises(ValueError, match=f"takes {there + 1} CPUs and Ray has {there} here: lower threads"):
+        train_cells([Cell("car", "SAC", plain(tiny_run, threads=there + 1))])
+    with pytest.raises(ValueError, match="takes 1 GPUs and Ray has 0 here: lower gpus_per_cell"):
+        train_cells([Cell("car", "SAC", plain(tiny_run))], gpus_per_cell=1)
