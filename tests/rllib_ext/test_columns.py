@@ -11,7 +11,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
 from atradiff.types import Spaces, Transitions
-from rllib_ext.columns import ActionScale, episodes_to_transitions
+from rllib_ext.columns import ActionScale, RowSender, episode_key, episodes_to_transitions
 
 BOX = gym.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32))
 CONTINUOUS = Spaces.from_gymnasium(gym.spaces.Box(-np.inf, np.inf, (1,)), BOX)
@@ -152,3 +152,38 @@ def _rows(actions: np.ndarray) -> Transitions:
     n = len(actions)
     zeros, flags = np.zeros((n, 1), np.float32), np.zeros(n, bool)
     return Transitions(zeros, actions.astype(np.float32), zeros[:, 0], zeros, flags, flags)
+
+
+def test_a_sender_counts_its_chunks_and_names_episodes_alike_in_all_of_them() -> None:
+    sender, other = RowSender(CONTINUOUS), RowSender(CONTINUOUS)
+    running, done = _episode(3), _episode(2, terminated=True)
+    first = sender.chunk([done, running])
+    rest = running.cut()
+    rest.add_env_step(np.array([4.0], np.float32), np.array([3, -3], np.float32), 0.3)
+    second = sender.chunk([rest, _episode(0)])
+    assert first is not None
+    assert second is not None
+    assert (first.sequence, second.sequence) == (0, 1)
+    assert first.source == second.source != other.source
+    assert first.episodes.dtype == np.int64
+    assert first.episodes.tolist() == [episode_key(done.id_)] * 2 + [episode_key(running.id_)] * 3
+    assert second.episodes.tolist() == [episode_key(running.id_)]
+    assert len(first.rows) == 5
+    assert sender.chunk([]) is None
+    assert sender.chunk([_episode(0)]) is None
+    assert other.chunk([running]).sequence == 0  # type: ignore[union-attr]
+
+
+@given(st.text())
+def test_episode_keys_fit_an_int64_and_differ(name: str) -> None:
+    assert 0 <= episode_key(name) < 2**63
+    assert episode_key(name) == episode_key(str(name))
+    assert episode_key(name) != episode_key(name + "x")
+
+
+def test_rows_go_to_the_environments_scale_and_back() -> None:
+    scale = ActionScale.of(CONTINUOUS, normalize_actions=True)
+    rows = episodes_to_transitions([_episode(1)], CONTINUOUS)
+    restored = scale.to_learner(scale.rows_to_environment(rows))
+    np.testing.assert_allclose(restored.actions, rows.actions, atol=1e-6)
+    np.testing.assert_array_equal(restored.observations, rows.observations)

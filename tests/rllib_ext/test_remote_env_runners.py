@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -145,7 +146,7 @@ def _assert_episodes_are_whole(chunks: list[EpisodeRows]) -> None:
 
 
 @pytest.mark.faults
-def test_a_killed_runner_comes_back_and_training_goes_on_meanwhile() -> None:
+def test_a_killed_runner_comes_back_and_training_goes_on_meanwhile(tmp_path: Path) -> None:
     register_env("slow-pendulum", lambda _: SlowPendulum(gym.make("Pendulum-v1")))
     algorithm = build("slow-pendulum")
     try:
@@ -165,5 +166,13 @@ def test_a_killed_runner_comes_back_and_training_goes_on_meanwhile() -> None:
         result = algorithm.train()
         assert result["learner"]["updates"] == algorithm.env_steps - 20
         assert result["sampling"]["fragments_lost"] == 1
+
+        algorithm.save_state(tmp_path)
+        saved = algorithm.env_steps
+        algorithm.train()
+        algorithm.load_state(tmp_path)
+        assert algorithm.env_steps == saved
+        algorithm.train()
+        assert algorithm.env_steps > saved
     finally:
         algorithm.stop()
