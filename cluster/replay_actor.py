@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from atradiff.data.windows import Windows
 from atradiff.ports import EpisodeRows
 from atradiff.replay.config import ReplayConfig
 from atradiff.replay.journal import Journal
-from atradiff.replay.memory import require_memory
+from atradiff.replay.memory import ReplayMemory, require_memory
 from atradiff.replay.mixed import MixedReplay, ReplayBatch
 from atradiff.replay.requests import GenerationRequest
 from atradiff.replay.shared import SharedReplay
@@ -28,6 +29,8 @@ from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticRow
 from cluster.checkpoint_files import FileEntry, StoredPart, write_part
 from cluster.placement import Resources
 from cluster.storage import Location
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ def start_replay_actor(
     memory or the journal is of another configuration, ``OSError`` where the journal cannot be opened.
     """
     config = config or ReplayActorConfig()
+    _logger.info("The replay takes %s.", ReplayMemory.of(spaces, replay))
     remote: Any = ReplayActor  # the decorator adds methods that its annotations do not tell of
     actor = remote.options(
         num_cpus=config.resources.num_cpus,

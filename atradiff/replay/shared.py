@@ -106,8 +106,6 @@ class SharedReplay:
         with self._changed:
             replay, journal = self._replay, self._journal
             return replay_metrics(replay, self._newest_version) | {
-                "real_fill": len(replay.real) / replay.real.capacity,
-                "synthetic_fill": len(replay.synthetic) / replay.synthetic.capacity,
                 "requests_outstanding": replay.outstanding,
                 "answers_ignored": replay.counters.answers_ignored,
                 "chunks_repeated": replay.counters.chunks_repeated,
