@@ -129,7 +129,8 @@ class OnlineSynther:
         """``first`` serves until the first retraining, say a model of offline data."""
         self._spaces, self._config, self._settings, self._device = spaces, config, settings, device
         self.model = first
-        self._trained_at = 0
+        self.trained_at = 0
+        """Env step of the newest fit."""
 
     @property
     def spaces(self) -> Spaces:
@@ -146,7 +147,7 @@ class OnlineSynther:
 
     def due(self, env_steps: int) -> bool:
         """Whether a retraining is due at this env step."""
-        return env_steps // self._config.retrain_every > self._trained_at // self._config.retrain_every
+        return env_steps // self._config.retrain_every > self.trained_at // self._config.retrain_every
 
     def retrain(self, real: Transitions, env_steps: int) -> None:
         """Fit a new model on ``real``; its version is one higher, its seed depends on the version."""
@@ -156,7 +157,7 @@ class OnlineSynther:
         self.model = fit_synther(
             self._spaces, real, self._config, settings, version=version, device=self._device, quiet=True
         )
-        self._trained_at = env_steps
+        self.trained_at = env_steps
 
     def generate(
         self, states: FloatArray, task: FloatArray | None = None, *, generator_seed: int
