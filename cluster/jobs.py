@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import requests
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from cluster.upload import Upload
@@ -139,6 +140,11 @@ def _wants_to_stop(ask: Callable[[str], str]) -> bool:
 def _connect(address: str) -> JobSubmissionClient:
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise ValueError(
+            f"{address} asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` prints "
+            "on the head node."
+        ) from error
     except ConnectionError as error:
         raise ValueError(
             f"nothing answers at {address}. Is the cluster up (`ray start --head` on its head node), and does its "

@@ -22,10 +22,13 @@ cd "${SLURM_SUBMIT_DIR:?start this script with sbatch}"
 BIN=${ATRADIFF_BIN:-$PWD/.venv/bin}
 export OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
 export PATH="$BIN:$PATH"
+# Nodes are shared with other users: only who knows the token of this job may use its cluster.
+RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
-address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
+address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | awk '{print $1}')
 port=$((20000 + SLURM_JOB_ID % 10000)) # two jobs on one node do not meet
 cpus=${SLURM_CPUS_PER_TASK:-1}
 gpus=${SLURM_GPUS_ON_NODE:-0}
@@ -37,23 +40,27 @@ on_node() { # NODE COMMAND...: run beside the other steps of this job
     srun --overlap --nodes=1 --ntasks=1 --nodelist="$node" "$@"
 }
 
+wait_for() { # COUNT: until so many nodes are in the Ray cluster, two minutes at most
+    local alive=0 until=$((SECONDS + 120))
+    while [ "$alive" -lt "$1" ]; do
+        if [ "$SECONDS" -gt "$until" ]; then
+            echo "only $alive of $1 nodes joined the Ray cluster at $address:$port" >&2
+            exit 1
+        fi
+        alive=$(on_node "$head" python -c "import ray; ray.init('$address:$port', log_to_driver=False, logging_level='ERROR')
+print(sum(node['Alive'] for node in ray.nodes()))" 2>/dev/null | tail -1) || alive=0
+        alive=${alive:-0}
+    done
+}
+
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 on_node "$head" ray start --head --node-ip-address="$address" --port="$port" --num-cpus="$cpus" --num-gpus="$gpus" \
     --temp-dir="$temporary" --include-dashboard=false --block &
+wait_for 1
 for node in "${nodes[@]:1}"; do
     on_node "$node" ray start --address="$address:$port" --num-cpus="$cpus" --num-gpus="$gpus" --block &
 done
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-
-for attempt in $(seq 60); do # the head needs some seconds, the workers some more
-    alive=$(on_node "$head" python -c "import ray; ray.init('$address:$port', log_to_driver=False, logging_level='ERROR')
-print(sum(node['Alive'] for node in ray.nodes()))" 2>/dev/null | tail -1) || alive=0
-    [ "${alive:-0}" -ge "${#nodes[@]}" ] && break
-    if [ "$attempt" -eq 60 ]; then
-        echo "only ${alive:-0} of ${#nodes[@]} nodes joined the Ray cluster" >&2
-        exit 1
-    fi
-    sleep 2
-done
+wait_for "${#nodes[@]}"
 
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" env RAY_ADDRESS="$address:$port" python -m cluster.run "$@" &
 run=$!
