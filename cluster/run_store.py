@@ -74,7 +74,7 @@ class RunStore:
             return
         self._forget(hidden=not self.started)
         for name in self.location.files_below():
-            if not name.startswith(f"{_CHECKPOINTS}/"):
+            if not name.startswith(f"{_CHECKPOINTS}/") and not _hidden(name):
                 (self.location / name).download(self.folder.path / name)
         self._mirrored = {name: self._stamp(name) for name in self._files()}
         self._machine = socket.gethostname()
@@ -135,9 +135,14 @@ class RunStore:
     def _files(self) -> list[str]:
         """Names of what is mirrored: all but hidden files, which are for watchers on this machine."""
         root = self.folder.path
-        paths = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
-        return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+        names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+        return sorted(name for name in names if not _hidden(name))
 
     def _stamp(self, name: str) -> tuple[int, int]:
         stat = (self.folder.path / name).stat()
         return stat.st_size, stat.st_mtime_ns
+
+
+def _hidden(name: str) -> bool:
+    """Files for this machine only, and what a killed upload left behind a URI."""
+    return any(part.startswith(".") for part in name.split("/"))

@@ -185,7 +185,8 @@ class Location:
             self._stream(self.path, chunks)
             return
         self.parent._make()
-        staging = f"{self.path}.{uuid.uuid4().hex[:8]}.partial"
+        folder, _, name = self.path.rpartition("/")
+        staging = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}.partial"
         self._stream(staging, chunks)
         if self.filesystem.type_name == "hdfs":  # its rename does not replace
             self.delete_file()
