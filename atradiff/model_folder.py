@@ -127,6 +127,7 @@ imagined = diffuser.generate(states, generator_seed=0)
 | data | {source.episodes} episodes, {source.transitions} transitions, content hash `{source.data_hash}` |
 | fit | {source.steps} steps, {source.cpu_seconds:.0f} CPU seconds, held-out loss {source.held_out_loss:.4f} |
 | process | {config.process}, {parameters:,} parameters ({config.width} wide, {config.depth} layers) |
+| network | {"a bank of " if config.generator == "bank" else ""}`{config.network}`, rows of `{config.rows}` |
 | window lengths | {", ".join(map(str, config.lengths))} |
 | default refinement | `{config.refine}` with {config.dynamics_models} one-step models |
 
