@@ -142,8 +142,8 @@ def _connect(address: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise ValueError(
-            f"{address} asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` prints "
-            "on the head node."
+            f"{address} asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` "
+            "prints on the head node."
         ) from error
     except ConnectionError as error:
         raise ValueError(

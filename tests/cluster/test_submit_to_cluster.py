@@ -24,6 +24,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from cluster.cli import main
 from cluster.jobs import JobClient
 from cluster.run_folder import RunFolder
+from cluster.run_store import RunStore
 
 pytestmark = pytest.mark.slow
 
@@ -141,7 +142,7 @@ def test_a_stopped_job_leaves_a_checkpoint_to_resume_from(
     assert f"ray job stop --address {two_nodes.address} {job}" in capfd.readouterr().out
     assert client.attend(job, ask=lambda _: "y") == 130
     assert two_nodes.client.get_job_status(job) == JobStatus.STOPPED
-    assert folder.latest_checkpoint() is not None
+    assert RunStore.of(folder.path).checkpoints.newest_whole() is not None
 
 
 def test_rays_own_command_runs_a_config(two_nodes: TwoNodes, tmp_path: Path) -> None:
