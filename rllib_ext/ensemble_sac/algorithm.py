@@ -133,9 +133,8 @@ class EnsembleSAC(Algorithm):
         for fragment in fragments:
             if fragment.chunk is not None:
                 self.service.store(fragment.chunk)
-        if self.config.generator is not None:
-            with self.metrics.log_time(("time", "generate")):
-                self.service.serve()
+        with self.metrics.log_time(("time", "generate")):
+            self.service.serve()
         if self._updates_due() <= self._most_updates:
             self._sampler.go_on(self._random_actions)
 

@@ -66,13 +66,15 @@ def test_remote_learners_learn_and_come_back_whole(name: str, learners: int, bui
     assert scored.td_errors.shape == (16 * learners,)
     assert np.isfinite(scored.td_errors).all()
 
-    alpha = ask_learners(group, log_alpha)
+    # RLlib averages the gradients of networks, not those of alpha: each learner has its own. A checkpoint has the
+    # first learner's, as RLlib's has the first one's optimisers.
+    alpha = ask_learners(group, log_alpha)[0]
+    assert alpha != 0.0  # what RLlib would come back with
     folder = algorithm.save_to_path(tmp_path / "checkpoint")
     algorithm.train()
-    assert ask_learners(group, log_alpha) != alpha
+    assert ask_learners(group, log_alpha)[0] != alpha
     algorithm.restore_from_path(folder)
-    assert ask_learners(group, log_alpha) == alpha
-    assert alpha[0] != 0.0  # what RLlib would have come back with
+    assert ask_learners(group, log_alpha) == [alpha] * learners
     assert len(algorithm.local_replay_buffer) == 50
     for key, value in ask_learners(group, weights)[-1].items():
         np.testing.assert_array_equal(value, after[-1][key], err_msg=key)
