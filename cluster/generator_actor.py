@@ -52,6 +52,13 @@ class WeightsTicket:
 
 
 @dataclass(frozen=True)
+class StoredGenerator:
+    """Where the generator lies in Ray's object store: a restarted actor fetches it again, so the driver keeps this."""
+
+    place: ray.ObjectRef
+
+
+@dataclass(frozen=True)
 class Served:
     """What a generator says of a batch it answered: small, so that the driver may read it."""
 
@@ -99,10 +106,11 @@ class GeneratorWorker:
 class GeneratorActor:
     """A :class:`GeneratorWorker` in a process of its own, on the GPU that Ray gave to it."""
 
-    def __init__(self, generator: TrajectoryGenerator, to_learner: ToLearner, device: str, compiled: bool) -> None:
+    def __init__(self, stored: StoredGenerator, to_learner: ToLearner, device: str, compiled: bool) -> None:
         # Ray wraps what a constructor raises into pages of traces: it is said by the first call.
         self._worker: GeneratorWorker | Exception
         try:
+            generator: TrajectoryGenerator = ray.get(stored.place)
             here = generator.on(device, compiled=compiled) if isinstance(generator, Movable) else generator
             self._worker = GeneratorWorker(here, to_learner)
         except Exception as error:
@@ -125,7 +133,7 @@ class GeneratorActor:
 
 
 def start_generator(
-    config: PoolConfig, generator: ray.ObjectRef, to_learner: ToLearner, placement: object | None
+    config: PoolConfig, generator: StoredGenerator, to_learner: ToLearner, placement: object | None
 ) -> ActorHandle:
     """Ask Ray for one more generator actor; ``config`` must have its ``num_gpus`` decided.
 

@@ -1,0 +1,249 @@
+"""The pool's thread: requests from the replay actor to generators, and the references of their rows back to it.
+
+Nothing is lost on the way: a crashed generator is restarted by Ray with the batches it had, which give the same rows
+again (their seed travels with them), and what is unanswered at the end goes back to the replay's queue.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ObjectLostError
+
+from atradiff.replay.requests import GenerationRequest
+from atradiff.serving import request_seed
+from cluster.dispatch import LatencyWindow, Scaler
+from cluster.generator_actor import Served, WeightsTicket
+from cluster.generator_fleet import GeneratorFleet
+from cluster.pool_config import PoolConfig
+
+_TICK_SECONDS = 0.1
+"""At the latest then a new size or the end is noticed."""
+_LOOK_SECONDS = 1.0
+"""Between two looks at what takes its time: late batches, the age of the queue."""
+_POLL_SECONDS = 0.5
+"""For so long the replay actor keeps a question for requests before it answers that there are none."""
+_FAREWELL_SECONDS = 60.0
+"""For answers of the replay actor at the end; it may be restarting just then."""
+
+
+@dataclass
+class _Batch:
+    """Requests on their way through one generator."""
+
+    number: int
+    requests: list[GenerationRequest]
+    began: float
+    rows: ray.ObjectRef
+    given_up: bool = False
+
+
+@dataclass
+class _Counters:
+    batches: int = 0
+    requests: int = 0
+    rows: int = 0
+    put_back: int = 0
+    version: int = 0
+    gpu_bytes: int = 0
+    busy_seconds: float = 0.0
+
+
+class PoolDispatcher:
+    """Keeps the generators of ``fleet`` busy with the requests of ``replay`` until it is stopped.
+
+    ``ticket`` names the weights of the batches to come; whoever replaces it may do so at any time.
+    """
+
+    def __init__(
+        self,
+        fleet: GeneratorFleet,
+        replay: ActorHandle,
+        config: PoolConfig,
+        requests_per_batch: int,
+        seed: int,
+        ticket: WeightsTicket,
+    ) -> None:
+        self.ticket = ticket
+        self.error: Exception | None = None
+        self._fleet = fleet
+        self._replay: Any = replay
+        self._config, self._requests_per_batch, self._seed = config, requests_per_batch, seed
+        self._scaler = None if config.rule is None else Scaler(config.rule)
+        self._size = config.generators
+        self._asked: ray.ObjectRef | None = None
+        self._status: ray.ObjectRef | None = None
+        self._generating: dict[ray.ObjectRef, _Batch] = {}
+        self._storing: dict[ray.ObjectRef, _Batch] = {}
+        self._next_look = 0.0
+        self._counters, self._latency, self._service = _Counters(), LatencyWindow(), LatencyWindow()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._drain_seconds = 0.0
+
+    def run(self, on_error: Callable[[Exception], None] | None = None) -> None:
+        """Work until :meth:`stop` or an error, then hand back; the first error is kept and told to ``on_error``."""
+        for part in (self._serve, self._hand_back):
+            try:
+                part()
+            except Exception as error:  # whatever it is, the run hears of it
+                if self.error is None:
+                    self.error = error
+                    if on_error is not None:
+                        on_error(error)
+
+    def stop(self, drain_s: float) -> None:
+        """Ask for no more requests; those that are in flight are waited for, at most ``drain_s``."""
+        self._drain_seconds = drain_s
+        self._stopping.set()
+
+    def resize(self, generators: int) -> None:
+        with self._lock:
+            self._size = generators
+
+    @property
+    def processes(self) -> list[int]:
+        """The process of each generator when it was last heard from."""
+        with self._lock:
+            return self._fleet.processes
+
+    def metrics(self) -> dict[str, float]:
+        """Counters and gauges of this moment, by the names of docs/metrics.md (group ``pool``)."""
+        with self._lock:
+            counters, fleet = self._counters, self._fleet
+            return {
+                "size": len(fleet),
+                "starting": len(fleet.starting),
+                "in_flight": fleet.roster.in_flight,
+                "batches": counters.batches,
+                "requests_answered": counters.requests,
+                "rows": counters.rows,
+                "requests_put_back": counters.put_back,
+                "restarts": fleet.restarts,
+                "latency_p50_ms": 1e3 * self._latency.quantile(0.5),
+                "latency_p99_ms": 1e3 * self._latency.quantile(0.99),
+                "service_p50_ms": 1e3 * self._service.quantile(0.5),
+                "busy_seconds": counters.busy_seconds,
+                "version_published": self.ticket.version,
+                "version_served": counters.version,
+                "gpu_bytes": counters.gpu_bytes,
+            }
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            self._turn()
+
+    def _turn(self) -> None:
+        with self._lock:
+            self._fleet.resize(self._size)
+            self._ask()
+            self._look()
+            questions = [reference for reference in (self._asked, self._status) if reference is not None]
+            waiting = [*self._generating, *questions, *self._storing, *self._fleet.starting]
+        if not waiting:
+            self._stopping.wait(_TICK_SECONDS)
+            return
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=_TICK_SECONDS)
+        with self._lock:
+            for reference in ready:
+                self._take(reference)
+
+    def _ask(self) -> None:
+        """Have one question for requests at the replay actor, as long as somebody could answer them."""
+        if self._asked is None and self._fleet.roster.choose() is not None:
+            self._asked = self._replay.wait_for_requests.remote(self._requests_per_batch, _POLL_SECONDS)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_SECONDS
+        for batch in self._generating.values():
+            if not batch.given_up and now - batch.began > self._config.patience:
+                batch.given_up = True  # should it be answered after all, the replay knows whether it still wants it
+                self._put_back(batch.requests)
+        if self._scaler is not None and self._status is None:
+            self._status = self._replay.status.remote()
+
+    def _take(self, reference: ray.ObjectRef) -> None:
+        if reference == self._asked:
+            self._asked = None
+            self._send(ray.get(reference))
+        elif reference == self._status:
+            self._status = None
+            self._rescale(int(ray.get(reference)["oldest_request_age"]))
+        elif reference in self._generating:
+            self._pass_on(reference)
+        elif reference in self._storing:
+            self._finish(reference)
+        else:
+            self._fleet.arrived(reference)
+
+    def _send(self, requests: list[GenerationRequest]) -> None:
+        if not requests:
+            return
+        number = self._fleet.roster.choose()
+        if number is None:  # retired since the question was asked
+            self._put_back(requests)
+            return
+        states = np.stack([request.state for request in requests])
+        seed = request_seed(self._seed, requests[0])
+        began = time.monotonic()
+        rows, report = self._fleet.send(number, states, seed, self.ticket)
+        self._generating[report] = _Batch(number, requests, began, rows)
+
+    def _pass_on(self, reference: ray.ObjectRef) -> None:
+        """A batch is generated: its rows go to the replay by reference, its report is counted."""
+        batch = self._generating[reference]
+        report: Served = self._fleet.read(batch.number, reference)
+        del self._generating[reference]
+        self._fleet.roster.ended(batch.number)
+        self._fleet.heard_from(batch.number, report.process)
+        self._storing[self._replay.store_synthetic.remote(batch.requests, batch.rows)] = batch
+        self._service.add(report.seconds)
+        self._counters.rows += report.rows
+        self._counters.busy_seconds += report.seconds
+        self._counters.version, self._counters.gpu_bytes = report.version, report.gpu_bytes
+
+    def _finish(self, reference: ray.ObjectRef) -> None:
+        batch = self._storing.pop(reference)
+        try:
+            ray.get(reference, timeout=_FAREWELL_SECONDS)
+        except ObjectLostError:  # the rows went down with their node
+            self._put_back(batch.requests)
+            return
+        self._latency.add(time.monotonic() - batch.began)
+        self._counters.batches += 1
+        self._counters.requests += len(batch.requests)
+
+    def _rescale(self, age: int) -> None:
+        if self._scaler is not None:
+            peak = self._fleet.roster.take_peak()
+            self._size = self._scaler.size(time.monotonic(), self._size, age, peak)
+
+    def _put_back(self, requests: list[GenerationRequest]) -> None:
+        self._counters.put_back += len(requests)
+        ray.get(self._replay.put_back.remote(requests))
+
+    def _hand_back(self) -> None:
+        """What is unanswered goes back to the queue, what is on its way into the replay arrives there."""
+        unanswered = [] if self._asked is None else list(ray.get(self._asked, timeout=_FAREWELL_SECONDS))
+        self._asked = None
+        if self.error is None and self._generating:
+            waiting = list(self._generating)
+            for reference in ray.wait(waiting, num_returns=len(waiting), timeout=self._drain_seconds)[0]:
+                self._pass_on(reference)
+        for batch in self._generating.values():
+            unanswered += [] if batch.given_up else batch.requests
+        self._generating.clear()
+        if unanswered:
+            self._put_back(unanswered)
+        for reference in list(self._storing):
+            self._finish(reference)
