@@ -84,7 +84,7 @@ def _watch(tasks: dict[ray.ObjectRef[None], Cell], runs: Sequence[Cell]) -> list
             while tasks:
                 for task in ray.wait(list(tasks), timeout=_POLL_SECONDS)[0]:
                     cell = tasks.pop(task)
-                    if error := _outcome(task)[1]:
+                    if error := _outcome(task)[1] or _absence(cell):
                         failures.append(Failure(cell, error))
                     done[cell.run.folder] = env_steps_done(cell)
                 done |= {cell.run.folder: env_steps_done(cell) for cell in tasks.values()}
@@ -166,6 +166,16 @@ def _outcome(task: ray.ObjectRef[Any]) -> tuple[Any, str | None]:
         return None, f"{error.cause or error}"
     except ray.exceptions.RayError as error:  # its process was killed or its node was lost
         return None, f"{type(error).__name__}: {error}"
+
+
+def _absence(cell: Cell) -> str | None:
+    """What is wrong with a run that was trained elsewhere and is not seen from here."""
+    if cell.folder.complete:
+        return None
+    return (
+        f"it ended well, but {cell.folder.summary} is not there: on several nodes, output must be a folder that all of "
+        "them see."
+    )
 
 
 def _stop(tasks: list[ray.ObjectRef[Any]]) -> None:

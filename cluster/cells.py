@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cluster.config import RunConfig, load_run_config, recipe_hash
+from cluster.config import RunConfig, load_run_config
 from cluster.run_folder import RunFolder
 
 _BOOKKEEPING = ("name", "output", "data.cache", "generator.cache")
@@ -44,15 +45,20 @@ def recipe(run: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if not _below(name, (*_BOOKKEEPING, *unread))}
 
 
-def cell_hash(run: RunConfig) -> str:
-    """Eight hex digits of the recipe: runs with the same ones are the same run."""
-    return recipe_hash(recipe(run))
+def require_one_process(run: RunConfig) -> None:
+    """Raise ``ValueError`` for a run that would be a cluster of actors inside a cell."""
+    if run.cluster is not None:
+        raise ValueError(
+            "a compared run is one process, and many run side by side: leave cluster out (cluster: null), or train "
+            "this run alone with `atradiff train`."
+        )
 
 
 def share_runs(cells: Iterable[Cell]) -> list[Cell]:
     """The same cells, where those with one recipe have one run: the first one's."""
     first: dict[str, RunConfig] = {}
-    return [replace(cell, run=first.setdefault(cell_hash(cell.run), cell.run)) for cell in cells]
+    keys = ((cell, json.dumps(recipe(cell.run), sort_keys=True)) for cell in cells)
+    return [replace(cell, run=first.setdefault(key, cell.run)) for cell, key in keys]
 
 
 def distinct_runs(cells: Iterable[Cell]) -> list[Cell]:

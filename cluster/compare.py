@@ -13,7 +13,7 @@ from atradiff.report.curves import read_run
 from atradiff.report.study import Study, StudyRun
 from atradiff.report.study_files import StudyReport, write_study
 from cluster.cell_runner import Failure, prepare_cells, train_cells
-from cluster.cells import Cell, distinct_runs, require_same_runs
+from cluster.cells import Cell, distinct_runs, require_one_process, require_same_runs
 from cluster.config import RunConfig
 from cluster.grid import Grid
 from cluster.grid_cells import grid_cells, grid_folder, study_arms, study_tasks
@@ -49,6 +49,7 @@ def compare(run: RunConfig, seeds: Sequence[int]) -> Comparison:
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"compare needs at least one seed and each only once, got {list(seeds)}.")
     _require_folder(run.output)
+    require_one_process(run)
     run.require_data()
     run = run.absolute()
     check_environment(run)

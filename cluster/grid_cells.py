@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from atradiff.data.scores import find_task, has_score
 from atradiff.report.study import ScoreRange, StudyArm, StudyTask
-from cluster.cells import Cell, needs_diffuser, share_runs
+from cluster.cells import Cell, needs_diffuser, require_one_process, share_runs
 from cluster.config import RunConfig, run_parser
 from cluster.grid import Grid, Settings, arm_name, slug
 from cluster.grid_file import merged
@@ -71,7 +71,7 @@ def _run(grid: Grid, parser: ArgumentParser, task: str, algorithm: str, augmenta
     )
     try:
         run = _parsed(parser, settings).absolute()
-        _require_one_process(run)
+        require_one_process(run)
         if needs_diffuser(run):
             run.require_data()
     except (ArgumentError, ValueError) as error:
@@ -88,14 +88,6 @@ def _of_the_run(settings: Settings) -> dict[str, Any]:
 def _parsed(parser: ArgumentParser, settings: dict[str, Any]) -> RunConfig:
     values = vars(parser.instantiate(parser.parse_object(settings)))
     return RunConfig(**{name: values[name] for name in _RUN_SETTINGS})
-
-
-def _require_one_process(run: RunConfig) -> None:
-    if run.cluster is not None:
-        raise ValueError(
-            "a cell of a grid is one process, and many run side by side: leave cluster out (cluster: null), or train "
-            "this run alone with `atradiff train`."
-        )
 
 
 def _d4rl_range(label: str, env: str) -> ScoreRange:

@@ -11,7 +11,7 @@ from pathlib import Path
 from atradiff.report.aggregate import AGGREGATES
 from atradiff.report.compare import duration
 from atradiff.report.stats import Interval, area_under_curve
-from atradiff.report.study import ArmResult, Study, TaskResult, arm_results, task_results
+from atradiff.report.study import ArmResult, Study, StudyRun, TaskResult, arm_results, task_results
 from atradiff.report.study_plots import save_study_pictures
 from atradiff.report.tables import Cells, aligned, markdown
 from atradiff.staging import staged_file, write_text
@@ -73,7 +73,7 @@ def write_study(study: Study, out: Path, *, notes: Sequence[str] = ()) -> StudyR
     pictures = save_study_pictures(study, report.arms, out)
     write_text(out / "report.md", _markdown(report, [path.name for path in pictures], notes))
     _write_csv(out / "tasks.csv", [_task_record(result) for result in report.tasks])
-    _write_csv(out / "runs.csv", list(_run_records(study)))
+    _write_csv(out / "runs.csv", _run_records(study))
     if report.arms:
         _write_csv(out / "arms.csv", [_arm_record(arm) for arm in report.arms])
     return report
@@ -111,8 +111,15 @@ def _legend(study: Study) -> list[str]:
         "* Steps: environment steps to what the baseline ends with, divided by the baseline's own; below 1 is faster. "
         "≤: the baseline never got there, its whole length counts. Over tasks: the median."
         + (f" Counted to the return that solves the task instead: {solved}." if solved else ""),
-        "* Wall clock and CPU: medians per run, on whatever else the machine was doing.",
+        f"* Wall clock and CPU: medians per run, on whatever else the machine was doing. {_total(study)}",
     ]
+
+
+def _total(study: Study) -> str:
+    runs = {run.folder: run for group in study.runs.values() for run in group}.values()
+    cpu = [run.cpu_seconds for run in runs if run.cpu_seconds is not None]
+    text = f"All {len(runs)} runs one after another: {duration(sum(run.wall_seconds for run in runs))}"
+    return text + (f", CPU {duration(sum(cpu))}." if len(cpu) == len(runs) else ".")
 
 
 def _task_row(result: TaskResult) -> list[str]:
@@ -168,27 +175,26 @@ def _arm_record(arm: ArmResult) -> Row:
 
 
 def _run_records(study: Study) -> list[Row]:
-    records: list[Row] = []
-    for task in study.tasks:
-        for arm in study.arms:
-            scores = study.scores(task, arm.label)
-            for run, score in zip(study.runs.get((task.label, arm.label), ()), scores, strict=True):
-                curve = run.curve
-                records.append(
-                    {
-                        "task": task.label,
-                        "arm": arm.label,
-                        "seed": run.seed,
-                        "final_return": curve.final_return(study.final_evaluations),
-                        "score": float(score),
-                        "area": area_under_curve(curve.steps, curve.returns),
-                        "env_steps": float(curve.steps[-1]),
-                        "wall_seconds": run.wall_seconds,
-                        "cpu_seconds": run.cpu_seconds,
-                        "folder": run.folder,
-                    }
-                )
-    return records
+    pairs = [(task, arm) for task in study.tasks for arm in study.arms if (task.label, arm.label) in study.runs]
+    return [
+        {"task": task.label, "arm": arm.label, **_run_record(run, float(score), study.final_evaluations)}
+        for task, arm in pairs
+        for run, score in zip(study.runs[task.label, arm.label], study.scores(task, arm.label), strict=True)
+    ]
+
+
+def _run_record(run: StudyRun, score: float, final_evaluations: int) -> Row:
+    curve = run.curve
+    return {
+        "seed": run.seed,
+        "final_return": curve.final_return(final_evaluations),
+        "score": score,
+        "area": area_under_curve(curve.steps, curve.returns),
+        "env_steps": float(curve.steps[-1]),
+        "wall_seconds": run.wall_seconds,
+        "cpu_seconds": run.cpu_seconds,
+        "folder": run.folder,
+    }
 
 
 def _ends(name: str, interval: Interval | None) -> dict[str, str | float | None]:

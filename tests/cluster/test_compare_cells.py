@@ -119,6 +119,13 @@ def test_ctrl_c_leaves_checkpoints_and_the_same_call_goes_on(tiny_run: RunConfig
     assert steps[-1] == 2000
 
 
+def test_a_run_that_ends_where_nobody_sees_it_has_failed(tiny_run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.cell_runner._train_cell", ray.remote(lambda _: None))
+    failures = train_cells([Cell("car", "SAC", plain(tiny_run))])
+    assert [failure.cell.title for failure in failures] == ["car, SAC, seed 0"]
+    assert "output must be a folder that all of them see" in failures[0].error
+
+
 def test_more_than_the_machine_has_is_refused(tiny_run: RunConfig) -> None:
     there = int(ray.cluster_resources()["CPU"])
     with pytest.raises(ValueError, match=f"takes {there + 1} CPUs and Ray has {there} here: lower threads"):

@@ -139,7 +139,7 @@ def test_a_wrong_grid_is_refused_with_value_and_remedy(tmp_path: Path, changes: 
         ({"augmentations": {"none": {}}, "exclude": []}, "plain: pendulum, SAC: .*needs a diffuser"),
         (
             {"settings": {"env_steps": 3000, "cluster.rollouts.env_runners": 1}},
-            "plain: pendulum, SAC: a cell .* leave cluster out",
+            "plain: pendulum, SAC: a compared run .* leave cluster out",
         ),
         ({"output": "s3://bucket/x"}, "from a folder of this machine, got output s3://bucket/x"),
     ],

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.cluster_config import ClusterConfig
 from cluster.compare import ARMS, compare
 from cluster.config import RunConfig
 
@@ -30,5 +31,7 @@ def test_both_arms_are_run_once_and_compared(tiny_run: RunConfig) -> None:
         compare(run, seeds=[])
     with pytest.raises(ValueError, match="each only once"):
         compare(run, seeds=[0, 0])
+    with pytest.raises(ValueError, match="a compared run is one process"):
+        compare(replace(run, cluster=ClusterConfig()), seeds=[0])
     with pytest.raises(ValueError, match=r"holds a run with other settings \(algorithm"):
         compare(replace(run, algorithm=replace(run.algorithm, gamma=0.5)), seeds=[0])

@@ -82,6 +82,7 @@ def test_a_study_is_written_as_markdown_csv_and_pictures(study: Study, tmp_path:
     text = (out / "report.md").read_text()
     assert "3 of 4 runs are complete." in text
     assert "| SAC + X | 4 | 100" in text
+    assert "All 2 runs one after another: 3 min 21 s, CPU 1 min 40 s." in text  # the fixture names two folders
     for name in ("learning_curves", "sample_efficiency", "intervals", "profiles"):
         assert f"({name}.png)" in text
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
