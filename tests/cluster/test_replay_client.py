@@ -83,6 +83,7 @@ def test_asks_for_no_more_than_it_was_told_to() -> None:
 
 
 def _sampled(actor: Any) -> int:
+    ray.get(actor.sample.remote(0, 1))  # answered after all that were asked for before
     return int(ray.get(actor.consult.remote(lambda replay: replay.counters.sampled_real)))
 
 
