@@ -46,6 +46,14 @@ class AdapterOrder:
 
 
 @dataclass(frozen=True)
+class StartedAdapter:
+    """The actor, and the objects that it was made of: Ray needs them for a restart, and drops what nobody holds."""
+
+    actor: ActorHandle
+    made_of: tuple[ray.ObjectRef, ...]
+
+
+@dataclass(frozen=True)
 class Attempt:
     """What the actor says of an update; ``process`` is another one than before where Ray restarted it."""
 
@@ -162,13 +170,14 @@ def start_adapter_actor(
     resources: Resources | None = None,
     *,
     place: object | None = None,
-) -> ActorHandle:
-    """Start the actor and return its handle once it has its model and, where there is one, its earlier state.
+) -> StartedAdapter:
+    """Start the actor and return once it has its model and, where there is one, its earlier state.
 
     Ray restarts it when its process dies and repeats the update that was under way. Raises ``ValueError`` for data or
     states that do not fit the model.
     """
     resources = resources or Resources()
+    made_of = (ray.put(model.on("cpu")), ray.put(data))
     actor: Any = (
         ray.remote(AdapterActor)
         .options(
@@ -179,14 +188,14 @@ def start_adapter_actor(
             max_restarts=-1,
             max_task_retries=-1,
         )
-        .remote(ray.put(model.on("cpu")), ray.put(data), order, "cuda" if resources.num_gpus else "cpu")
+        .remote(*made_of, order, "cuda" if resources.num_gpus else "cpu")
     )
     try:
         ray.get(actor.ready.remote())
     except RayTaskError as error:
         ray.kill(actor)
         raise error.cause from None
-    return actor
+    return StartedAdapter(actor, made_of)
 
 
 class AdapterClient:
@@ -195,10 +204,11 @@ class AdapterClient:
     Satisfies :class:`atradiff.adaptation.local.Adaptation`, but for saving: the actor writes its own part.
     """
 
-    def __init__(self, actor: ActorHandle, replay: ActorHandle, every: int, publish: Publish) -> None:
+    def __init__(self, adapter: StartedAdapter, replay: ActorHandle, every: int, publish: Publish) -> None:
         self.last_report: AdaptationReport | None = None
         self.updates, self.rollbacks, self.restarts = 0, 0, 0
-        self.actor: Any = actor
+        self.actor: Any = adapter.actor
+        self._made_of = adapter.made_of
         self._replay, self._every, self._publish = replay, every, publish
         self._last_begun = 0
         self._published: list[ray.ObjectRef] = []

@@ -157,15 +157,15 @@ class Crew:
             str(self._folder / ".adapter"),
             None if state is None else str(state),
         )
-        actor = start_adapter_actor(
+        started = start_adapter_actor(
             imagination.diffuser,
             imagination.offline,
             order,
             self._cluster.adapter,
             place=self._placement.strategy("adapter"),
         )
-        begun.callback(ray.kill, actor)
-        return AdapterClient(actor, self.replay, adaptation.every, pool.publish)
+        begun.callback(ray.kill, started.actor)
+        return AdapterClient(started, self.replay, adaptation.every, pool.publish)
 
 
 @dataclass(frozen=True)

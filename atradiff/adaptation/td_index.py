@@ -28,6 +28,7 @@ class TdErrorPickUp:
     """
 
     def __init__(self, config: PickUpConfig, capacity: int, seed: int) -> None:
+        self._made_of = (config, capacity, seed)
         self.ring = RingView(capacity)
         self.size = min(config.index_entries, capacity)
         self._evict_lowest = config.evict_lowest
@@ -37,6 +38,10 @@ class TdErrorPickUp:
         self._entry_of_slot = np.full(capacity, _NOBODY, np.int32)
         self._free = np.arange(self.size)[::-1].copy()
         self._lowest = _Lowest(self._importance)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A new index travels as its settings: Ray keeps only small arguments of an actor for its restart."""
+        return (TdErrorPickUp, self._made_of) if self.ring.total == 0 else super().__reduce__()  # type: ignore[return-value]
 
     def __len__(self) -> int:
         return self.size - len(self._free)

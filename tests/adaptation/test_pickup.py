@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -258,3 +259,15 @@ def test_bad_settings_are_named():
         PickUpConfig(indicator="tde")
     with pytest.raises(ValueError, match=r"drop_random must lie in 0..1, got 10"):
         PickUpConfig(drop_random=10)
+
+
+def test_a_new_index_travels_light_and_a_used_one_whole():
+    index = make_pick_up(PickUpConfig(), 1_000_000, seed=0)
+    assert len(pickle.dumps(index)) < 10_000
+    store(index, 30)
+    index.scored(np.arange(30), np.arange(30, dtype=np.float32))
+    copy = pickle.loads(pickle.dumps(index))
+    assert copy.pick(5).row_ids.tolist() == index.pick(5).row_ids.tolist() == [29, 28, 27, 26, 25]
+    for one in (index, copy):  # as the copy goes on, its list of the lowest must still be about its own values
+        one.scored(np.arange(30), np.arange(30, 0, -1, dtype=np.float32))
+    assert copy.pick(30).row_ids.tolist() == index.pick(30).row_ids.tolist()

@@ -1,0 +1,164 @@
+"""The adapter in a process of its own: updates that nobody waits for, and a state that outlives the process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from adapter_world import WrittenPickUp, double_actions, order, picks
+from replay_actors import PATIENCE, small_ray
+
+from atradiff.adaptation.adapt import Adapter, Weights
+from atradiff.adaptation.feed import LocalFeed
+from atradiff.adaptation.report import AdaptationReport
+from atradiff.config import ServingConfig
+from atradiff.generator import TrajectoryDiffuser
+from atradiff.ports import EpisodeRows
+from atradiff.replay.config import ReplayConfig
+from cluster.adapter_actor import AdapterClient, AdapterWorker, start_adapter_actor
+from cluster.checkpoint_files import StoredPart
+from cluster.placement import Resources
+from cluster.replay_actor import ReplayActorConfig, start_replay_actor
+from cluster.storage import Location
+from tests.adaptation.adapting import QUICK, filled_replay, moved_data, offline_data
+from tests.toys import CHAIN, random_data, tiny_diffuser
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    with small_ray():
+        yield
+
+
+@pytest.fixture(scope="module")
+def model() -> TrajectoryDiffuser:
+    return tiny_diffuser(offline_data())
+
+
+@pytest.fixture
+def replay(tmp_path: Path) -> Iterator[Any]:
+    """A replay actor with the rows of the moved agent, in the learner's scale."""
+    actor: Any = start_replay_actor(
+        CHAIN,
+        ReplayConfig(capacity=5000),
+        ServingConfig(),
+        0,
+        ReplayActorConfig(resources=Resources(num_cpus=0)),
+        watcher=WrittenPickUp(5000, tmp_path),
+    )
+    data = moved_data(20)
+    rows = replace(data.columns, actions=data.columns.actions / 2)
+    ray.get(actor.store.remote(EpisodeRows(rows, np.repeat(np.arange(20), data.lengths), "runner", 0)))
+    yield actor
+    ray.kill(actor)
+
+
+class Board:
+    """Takes what is published."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[int, Weights]] = []
+
+    def publish(self, version: int, weights: Weights) -> None:
+        self.published.append((version, weights))
+
+
+def finish(client: AdapterClient, env_steps: int) -> AdaptationReport:
+    deadline = time.monotonic() + 3 * PATIENCE
+    while time.monotonic() < deadline:
+        if (report := client.step(env_steps)) is not None:
+            return report
+        time.sleep(0.02)
+    raise TimeoutError("no update came to its end.")
+
+
+def assert_equal(one: Weights, other: Weights) -> None:
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def test_updates_are_those_of_the_plain_adapter(model: TrajectoryDiffuser, replay: Any, tmp_path: Path) -> None:
+    """Begun when due, awaited by nobody, published once; a checkpoint brings the version back."""
+    started, board = start_adapter_actor(model, offline_data(), order(tmp_path / "state", QUICK)), Board()
+    client = AdapterClient(started, replay, QUICK.every, board.publish)
+    assert not client.due(299)
+    assert client.step(299) is None
+    assert client.step(300) is None  # begun
+    report = finish(client, 310)
+    assert (report.outcome, report.version, report.env_steps) == ("accepted", 1, 300)
+    assert client.step(599) is None
+    plain = Adapter(model, offline_data(), QUICK, 0)
+    plain.update(LocalFeed(filled_replay(moved_data(20)), double_actions), 300)
+    [(version, weights)] = board.published
+    assert version == 1
+    assert_equal(weights, plain.weights())
+    assert client.metrics()["updates"] == 1
+    assert client.metrics()["restarts"] == 0
+
+    location = Location.of(tmp_path / "part")
+    part = StoredPart(location, tuple(client.write(location)))
+    finish(client, 600)
+    later = Board()
+    resumed = AdapterClient(started, replay, QUICK.every, later.publish)
+    resumed.restore(part)
+    assert later.published[0][0] == 1
+    assert_equal(later.published[0][1], weights)
+    assert not resumed.due(599)
+    assert resumed.due(600)
+    ray.kill(started.actor)
+
+
+@pytest.mark.faults
+def test_a_killed_adapter_goes_on_from_its_last_version_and_does_the_update_again(
+    model: TrajectoryDiffuser, replay: Any, tmp_path: Path
+) -> None:
+    slow = replace(QUICK, steps=60)
+    started, board = start_adapter_actor(model, offline_data(), order(tmp_path / "state", slow)), Board()
+    client = AdapterClient(started, replay, QUICK.every, board.publish)
+    assert finish(client, 300).version == 1
+    process = int(ray.get(client.actor.ready.remote()))
+    client.step(600)
+    deadline = time.monotonic() + PATIENCE
+    while picks(tmp_path) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process, signal.SIGKILL)  # it has its windows and has just begun to learn from them
+    report = finish(client, 600)
+    assert (report.outcome, report.version, report.number) == ("accepted", 2, 2)
+    assert picks(tmp_path) == 3
+    assert [version for version, _ in board.published] == [1, 2]
+    assert client.metrics()["restarts"] == 1
+    undisturbed = Adapter(model, offline_data(), slow, 0)
+    feed = LocalFeed(filled_replay(moved_data(20)), double_actions)
+    for env_steps in (300, 600):
+        undisturbed.update(feed, env_steps)
+    assert_equal(board.published[1][1], undisturbed.weights())
+    ray.kill(started.actor)
+
+
+def test_what_does_not_fit_is_said_at_the_start(model: TrajectoryDiffuser, tmp_path: Path) -> None:
+    from atradiff.types import Spaces
+
+    other = random_data([8, 8], [False] * 2, spaces=Spaces(3, "continuous", (-1.0,), (1.0,)))
+    with pytest.raises(ValueError, match="observation_size is 3"):
+        start_adapter_actor(model, other, order(tmp_path, QUICK))
+
+
+def test_a_worker_without_its_state_adopts_what_is_published(model: TrajectoryDiffuser, tmp_path: Path) -> None:
+    """Ray may restart the actor on another node, where its folder is empty."""
+    feed = LocalFeed(filled_replay(moved_data(20)), double_actions)
+    first = AdapterWorker(Adapter(model, offline_data(), QUICK, 0), tmp_path / "here")
+    first.update(feed, 300, 0, dict)
+    published = first.adapter.weights()
+    elsewhere = AdapterWorker(Adapter(model, offline_data(), QUICK, 0), tmp_path / "there")
+    assert elsewhere.update(feed, 600, 1, lambda: published).version == 2
+    again = AdapterWorker(Adapter(model, offline_data(), QUICK, 0), tmp_path / "there")
+    assert again.adapter.version == 2
+    assert len(list((tmp_path / "there").iterdir())) == 1
