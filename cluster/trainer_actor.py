@@ -50,6 +50,7 @@ class Trainer:
 
     def start(self, start: StartingPoint) -> Progress:
         """Build the algorithm and bring it to where it shall begin."""
+        self._store.ensure_here()
         algorithm = build_algorithm(self._run, None, self._services)
         self._cleanup.callback(algorithm.stop)
         env_steps = algorithm.env_steps if start.replay_lives else _env_steps(start.checkpoint)
