@@ -19,7 +19,11 @@ QUICK = AdaptationConfig(
     every=300,
     steps=12,
     tokens_per_step=60,
+    learning_rate=2e-3,
+    dynamics_rate=2e-3,
     dynamics_updates=1,
+    ema_decay=0.98,
+    rehearsal=0.5,
     max_forgetting=None,
     min_windows=10,
 )
