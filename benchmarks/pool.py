@@ -184,10 +184,10 @@ def measure_scaling(bench: Bench, most: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def measure_latency(bench: Bench, most: int, seconds: float) -> dict[str, Any]:
-    """With ``most`` generators, at :data:`LOAD` of what they can do; the bar is on even arrivals."""
+def measure_latency(bench: Bench, capacity: float, seconds: float) -> dict[str, Any]:
+    """At :data:`LOAD` of the ``capacity`` (batches per second) just measured; the bar is on even arrivals."""
     service = bench.service_seconds()
-    rate, rng = LOAD * most / service, np.random.default_rng(2)
+    rate, rng = LOAD * capacity, np.random.default_rng(2)
     even = latency_figures(bench.latencies(even_arrivals(rate, seconds, rng)), service)
     poisson = latency_figures(bench.latencies(poisson_arrivals(rate, seconds, rng)), service)
     return {
@@ -235,7 +235,7 @@ def measure(most: int, seconds: float, recovery_seconds: float) -> dict[str, Any
         bench = Bench(pool, source)
         figures: dict[str, Any] = {"generators": most, "requests_per_batch": BATCH, "rows_per_batch": BATCH * ROWS}
         figures |= measure_scaling(bench, most, seconds)
-        figures |= measure_latency(bench, most, seconds)
+        figures |= measure_latency(bench, figures["batches_per_second"][str(most)], seconds)
         figures |= measure_recovery(bench, min(most, 2), recovery_seconds)
     return figures
 
