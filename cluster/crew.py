@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ from cluster.config import RunConfig
 from cluster.generator_pool import GeneratorPool
 from cluster.placement import Placement
 from cluster.prepare import Imagination
-from cluster.replay_actor import ReplayActorConfig, start_replay_actor
+from cluster.replay_actor import ReplayActorConfig, RowsLostError, start_replay_actor
 from cluster.replay_client import RemoteReplay
 from cluster.session import Progress
 from cluster.storage import Location
@@ -89,9 +89,12 @@ class Crew:
         """Real rows that the replay holds or has held: more than 0 where its journal knew the run already."""
         return int(ray.get(self.replay.env_steps.remote()))
 
-    def restore_replay(self, checkpoint: Checkpoint) -> None:
-        """Go back to ``checkpoint`` with the replay; before the trainer does."""
-        ray.get(self.replay.read.remote(checkpoint.part(REPLAY_PART)))
+    def restore_replay(self, checkpoint: Checkpoint | None) -> None:
+        """Go back to ``checkpoint`` with the replay, before the trainer does; None: to the beginning."""
+        if checkpoint is None:
+            ray.get(self.replay.begin_anew.remote())
+        else:
+            ray.get(self.replay.read.remote(checkpoint.part(REPLAY_PART)))
 
     def restore_adapter(self, checkpoint: Checkpoint) -> None:
         """Go back to ``checkpoint`` with the adapter, and generate with its version."""
@@ -108,7 +111,8 @@ class Crew:
         if self.pool is not None:
             self.pool.check()
         if self.adapter is not None:
-            self.adapter.step(progress.env_steps)
+            with suppress(RowsLostError):  # the trainer meets it, too, and what is lost is restored then
+                self.adapter.step(progress.env_steps)
 
     def gauges(self) -> Mapping[str, Mapping[str, float]]:
         """What the log shall say of the actors, by group and name."""

@@ -17,8 +17,9 @@ from cluster.crew import Crew
 from cluster.placement import Placement, place, total
 from cluster.prepare import Imagination
 from cluster.ray_runtime import start_ray
+from cluster.replay_actor import RowsLostError
 from cluster.run_store import RunStore
-from cluster.session import Progress, ReplayLost
+from cluster.session import Progress
 from cluster.supervisor import Supervisor
 from cluster.trainer_actor import StartingPoint, TrainerActor
 
@@ -72,13 +73,22 @@ class _Starter:
             begin = self._first_point()
             if begin.checkpoint is not None:
                 self._crew.restore_adapter(begin.checkpoint)
+                if not begin.replay_lives:
+                    self._crew.restore_replay(begin.checkpoint)
         else:
             checkpoint = self._it.store.checkpoints.newest_whole()
-            begin = StartingPoint(checkpoint, replay_lives=not isinstance(cause, ReplayLost))
-        if not begin.replay_lives and begin.checkpoint is not None:
-            self._crew.restore_replay(begin.checkpoint)
+            begin = StartingPoint(checkpoint, replay_lives=not isinstance(cause, RowsLostError))
+            if not begin.replay_lives:
+                self._crew.restore_replay(checkpoint)
+        return self._started(begin)
+
+    def _started(self, begin: StartingPoint) -> ActorHandle:
         trainer = self._make()
-        ray.get(trainer.start.remote(begin))
+        try:
+            ray.get(trainer.start.remote(begin))
+        except BaseException:
+            ray.kill(trainer)  # its places are needed by the next one
+            raise
         return trainer
 
     def _first_point(self) -> StartingPoint:

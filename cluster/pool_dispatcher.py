@@ -23,6 +23,7 @@ from cluster.dispatch import LatencyWindow, Scaler
 from cluster.generator_actor import Served, WeightsTicket
 from cluster.generator_fleet import GeneratorFleet
 from cluster.pool_config import PoolConfig
+from cluster.replay_actor import RowsLostError
 
 _TICK_SECONDS = 0.1
 """At the latest then a new size or the end is noticed."""
@@ -138,7 +139,10 @@ class PoolDispatcher:
 
     def _serve(self) -> None:
         while not self._stopping.is_set():
-            self._turn()
+            try:
+                self._turn()
+            except RowsLostError:  # with the requests; new ones come once the run has restored its replay
+                self._stopping.wait(_TICK_SECONDS)
 
     def _turn(self) -> None:
         with self._lock:

@@ -161,6 +161,12 @@ class ReplayActor:
         with part.open() as folder:
             self._become(folder)
 
+    @ray.method(concurrency_group="files")
+    def begin_anew(self) -> None:
+        """After lost rows: go on with an empty replay, for a run that has no checkpoint yet."""
+        if isinstance(self._opened, RowsLostError):
+            self._opened = self._open()
+
     def _become(self, folder: Path) -> None:
         """Load what was saved in ``folder``; with that, lost rows are forgotten."""
         shared = self._open() if isinstance(self._opened, RowsLostError) else self._shared

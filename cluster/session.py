@@ -34,10 +34,6 @@ class Progress:
     last_return: float | None
 
 
-class ReplayLost(RuntimeError):
-    """The replay's memory is gone: only a checkpoint has it."""
-
-
 def evaluation_seed(seed: int) -> int:
     """Where the seeds of a run's evaluation episodes begin: other starts than in training and in other runs."""
     return int(np.random.SeedSequence([seed, _EVALUATION]).generate_state(1)[0]) // 2
@@ -97,15 +93,10 @@ class Session:
         self._env_steps = self._algorithm.env_steps
 
     def advance(self, gauges: Mapping[str, Mapping[str, float]] | None = None) -> Progress:
-        """One iteration: act and learn, evaluate and checkpoint when due. ``gauges`` are logged with its result.
-
-        Raises :class:`ReplayLost` where the replay has forgotten rows that it had.
-        """
+        """One iteration: act and learn, evaluate and checkpoint when due. ``gauges`` are logged with its result."""
         before = self._env_steps
         result = self._algorithm.train() | dict(gauges or {})
         self._env_steps = self._algorithm.env_steps
-        if self._env_steps < before:
-            raise ReplayLost(f"the replay came back with {self._env_steps} env steps, it had {before}.")
         if _passed(self._run.evaluation.every, before, self._env_steps) or self.finished:
             self._evaluate(result)
         else:

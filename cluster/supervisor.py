@@ -10,7 +10,8 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
-from cluster.session import Progress, ReplayLost
+from cluster.replay_actor import RowsLostError
+from cluster.session import Progress
 from rllib_ext.ensemble_sac.learner import LearnerLost
 
 _TURN_SECONDS = 1.0
@@ -61,7 +62,7 @@ class Supervisor:
                 if progress.env_steps >= self._env_steps or stop.is_set():
                     ray.get(self._trainer.conclude.remote())
                     return progress
-            except (RayActorError, LearnerLost, ReplayLost) as error:
+            except (RayActorError, LearnerLost, RowsLostError) as error:
                 deaths, cause = deaths + 1, error
                 if deaths > _FRUITLESS_DEATHS:
                     raise TrainerLost(f"the trainer died {deaths} times without a step in between: {error}") from error

@@ -14,7 +14,8 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
-from cluster.session import Progress, ReplayLost
+from cluster.replay_actor import RowsLostError
+from cluster.session import Progress
 from cluster.supervisor import Supervisor, TrainerLost
 from rllib_ext.ensemble_sac.learner import LearnerLost
 
@@ -36,7 +37,7 @@ class CountingTrainer:
         if accident == "learner lost":
             raise LearnerLost("learner 1 is gone")
         if accident == "replay lost":
-            raise ReplayLost("nothing there")
+            raise RowsLostError("nothing there")
         if accident == "diverged":
             raise FloatingPointError("the critic loss is nan")
         self.steps += 10
@@ -79,7 +80,7 @@ def test_a_trainer_that_dies_is_replaced(tmp_path: Path, accident: str) -> None:
     crew, seen = Idle(), []
     supervisor = Supervisor(stable.start, crew, ENV_STEPS)
     last = supervisor.run(lambda p: seen.append(p.env_steps), threading.Event())
-    kinds = {"killed": RayActorError, "learner lost": LearnerLost, "replay lost": ReplayLost}
+    kinds = {"killed": RayActorError, "learner lost": LearnerLost, "replay lost": RowsLostError}
     assert stable.causes[0] is None
     assert isinstance(stable.causes[1], kinds[accident])
     assert supervisor.restarts == 1
