@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,14 +52,24 @@ def interrupt_once(ready: Callable[[], bool]) -> Callable[[Progress], None]:
     return watch
 
 
+def all_gone(roles: tuple[str, ...], patience: float = 30.0) -> bool:
+    """Whether the processes of these roles end; Ray takes its time to end what it was told to."""
+    deadline = time.monotonic() + patience
+    while any(processes(role, os.getpid()) for role in roles):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
 def newest_step(run: RunConfig) -> int:
     checkpoint = RunStore.of(run.folder).checkpoints.newest_whole()
     return -1 if checkpoint is None else checkpoint.step
 
 
 def test_a_run_as_actors_is_stopped_and_resumed(cluster_run: RunConfig) -> None:
+    adapted = cluster_run.folder / ".adapter"
     with pytest.raises(Stopped):
-        adapted = cluster_run.folder / ".adapter"
         train(replace(cluster_run, env_steps=10**6), interrupt_once(lambda: any(adapted.glob("[0-9]*"))))
     stopped_at = newest_step(cluster_run)
     run = replace(cluster_run, env_steps=stopped_at + 400)
@@ -77,7 +88,7 @@ def test_a_run_as_actors_is_stopped_and_resumed(cluster_run: RunConfig) -> None:
     assert {file.name.partition("/")[0] for file in checkpoint.manifest.files} == {"algorithm", "replay", "adaptation"}
     with checkpoint.part("adaptation").open() as adapter:
         assert json.loads((adapter / "adapter.json").read_text())["number"] >= 1
-    assert not any(processes(role, os.getpid()) for role in ("trainer", "replay", "generator", "adapter"))
+    assert all_gone(("trainer", "replay", "generator", "adapter"))
 
 
 @pytest.mark.faults
