@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atradiff.data.normalize import RowCodec, inverse
+from atradiff.seen_range import SeenRange
 from atradiff.types import FloatArray, Transitions
 
 
@@ -82,8 +83,6 @@ class DynamicsEnsemble(nn.Module):
     reward_mean: Tensor
     reward_scale: Tensor
     reward_levels: Tensor
-    reach_low: Tensor
-    reach_high: Tensor
 
     def __init__(self, codec: RowCodec, models: int, width: int) -> None:
         super().__init__()
@@ -91,6 +90,7 @@ class DynamicsEnsemble(nn.Module):
         self.moving = max(int((codec.normalizer.delta_scale > 0).sum()), 1)
         for name, value in _buffers(codec).items():
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(value)), persistent=False)
+        self.seen = SeenRange(codec.normalizer)
         state, action = codec.spaces.observation_size, codec.spaces.action_size
         self.transition = BatchedMLP(models, (state + action, width, width, width, state))
         self.outcome = BatchedMLP(models, (3 * state + action, width, width, 3))
@@ -141,8 +141,9 @@ class DynamicsEnsemble(nn.Module):
         return (gap.square().sum(-1) / self.moving).sqrt()
 
     def leaves_data(self, states: Tensor) -> Tensor:
-        """(B,) true where a state lies beyond the data's range by more than half its width in some column."""
-        return ((states < self.reach_low) | (states > self.reach_high)).any(-1)
+        """(B,) true where a state lies beyond the seen range by more than half its width in some column."""
+        low, high = self.seen.reach()
+        return ((states < low) | (states > high)).any(-1)
 
     def batch(self, transitions: Transitions, size: int, rng: np.random.Generator) -> StepBatch:
         """``size`` rows for each member, drawn independently: what differs between members is all disagreement has."""
@@ -187,10 +188,6 @@ class DynamicsEnsemble(nn.Module):
 
 def _buffers(codec: RowCodec) -> dict[str, FloatArray]:
     n = codec.normalizer
-    # The floor is for columns that never moved in the data: a last float32 digit is no departure.
-    margin = np.maximum(
-        0.5 * (n.state_high - n.state_low), 1e-3 * np.maximum(np.abs(n.state_low), np.abs(n.state_high))
-    )
     return {
         "state_mean": n.state_mean,
         "state_inverse": inverse(n.state_scale),
@@ -203,6 +200,4 @@ def _buffers(codec: RowCodec) -> dict[str, FloatArray]:
         "reward_mean": n.reward_mean,
         "reward_scale": n.reward_scale,
         "reward_levels": n.reward_levels,
-        "reach_low": n.state_low - margin,
-        "reach_high": n.state_high + margin,
     }

@@ -109,6 +109,11 @@ class TrajectoryDiffuser:
         """The one-step model."""
         return self.networks.dynamics
 
+    @property
+    def decoder(self) -> RowCodec:
+        """The codec, held to the range that the data of the current weights have shown."""
+        return self.codec.within(self.dynamics.seen.bounds())
+
     def generate(
         self,
         states: FloatArray,
@@ -154,7 +159,10 @@ class TrajectoryDiffuser:
         return imagined, report
 
     def update_dynamics(self, transitions: Transitions, steps: int, *, seed: int, batch: int = 256) -> float:
-        """Train the one-step model on an agent's own experience; returns the mean loss, raises the version by one."""
+        """Train the one-step model on an agent's own experience, which widens the seen range too; returns the mean
+        loss, raises the version by one.
+        """
+        self.dynamics.seen.widen(transitions)
         self.dynamics.requires_grad_(True)
         loss = self.dynamics.update(transitions, steps, seed=seed, batch=batch)
         self.dynamics.requires_grad_(False)
@@ -297,7 +305,7 @@ class _Request:
             self._sampling.calls,
             self._sampling.temperature,
         )
-        return model.codec.decode(states, sampled[:, : int(lengths.max())].cpu().numpy())
+        return model.decoder.decode(states, sampled[:, : int(lengths.max())].cpu().numpy())
 
     def _states(self, states: FloatArray) -> Tensor:
         return torch.as_tensor(self._model.codec.normalizer.states(states), device=self._model.device)

@@ -162,6 +162,7 @@ class Adapter:
         rng = np.random.default_rng([self.seed, 4, ledger.number])
         new, aside = batch.pool.split(self.config.held_out, rng)
         before, taken_back = (self._loss(aside), self._loss(self._held_out)), state_tensors(self._trainer)
+        self._trainer.networks.dynamics.seen.widen(new.transitions())
         steps = self._train(
             RehearsalMaterial(new, self._offline, self.config.rehearsal, self._trainer.config.longest, rng)
         )

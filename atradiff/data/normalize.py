@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Literal
 
@@ -160,6 +161,10 @@ class RowCodec(ABC):
         """(S,) what a difference of one unit of its scale moves a standardised state by."""
         return self.normalizer.delta_scale * inverse(self.normalizer.state_scale)
 
+    def within(self, bounds: Mapping[str, FloatArray]) -> RowCodec:
+        """The same rows, decoded into other ranges: those fields of the normaliser that ``bounds`` names."""
+        return replace(self, normalizer=replace(self.normalizer, **bounds))
+
     @abstractmethod
     def encode_states(self, states: FloatArray) -> FloatArray:
         """(B, K, S) columns of rows, from the states (B, K + 1, S) of windows."""
@@ -229,7 +234,7 @@ class RowCodec(ABC):
 
 @dataclass(frozen=True)
 class DifferenceRows(RowCodec):
-    """Rows hold s' - s, divided by the differences' own scale; decoding holds them to the range seen in the data."""
+    """Rows hold s' - s, divided by the differences' own scale; decoding holds them to the normaliser's range."""
 
     absolute: ClassVar[bool] = False
 
@@ -246,7 +251,7 @@ class DifferenceRows(RowCodec):
 
 @dataclass(frozen=True)
 class AbsoluteRows(RowCodec):
-    """Rows hold s', standardised (the paper's way, appendix A.2); decoding holds it to the range seen in the data.
+    """Rows hold s', standardised (the paper's way, appendix A.2); decoding holds it to the normaliser's range.
 
     Columns that never move within an episode (a goal) keep the value that they have in s_1.
     """

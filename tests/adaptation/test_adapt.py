@@ -280,3 +280,19 @@ def test_a_budget_in_cpu_seconds_ends(fitted, feed):
     report = adapter(fitted, replace(QUICK, steps=None, cpu_seconds=0.2)).update(feed, 300)
     assert report.accepted
     assert report.steps >= 1
+
+
+def test_trajectories_may_go_where_the_agent_was(fitted, feed):
+    """The agent was further left than the offline data reach; the adapted model imagines from there."""
+    moved = moved_data(20).columns
+    left = moved.next_observations[np.argsort(moved.next_observations[:, 0])[:50]]
+    before = fitted.generate(left, generator_seed=0, refine="dynamics").lengths
+    one, adapted = adapter(fitted, replace(QUICK, steps=60, learning_rate=1e-2)), fitted.on("cpu")
+    report = one.update(feed, 300)
+    adapted.load_weights(report.version, one.weights())
+    low, high = (x.numpy() for x in adapted.dynamics.seen.reach())
+    inside = ((left > low) & (left < high)).all(1)
+    assert inside.all()
+    original_low = fitted.dynamics.seen.reach()[0].numpy()
+    assert (left < original_low).any()
+    assert adapted.generate(left, generator_seed=0, refine="dynamics").lengths.mean() > before.mean()

@@ -1,0 +1,70 @@
+"""What real rows have shown: the range of states and steps that imagined trajectories are held to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atradiff.data.normalize import Normalizer
+from atradiff.types import FloatArray, Transitions
+
+
+class SeenRange(nn.Module):
+    """The range of the offline data, widened by what an agent lives through later.
+
+    Part of a model's weights, so that whoever generates with new weights also goes where their data were. Columns whose
+    differences never vary in the offline data keep their difference: the networks cannot tell it otherwise.
+    """
+
+    state_low: Tensor  # (S,)
+    state_high: Tensor  # (S,)
+    delta_low: Tensor  # (S,) of s' - s
+    delta_high: Tensor  # (S,)
+    moving: Tensor  # (S,) bool
+
+    def __init__(self, normalizer: Normalizer) -> None:
+        super().__init__()
+        for name in ("state_low", "state_high", "delta_low", "delta_high"):
+            self.register_buffer(name, torch.tensor(getattr(normalizer, name)))
+        self.register_buffer("moving", torch.tensor(normalizer.delta_scale > 0), persistent=False)
+
+    def widen(self, rows: Transitions) -> None:
+        """Take in N real rows; those that are not finite in every column are passed over."""
+        states = np.stack([rows.observations, rows.next_observations])
+        states = states[:, np.isfinite(states).all((0, 2))]
+        if states.shape[1] == 0:
+            return
+        deltas = states[1] - states[0]
+        here = self.state_low.device
+        seen = (torch.as_tensor(x, device=here) for x in (states.min((0, 1)), states.max((0, 1))))
+        self.state_low, self.state_high = self._wider(self.state_low, self.state_high, *seen)
+        steps = (torch.as_tensor(x, device=here) for x in (deltas.min(0), deltas.max(0)))
+        low, high = self._wider(self.delta_low, self.delta_high, *steps)
+        self.delta_low = torch.where(self.moving, low, self.delta_low)
+        self.delta_high = torch.where(self.moving, high, self.delta_high)
+
+    def reach(self) -> tuple[Tensor, Tensor]:
+        """Lowest and highest states (S,) that a model may go to: half the range's width beyond it, on either side.
+
+        The floor is for columns that never moved: a last float32 digit is no departure.
+        """
+        floor = 1e-3 * torch.maximum(self.state_low.abs(), self.state_high.abs())
+        margin = torch.maximum(0.5 * (self.state_high - self.state_low), floor)
+        return self.state_low - margin, self.state_high + margin
+
+    def bounds(self) -> dict[str, FloatArray]:
+        """The ranges as arrays (S,), by the names of the fields of :class:`Normalizer`."""
+        return {name: value.cpu().numpy() for name, value in self.state_dict().items()}
+
+    @staticmethod
+    def _wider(low: Tensor, high: Tensor, seen_low: Tensor, seen_high: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.minimum(low, seen_low), torch.maximum(high, seen_high)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Weights that were written before ranges were part of them: the range of the data stands."""
+        own = {f"{prefix}{name}": value for name, value in self.state_dict().items()}
+        super()._load_from_state_dict({**own, **state_dict}, prefix, *rest)
