@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from atradiff.config import ServingConfig
-from atradiff.replay.mixed import ReplayBatch, ReplayConfig
+from atradiff.data.trajectories import Trajectories
+from atradiff.replay.batch import ReplayBatch
+from atradiff.replay.config import ReplayConfig
 from atradiff.types import FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
 
 
@@ -108,12 +110,18 @@ class ReplayService(Protocol):
         ...
 
 
+Score = Callable[[Transitions, int], FloatArray]
+"""Absolute TD errors (N,) of transitions in the learner's action scale, by its networks of this moment. The number is
+that of the policy's actions tried in s' (1: its mean action)."""
+
+
 @dataclass(frozen=True)
 class ServiceOrder:
     """What an algorithm asks for when it starts.
 
     ``to_learner`` brings transitions from the environment's action scale to the learner's, ``to_environment`` back;
     both may be pickled. ``generator`` None: plain replay, nothing is imagined.
+    ``offline`` data, in the environment's scale, join the batches where ``replay`` asks for them.
     """
 
     spaces: Spaces
@@ -123,6 +131,9 @@ class ServiceOrder:
     generator: TrajectoryGenerator | None
     to_learner: Callable[[Transitions], Transitions]
     to_environment: Callable[[Transitions], Transitions]
+    score: Score | None = None
+    """Called by :meth:`ReplayService.serve` alone; None: the errors of the learner's own updates must do."""
+    offline: Trajectories | None = None
 
 
 class ReplayServices(Protocol):

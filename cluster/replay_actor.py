@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -18,10 +19,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from atradiff.config import ServingConfig
 from atradiff.data.windows import Windows
 from atradiff.ports import EpisodeRows
+from atradiff.replay.batch import OriginArray, ReplayBatch
 from atradiff.replay.config import ReplayConfig
 from atradiff.replay.journal import Journal
 from atradiff.replay.memory import ReplayMemory, require_memory
-from atradiff.replay.mixed import MixedReplay, ReplayBatch
+from atradiff.replay.mixed import MixedReplay
+from atradiff.replay.offline import OfflineRows
 from atradiff.replay.requests import GenerationRequest
 from atradiff.replay.shared import SharedReplay
 from atradiff.replay.watcher import Watcher
@@ -83,8 +86,9 @@ class ReplayActor:
         seed: int,
         config: ReplayActorConfig,
         watcher: Watcher | None,
+        offline: OfflineRows | None,
     ) -> None:
-        self._open = partial(_open, spaces, replay, serving, seed, config, watcher)
+        self._open = partial(_open, spaces, replay, serving, seed, config, watcher, offline)
         # Ray wraps what a constructor raises into pages of traces and repeats calls for ever: each call says it.
         self._opened: SharedReplay | Exception
         try:
@@ -119,8 +123,8 @@ class ReplayActor:
         return self._shared.sample(count, batch_size)
 
     @ray.method(concurrency_group="scores")
-    def report_td_errors(self, row_ids: IntArray, synthetic: BoolArray, td_errors: FloatArray) -> None:
-        self._shared.report_td_errors(row_ids, synthetic, td_errors)
+    def report_td_errors(self, row_ids: IntArray, origins: OriginArray, td_errors: FloatArray) -> None:
+        self._shared.report_td_errors(row_ids, origins, td_errors)
 
     @ray.method(concurrency_group="waiting")
     def wait_for_requests(self, limit: int, timeout_s: float) -> list[GenerationRequest]:
@@ -182,16 +186,18 @@ def start_replay_actor(
     config: ReplayActorConfig | None = None,
     *,
     watcher: Watcher | None = None,
+    offline: ObjectRef[OfflineRows] | None = None,
     place: PlacementGroupSchedulingStrategy | None = None,
 ) -> ActorHandle:
     """Start the actor and return its handle once it has recovered what its journal holds.
 
     It lives as long as its handles do. Ray restarts it when its process dies and repeats the calls that were under way:
-    chunks and answers are known by name, so that nothing counts twice. Raises ``ValueError`` where its node lacks the
-    memory or the journal is of another configuration, ``OSError`` where the journal cannot be opened.
+    chunks and answers are known by name, so that nothing counts twice. ``offline`` rows are read from the object store
+    of its node: hold the reference for as long as the actor shall be restarted. Raises ``ValueError`` where its node
+    lacks the memory or the journal is of another configuration, ``OSError`` where the journal cannot be opened.
     """
     config = config or ReplayActorConfig()
-    _logger.info("The replay takes %s.", ReplayMemory.of(spaces, replay))
+    _logger.info("The replay's rings take %s.", ReplayMemory.of(spaces, replay))
     remote: Any = ReplayActor  # the decorator adds methods that its annotations do not tell of
     actor = remote.options(
         num_cpus=config.resources.num_cpus,
@@ -200,7 +206,7 @@ def start_replay_actor(
         scheduling_strategy=place or "DEFAULT",
         max_restarts=-1,
         max_task_retries=-1,
-    ).remote(spaces, replay, serving, seed, config, watcher)
+    ).remote(spaces, replay, serving, seed, config, watcher, offline)
     try:
         ray.get(actor.ping.remote())
     except RayTaskError as error:
@@ -216,12 +222,13 @@ def _open(
     seed: int,
     config: ReplayActorConfig,
     watcher: Watcher | None,
+    offline: OfflineRows | None,
 ) -> SharedReplay:
-    require_memory(spaces, replay)
+    require_memory(spaces, replay, offline_rows=0 if offline is None else len(offline))
     journal = None
     if config.journal is not None:
         journal = Journal(Path(config.journal), config.snapshot_every, sync=config.sync)
-    return SharedReplay(MixedReplay(spaces, replay, seed, watcher=watcher), serving, journal)
+    return SharedReplay(MixedReplay(spaces, replay, seed, watcher=watcher, offline=offline), serving, journal)
 
 
 def _require_rows(config: ReplayActorConfig) -> None:

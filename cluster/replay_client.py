@@ -15,7 +15,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError
 
 from atradiff.ports import EpisodeRows, RowSink
-from atradiff.replay.mixed import ReplayBatch
+from atradiff.replay.batch import ReplayBatch
 from atradiff.types import FloatArray
 from cluster.replay_actor import ReplayActorConfig
 
@@ -82,8 +82,8 @@ class RemoteReplay:
     def report_td_errors(self, batches: list[ReplayBatch], td_errors: FloatArray) -> None:
         """Send absolute TD errors (count, B) on their way; raises what an earlier report met."""
         row_ids = np.concatenate([batch.row_ids for batch in batches])
-        synthetic = np.concatenate([batch.synthetic for batch in batches])
-        self._reports.add(self._actor.report_td_errors.remote(row_ids, synthetic, np.ravel(td_errors)))
+        origins = np.concatenate([batch.origins for batch in batches])
+        self._reports.add(self._actor.report_td_errors.remote(row_ids, origins, np.ravel(td_errors)))
 
     def metrics(self) -> dict[str, float]:
         """Those of the actor, how long this learner waited for batches since it began, and the restarts it saw."""
@@ -165,7 +165,7 @@ class _Prefetch:
             answer = ray.get(self._actor.sample.remote(batches, self._batch_size))
         for i in range(batches):
             rows = slice(i * self._batch_size, (i + 1) * self._batch_size)
-            yield ReplayBatch(answer.transitions[rows], answer.row_ids[rows], answer.synthetic[rows])
+            yield ReplayBatch(answer.transitions[rows], answer.row_ids[rows], answer.origins[rows])
 
 
 class _Unacknowledged:

@@ -12,6 +12,8 @@ class ReplayConfig:
 
     ``rho_end`` and ``rho_decay_steps`` change it linearly over that many env steps. ``expected_length`` is the paper's
     L; None keeps a moving average of the actual lengths. ``max_request_age`` (env steps): older replies are dropped.
+    ``offline_share`` of each batch are rows of the offline data, exactly (RLPD's half and half, Ball 2023, section
+    4.1); rho divides what is left between real and synthetic rows.
     """
 
     capacity: int = 1_000_000
@@ -21,6 +23,7 @@ class ReplayConfig:
     expected_length: float | None = None
     split: Literal["binomial", "exact"] = "binomial"
     max_request_age: int = 10_000
+    offline_share: float = 0.0
 
     def __post_init__(self) -> None:
         for name, rho in (("rho", self.rho), ("rho_end", self.rho_end)):
@@ -38,6 +41,11 @@ class ReplayConfig:
             raise ValueError(f"split must be 'binomial' or 'exact', got {self.split!r}.")
         if self.max_request_age < 0:
             raise ValueError(f"max_request_age must be at least 0 env steps, got {self.max_request_age}.")
+        if not 0 <= self.offline_share < 1:
+            raise ValueError(
+                f"offline_share must lie in [0, 1), got {self.offline_share}: with 1 no row of the agent's own would "
+                "ever be learned from."
+            )
 
     def rho_at(self, env_step: int) -> float:
         """The synthetic share after ``env_step`` env steps."""

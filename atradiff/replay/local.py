@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from atradiff.ports import EpisodeRows, RowSink, ServiceOrder
+from atradiff.replay.batch import ReplayBatch
 from atradiff.replay.metrics import replay_metrics
-from atradiff.replay.mixed import MixedReplay, ReplayBatch
+from atradiff.replay.mixed import MixedReplay
+from atradiff.replay.offline import OfflineRows
 from atradiff.replay.watcher import Watcher
 from atradiff.serving import LocalServer
 from atradiff.types import FloatArray
@@ -26,7 +28,7 @@ class LocalReplay:
     def __init__(self, order: ServiceOrder, watcher: Watcher | None = None) -> None:
         self._order = order
         self._seed = order.seed
-        self.replay = MixedReplay(order.spaces, order.replay, order.seed, watcher=watcher)
+        self.replay = _build_replay(order, watcher)
         self.server = self._build_server()
 
     @property
@@ -50,8 +52,8 @@ class LocalReplay:
     def report_td_errors(self, batches: list[ReplayBatch], td_errors: FloatArray) -> None:
         """Tell the replay, and whoever watches it, the absolute TD errors (count, B) of these batches."""
         row_ids = np.concatenate([batch.row_ids for batch in batches])
-        synthetic = np.concatenate([batch.synthetic for batch in batches])
-        self.replay.report_td_errors(row_ids, synthetic, td_errors.ravel())
+        origins = np.concatenate([batch.origins for batch in batches])
+        self.replay.report_td_errors(row_ids, origins, td_errors.ravel())
 
     def metrics(self) -> dict[str, float]:
         """Counters and gauges of this moment, by the names of docs/metrics.md."""
@@ -80,6 +82,13 @@ class LocalReplay:
         if order.generator is None:
             return None
         return LocalServer(self.replay, order.generator, order.serving, self._seed, order.to_learner)
+
+
+def _build_replay(order: ServiceOrder, watcher: Watcher | None) -> MixedReplay:
+    offline = None
+    if order.offline is not None and order.replay.offline_share > 0:
+        offline = OfflineRows.of(order.offline, order.to_learner)
+    return MixedReplay(order.spaces, order.replay, order.seed, watcher=watcher, offline=offline)
 
 
 @dataclass(frozen=True)

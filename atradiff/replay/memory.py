@@ -16,44 +16,63 @@ _LINK_BYTES = 8
 
 @dataclass(frozen=True)
 class ReplayMemory:
-    """Rows and bytes per row of both rings; they are allocated once, so this is all that they will ever take."""
+    """Rows and bytes per row of both rings; they are allocated once, so this is all that they will ever take.
+
+    Offline rows are not allocated by the replay: they lie in Ray's object store, or in a mapped file.
+    """
 
     real_rows: int
     real_row_bytes: int
     synthetic_rows: int
     synthetic_row_bytes: int
+    offline_rows: int = 0
+    offline_row_bytes: int = 0
 
     @classmethod
-    def of(cls, spaces: Spaces, config: ReplayConfig) -> ReplayMemory:
+    def of(cls, spaces: Spaces, config: ReplayConfig, offline_rows: int = 0) -> ReplayMemory:
         return cls(
             config.capacity,
             row_bytes(transition_columns(spaces)) + _LINK_BYTES,
             config.synthetic_capacity,
             row_bytes(synthetic_columns(spaces)),
+            offline_rows,
+            row_bytes(transition_columns(spaces)),
         )
 
     @property
-    def total(self) -> int:
+    def rings(self) -> int:
+        """Bytes that the replay allocates."""
         return self.real_rows * self.real_row_bytes + self.synthetic_rows * self.synthetic_row_bytes
 
+    @property
+    def total(self) -> int:
+        """Bytes with the offline rows."""
+        return self.rings + self.offline_rows * self.offline_row_bytes
+
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.real_rows} real rows x {self.real_row_bytes} bytes + {self.synthetic_rows} synthetic rows x "
-            f"{self.synthetic_row_bytes} bytes = {_gib(self.total)}"
+            f"{self.synthetic_row_bytes} bytes = {_gib(self.rings)}"
         )
+        if self.offline_rows == 0:
+            return text
+        offline = self.offline_rows * self.offline_row_bytes
+        return f"{text} beside {self.offline_rows} offline rows x {self.offline_row_bytes} bytes = {_gib(offline)}"
 
 
-def require_memory(spaces: Spaces, config: ReplayConfig, available: int | None = None) -> ReplayMemory:
-    """What the replay takes; raises ``ValueError`` with the arithmetic where ``available`` bytes are too few.
+def require_memory(
+    spaces: Spaces, config: ReplayConfig, available: int | None = None, offline_rows: int = 0
+) -> ReplayMemory:
+    """What the replay takes; raises ``ValueError`` with the arithmetic where ``available`` bytes hold no such rings.
 
-    ``available`` None asks the machine: see :func:`available_memory`.
+    ``available`` None asks the machine: see :func:`available_memory`. ``offline_rows`` have their memory already.
     """
-    needed = ReplayMemory.of(spaces, config)
+    needed = ReplayMemory.of(spaces, config, offline_rows)
     free = available_memory() if available is None else available
-    if needed.total > free:
+    if needed.rings > free:
         raise ValueError(
             f"the replay needs {needed}, but {_gib(free)} of memory are free here: lower replay.capacity (now "
-            f"{config.capacity}; {int(config.capacity * free / needed.total)} would just fit), lower replay.rho, or "
+            f"{config.capacity}; {int(config.capacity * free / needed.rings)} would just fit), lower replay.rho, or "
             "use a machine with more memory."
         )
     return needed

@@ -8,16 +8,18 @@ from atradiff.replay.mixed import MixedReplay
 def replay_metrics(replay: MixedReplay, generator_version: int | None) -> dict[str, float]:
     """The counters of one run so far (``docs/metrics.md`` explains each); no generator, no ages."""
     counters = replay.counters
-    sampled = counters.sampled_real + counters.sampled_synthetic
+    sampled = max(counters.sampled_real + counters.sampled_synthetic + counters.sampled_offline, 1)
     values: dict[str, float] = {
         "env_steps": counters.env_steps,
         "real_rows": len(replay.real),
         "synthetic_rows": len(replay.synthetic),
+        "offline_rows": 0 if replay.offline is None else len(replay.offline),
         "real_fill": len(replay.real) / replay.real.capacity,
         "synthetic_fill": len(replay.synthetic) / replay.synthetic.capacity,
         "memory_bytes": replay.nbytes,
         "rho": replay.rho,
-        "synthetic_share_sampled": counters.sampled_synthetic / sampled if sampled else 0.0,
+        "synthetic_share_sampled": counters.sampled_synthetic / sampled,
+        "offline_share_sampled": counters.sampled_offline / sampled,
         "requests": counters.requests,
         "requests_pending": replay.pending,
         "requests_dropped": counters.requests_dropped,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atradiff.data.windows import Windows
+from atradiff.replay.batch import Origin, OriginArray, ReplayBatch
 from atradiff.replay.chunks import ChunkLog, ChunkName
 from atradiff.replay.config import ReplayConfig
 from atradiff.replay.links import EpisodeLinks
+from atradiff.replay.offline import OfflineRows, offline_state, require_offline, require_same_offline
 from atradiff.replay.requests import GenerationRequest, RequestQueue
 from atradiff.replay.ring import ColumnRing, synthetic_columns, transition_columns
 from atradiff.replay.watcher import Watcher
@@ -27,15 +31,6 @@ _LINKS_FILE = "successors.npy"
 _WATCHER_FOLDER = "watcher"
 _LEAST_WEIGHT = 0.01
 """Of one trajectory in the moving average of lengths; the first hundred are averaged plainly: L is right soon."""
-
-
-@dataclass(frozen=True)
-class ReplayBatch:
-    """B sampled rows: the real ones first, then the synthetic ones. Ids are those of each row's own ring."""
-
-    transitions: Transitions
-    row_ids: IntArray  # (B,)
-    synthetic: BoolArray  # (B,)
 
 
 @dataclass
@@ -52,6 +47,7 @@ class ReplayCounters:
     trajectories: int = 0
     sampled_real: int = 0
     sampled_synthetic: int = 0
+    sampled_offline: int = 0
     answers_ignored: int = 0
     chunks_repeated: int = 0
 
@@ -60,6 +56,7 @@ class MixedReplay:
     """Real rows D_o and synthetic rows D_s, mixed when sampled. Plain numpy, one process, reproducible from its seed.
 
     Rows are in whatever action scale the learner uses: the caller converts before it stores. ``watcher`` looks on.
+    ``offline`` rows join each batch where the config has an ``offline_share``; checkpoints name but do not hold them.
     """
 
     def __init__(
@@ -69,8 +66,10 @@ class MixedReplay:
         seed: int,
         initial_length: float = 10.0,
         watcher: Watcher | None = None,
+        offline: OfflineRows | None = None,
     ) -> None:
         self.config = config
+        self.offline = require_offline(config, spaces, offline)
         self.watcher = watcher
         self.real = ColumnRing(transition_columns(spaces), config.capacity)
         self.synthetic = ColumnRing(synthetic_columns(spaces), config.synthetic_capacity)
@@ -87,8 +86,9 @@ class MixedReplay:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of both rings and of the links between rows; all allocated at the start."""
-        return self.real.nbytes + self.synthetic.nbytes + self._links.nbytes
+        """Bytes of both rings, of the links between rows and of the offline rows; all there from the start."""
+        offline = 0 if self.offline is None else self.offline.nbytes
+        return self.real.nbytes + self.synthetic.nbytes + self._links.nbytes + offline
 
     @property
     def expected_length(self) -> float:
@@ -157,12 +157,13 @@ class MixedReplay:
         """
         return windows_from(self.real, self._links, row_ids, length)
 
-    def report_td_errors(self, row_ids: IntArray, synthetic: BoolArray, td_errors: FloatArray) -> None:
+    def report_td_errors(self, row_ids: IntArray, origins: OriginArray, td_errors: FloatArray) -> None:
         """Absolute TD errors (n,) of sampled rows: the watcher is told of the real ones."""
-        if not len(row_ids) == len(synthetic) == len(td_errors):
-            raise ValueError(f"{len(td_errors)} TD errors came for {len(row_ids)} rows ({len(synthetic)} marked).")
+        if not len(row_ids) == len(origins) == len(td_errors):
+            raise ValueError(f"{len(td_errors)} TD errors came for {len(row_ids)} rows ({len(origins)} marked).")
         if self.watcher is not None:
-            self.watcher.scored(row_ids[~synthetic], td_errors[~synthetic])
+            real = origins == Origin.REAL
+            self.watcher.scored(row_ids[real], td_errors[real])
 
     def take_requests(self, limit: int) -> list[GenerationRequest]:
         """The oldest requests, at most ``limit``: outstanding until they are answered or put back.
@@ -211,7 +212,7 @@ class MixedReplay:
         return len(kept)
 
     def sample(self, batch_size: int) -> ReplayBatch:
-        """Algorithm 1, Sample: each row is synthetic with probability rho; an empty D_s falls back to D_o."""
+        """Algorithm 1, Sample: each row that is not offline is synthetic with probability rho; no D_s yet: real."""
         return self.sample_many(1, batch_size)
 
     def sample_many(self, count: int, batch_size: int) -> ReplayBatch:
@@ -220,17 +221,16 @@ class MixedReplay:
             raise ValueError("the replay buffer is empty: store real transitions before sampling.")
         n = count * batch_size
         out = {name: np.empty((n, *c.shape), c.dtype) for name, c in self.real.columns.items()}
-        row_ids, synthetic = np.empty(n, np.int64), np.empty(n, np.bool_)
+        row_ids, origins = np.empty(n, np.int64), np.empty(n, np.int8)
         for start in range(0, n, batch_size):
-            middle = start + batch_size - self._synthetic_share(batch_size)
-            synthetic[start:middle], synthetic[middle : start + batch_size] = False, True
-            for ring, part in ((self.real, slice(start, middle)), (self.synthetic, slice(middle, start + batch_size))):
-                if part.stop > part.start:
-                    row_ids[part] = self._draw(ring, {name: column[part] for name, column in out.items()})
-        n_synthetic = int(np.count_nonzero(synthetic))
-        self.counters.sampled_real += n - n_synthetic
-        self.counters.sampled_synthetic += n_synthetic
-        return ReplayBatch(Transitions(**out), row_ids, synthetic)
+            for origin, part in self._parts(slice(start, start + batch_size)):
+                origins[part] = origin
+                row_ids[part] = self._draw(origin, {name: column[part] for name, column in out.items()})
+        drawn = np.bincount(origins, minlength=len(Origin))
+        self.counters.sampled_real += int(drawn[Origin.REAL])
+        self.counters.sampled_synthetic += int(drawn[Origin.SYNTHETIC])
+        self.counters.sampled_offline += int(drawn[Origin.OFFLINE])
+        return ReplayBatch(Transitions(**out), row_ids, origins)
 
     def save(self, folder: Path) -> None:
         """Write everything into ``folder``: rings, links, requests, counters, random state and the watcher's part.
@@ -252,6 +252,7 @@ class MixedReplay:
             "mean_length": self._mean_length,
             "rng": self._rng.bit_generator.state,
             "open_episodes": open_episodes,
+            "offline": offline_state(self.offline),
             "chunks": self._chunks.state(),
         }
         (folder / _STATE_FILE).write_text(json.dumps(state))
@@ -259,6 +260,7 @@ class MixedReplay:
     def load(self, folder: Path) -> None:
         """Become what :meth:`save` wrote. Raises ``ValueError`` where rings differ, ``OSError`` where files lack."""
         state = _read_state(folder)
+        require_same_offline(state.get("offline"), self.offline, str(folder))
         with np.load(folder / _QUEUE_FILE, allow_pickle=False) as arrays:
             queue = RequestQueue.waiting(dict(arrays))
         successors = np.load(folder / _LINKS_FILE, allow_pickle=False)
@@ -308,9 +310,25 @@ class MixedReplay:
             return round(self.rho * batch_size)
         return int(self._rng.binomial(batch_size, self.rho))
 
-    def _draw(self, ring: ColumnRing, out: dict[str, NDArray[Any]]) -> IntArray:
-        """Fill ``out``'s columns (n, ...) with rows of ``ring`` drawn uniformly; returns their ids (n,)."""
-        slots = self._rng.integers(len(ring), size=len(out["rewards"]))
+    def _parts(self, batch: slice) -> Iterator[tuple[Origin, slice]]:
+        """The rows of one batch by their origins; those that are none are left out."""
+        size = batch.stop - batch.start
+        lived = size if self.offline is None else size - round(self.config.offline_share * size)
+        imagined = batch.start + lived - self._synthetic_share(lived)
+        borders = (batch.start, imagined, batch.start + lived, batch.stop)
+        for origin, (start, stop) in zip(Origin, pairwise(borders), strict=True):
+            if stop > start:
+                yield origin, slice(start, stop)
+
+    def _draw(self, origin: Origin, out: dict[str, NDArray[Any]]) -> IntArray:
+        """Fill ``out``'s columns (n, ...) with rows of that origin drawn uniformly; returns their ids (n,)."""
+        count = len(out["rewards"])
+        if origin is Origin.OFFLINE and self.offline is not None:
+            rows = self._rng.integers(len(self.offline), size=count)
+            self.offline.take(rows, out)
+            return rows
+        ring = self.real if origin is Origin.REAL else self.synthetic
+        slots = self._rng.integers(len(ring), size=count)
         ring.take(slots, out)
         return ring.ids_of(slots)
 

@@ -13,10 +13,11 @@ import numpy as np
 from atradiff.config import ServingConfig
 from atradiff.data.windows import Windows
 from atradiff.ports import EpisodeRows
+from atradiff.replay.batch import OriginArray, ReplayBatch
 from atradiff.replay.chunks import ChunkName
 from atradiff.replay.journal import Journal, Recovery
 from atradiff.replay.metrics import replay_metrics
-from atradiff.replay.mixed import MixedReplay, ReplayBatch
+from atradiff.replay.mixed import MixedReplay
 from atradiff.replay.requests import GenerationRequest
 from atradiff.types import BoolArray, FloatArray, IntArray, SyntheticRows
 
@@ -63,10 +64,10 @@ class SharedReplay:
         with self._changed:
             return self._replay.sample_many(count, batch_size)
 
-    def report_td_errors(self, row_ids: IntArray, synthetic: BoolArray, td_errors: FloatArray) -> None:
+    def report_td_errors(self, row_ids: IntArray, origins: OriginArray, td_errors: FloatArray) -> None:
         """Absolute TD errors (n,) of sampled rows."""
         with self._changed:
-            self._replay.report_td_errors(row_ids, synthetic, td_errors)
+            self._replay.report_td_errors(row_ids, origins, td_errors)
 
     def wait_for_requests(self, limit: int, timeout_s: float) -> list[GenerationRequest]:
         """At most ``limit`` requests once some are due by the :class:`ServingConfig`; none after ``timeout_s``."""
