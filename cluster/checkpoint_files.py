@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -50,10 +51,13 @@ def here(writer: Callable[[Path], None]) -> Part:
 def write_part(target: Location, writer: Callable[[Path], None]) -> list[FileEntry]:
     """Let ``writer`` fill a folder; its files are in ``target``, and safe, when this returns.
 
-    Behind a URI the folder is a temporary one (in ``TMPDIR``, which must hold the part) that is uploaded.
+    What is in ``target`` already goes: an owner that died as it wrote is asked again by Ray. Behind a URI the folder is
+    a temporary one (in ``TMPDIR``, which must hold the part) that is uploaded.
     """
     if target.local is not None:
-        target.local.mkdir(parents=True, exist_ok=True)
+        if target.local.exists():
+            shutil.rmtree(target.local)
+        target.local.mkdir(parents=True)
         writer(target.local)
         entries = _entries(target.local)
         _sync(target.local, entries)

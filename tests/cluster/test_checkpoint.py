@@ -230,6 +230,16 @@ def test_a_checkpoint_of_an_older_version_is_refused(tmp_path: Path) -> None:
         CheckpointStore(Location.of(tmp_path)).newest_whole()
 
 
+def test_an_owner_that_died_as_it_wrote_writes_anew(tmp_path: Path) -> None:
+    """Ray repeats the call in the restarted process, which finds the files of the first attempt."""
+    target = Location.of(tmp_path / "replay")
+    (tmp_path / "replay" / "real").mkdir(parents=True)
+    (tmp_path / "replay" / "real" / "half.npy").write_bytes(b"x")
+    names = {entry.name for entry in write_part(target, Rings(1).save)}
+    assert names == {"real/observations.npy", "replay.json"}
+    assert Rings.load(tmp_path / "replay") == 1
+
+
 def test_an_owner_whose_disk_is_not_seen_from_here_is_told(tmp_path: Path) -> None:
     def elsewhere(_: Location) -> list[FileEntry]:
         """What the actor of another node does with a path: it finds its own disk there."""
