@@ -12,6 +12,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from atradiff.config import SamplingConfig, ServingConfig
+from atradiff.data.trajectories import Trajectories
 from atradiff.ports import ReplayService, ReplayServices, ServiceOrder, TrajectoryGenerator
 from atradiff.replay.local import LocalServices
 from atradiff.replay.mixed import ReplayConfig
@@ -20,6 +21,7 @@ from rllib_ext.checkpoint import add_to_checkpoints, close_with, replay_componen
 from rllib_ext.columns import ActionScale
 from rllib_ext.compatibility import UnsupportedConfigError, require_supported
 from rllib_ext.diffuser_source import DiffuserSource
+from rllib_ext.offline_source import OfflineSource
 from rllib_ext.replay_facade import ReplayFacade
 from rllib_ext.stock_learners import feed_columns
 
@@ -36,6 +38,7 @@ class AugmentationSettings:
     capacity: int | None
     seed: int | None
     services: ReplayServices
+    offline: OfflineSource | None
 
 
 class ATraDiffCallback(RLlibCallback):
@@ -60,6 +63,7 @@ class ATraDiffCallback(RLlibCallback):
         *,
         seed: int | None = None,
         services: ReplayServices | None = None,
+        offline: str | Path | Trajectories | None = None,
         **options: Any,
     ) -> type[ATraDiffCallback]:
         """A callback class for ``config.callbacks``, with these settings.
@@ -68,7 +72,9 @@ class ATraDiffCallback(RLlibCallback):
         stays in this process: runs under Tune need the folder). ``rho`` is the synthetic share of each batch.
         ``options`` are those of :class:`ReplayConfig`, :class:`ServingConfig` and, for a folder, of
         :class:`SamplingConfig` (``horizon=200`` chains windows to long trajectories). ``seed`` None takes the config's.
-        ``services`` makes the replay and what answers its requests; None: both in this process.
+        ``services`` makes the replay and what answers its requests; None: both in this process. With
+        ``cluster.services.ActorServices(generators=4)`` they are actors, on as many GPUs as the cluster has.
+        ``offline``, a trajectory store or trajectories, give ``offline_share`` of each batch.
         Raises ``ValueError`` for values out of range and ``TypeError`` for options that do not exist.
         """
         known = {f.name: owner for owner in (SamplingConfig, ServingConfig, ReplayConfig) for f in fields(owner)}
@@ -84,6 +90,7 @@ class ATraDiffCallback(RLlibCallback):
             options.get("capacity"),
             seed,
             services or LocalServices(),
+            None if offline is None else OfflineSource(offline),
         )
         return type(cls.__name__, (cls,), {"settings": settings, "__module__": cls.__module__, "__doc__": cls.__doc__})
 
@@ -108,7 +115,7 @@ class ATraDiffCallback(RLlibCallback):
         add_to_checkpoints(algorithm, replay_component(service, algorithm.learner_group))
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
-        result["atradiff"] = algorithm.local_replay_buffer.service.metrics()
+        result["atradiff"] = _by_group(algorithm.local_replay_buffer.service.metrics())
 
     def _settings(self) -> AugmentationSettings:
         if self.settings is None:
@@ -133,7 +140,25 @@ def _order(
         generator=generator,
         to_learner=scale.to_learner,
         to_environment=scale.rows_to_environment,
+        offline=_offline(settings, spaces),
     )
+
+
+def _by_group(figures: dict[str, float]) -> dict[str, Any]:
+    """``pool/size`` becomes ``["pool"]["size"]``, as Tune writes groups; figures of the replay have none."""
+    nested: dict[str, Any] = {}
+    for name, value in figures.items():
+        group, _, figure = name.rpartition("/")
+        (nested.setdefault(group, {}) if group else nested)[figure] = value
+    return nested
+
+
+def _offline(settings: AugmentationSettings, spaces: Spaces) -> Trajectories | None:
+    if settings.offline is None or settings.replay.offline_share == 0:
+        return None
+    data = settings.offline.load()
+    data.spaces.require_equal(spaces, "the offline data", "the environment")
+    return data
 
 
 def _first_given(*seeds: int | None) -> int:

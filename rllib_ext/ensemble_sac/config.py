@@ -9,12 +9,14 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from atradiff.config import SamplingConfig, ServingConfig
+from atradiff.data.trajectories import Trajectories
 from atradiff.ports import ReplayServices, TrajectoryGenerator
 from atradiff.replay.local import LocalServices
 from atradiff.replay.mixed import ReplayConfig
 from rllib_ext.diffuser_source import DiffuserSource
 from rllib_ext.ensemble_sac.settings import OWN_SETTINGS, SHARED_WITH_RLLIB, SACSettings
 from rllib_ext.env_runner import DirectEnvRunner
+from rllib_ext.offline_source import OfflineSource
 
 
 class EnsembleSACConfig(AlgorithmConfig):
@@ -48,6 +50,7 @@ class EnsembleSACConfig(AlgorithmConfig):
         self.env_runner_health_probe_timeout_s = 0.5  # a runner that restarts takes seconds: the others go on
         self.delay_between_env_runner_restarts_s = 1.0
         self.generator: DiffuserSource | None = None
+        self.offline: OfflineSource | None = None
         self.replay = ReplayConfig()
         self.serving = ServingConfig()
         self.services: ReplayServices = LocalServices()
@@ -72,11 +75,15 @@ class EnsembleSACConfig(AlgorithmConfig):
         replay: ReplayConfig = NotProvided,
         serving: ServingConfig = NotProvided,
         services: ReplayServices = NotProvided,
+        offline: Trajectories | str | Path | None = NotProvided,
     ) -> Self:
         """Who imagines trajectories (None: nobody, plain SAC), how they are mixed in and how they are served.
 
+        ``offline`` is a trajectory store, or trajectories, whose rows are ``replay.offline_share`` of each batch.
+
         ``sampling`` is set on a generator that is given as a folder, in the same call; an object carries its own.
-        ``services`` makes the replay and what answers its requests; by default both are in the algorithm's process.
+        ``services`` makes the replay and what answers its requests; by default both are in the algorithm's process,
+        with ``cluster.services.ActorServices`` they are actors.
         Raises ``ValueError`` for ``sampling`` without a folder to set it on.
         """
         if sampling is not None and (generator is NotProvided or generator is None):
@@ -89,6 +96,8 @@ class EnsembleSACConfig(AlgorithmConfig):
             self.serving = serving
         if services is not NotProvided:
             self.services = services
+        if offline is not NotProvided:
+            self.offline = None if offline is None else OfflineSource(offline)
         return self
 
     @property
