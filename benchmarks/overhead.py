@@ -1,8 +1,9 @@
-"""What imagined trajectories cost: EnsembleSAC with and without a diffuser, in turns, one torch thread.
+"""What imagined trajectories cost: EnsembleSAC with and without a diffuser, in one process and as actors.
 
 ``python -m benchmarks.overhead --json F [--env ID --model FOLDER]``. Without ``--model`` a diffuser of the default
 size is fitted on the spot to random episodes of ``--env``: what generation costs does not depend on how good it is,
-but for the lengths of the trajectories, which are reported.
+but for the lengths of the trajectories, which are reported. In process nothing is adapted; ``augmented_over_plain``
+(see :mod:`benchmarks.distributed`) includes the adapter. A quarter of an hour on two cores; torch has one thread.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from atradiff.data.store import open_trajectories
 from atradiff.fit import fit
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.replay.mixed import ReplayConfig
+from benchmarks.distributed import augmented_over_plain, distributed_run, measure_rates
 from benchmarks.ray_session import ray_session
 from rllib_ext import EnsembleSACConfig
 from rllib_ext.ensemble_sac import EnsembleSAC
@@ -29,12 +32,12 @@ from rllib_ext.ensemble_sac import EnsembleSAC
 LEARNING_STARTS = 500
 
 
-def small_diffuser(env_id: str, steps: int) -> TrajectoryDiffuser:
-    """A diffuser fitted for ``steps`` steps to ten random episodes."""
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        collect(env_id, "random", 10, data, progress=False)
-        return fit(open_trajectories(data), settings=FitConfig(steps=steps), device="cpu", quiet=True)
+def small_diffuser(env_id: str, steps: int, folder: Path) -> Path:
+    """The folder of a diffuser fitted for ``steps`` steps to ten random episodes, which are beside it in ``data``."""
+    collect(env_id, "random", 10, folder / "data", progress=False)
+    data, settings = open_trajectories(folder / "data"), FitConfig(steps=steps)
+    fit(data, folder / "model", settings=settings, device="cpu", quiet=True)
+    return folder / "model"
 
 
 def build(env_id: str, diffuser: TrajectoryDiffuser | None, rho: float) -> EnsembleSAC:
@@ -75,19 +78,42 @@ def main() -> None:
     parser.add_argument("--rho", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--iterations", type=int, default=8, help="of 50 env steps, per arm and round")
+    parser.add_argument("--env-steps", type=int, default=12_000, help="of each run as actors")
+    parser.add_argument("--run-rounds", type=int, default=2, help="pairs of runs as actors; 0: in process only")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    with ray_session():
-        model = args.model and TrajectoryDiffuser.from_pretrained(args.model)
-        diffuser = model or small_diffuser(args.env, args.fit_steps)
-        diffuser.sampling = SamplingConfig(horizon=args.horizon, length=args.length)
-        arms = {"with": build(args.env, diffuser, args.rho), "without": build(args.env, None, args.rho)}
-        times = measure(arms, args.rounds, args.iterations)
-        figures = report(args.env, arms["with"], times)
+    sampling = SamplingConfig(horizon=args.horizon, length=args.length)
+    with tempfile.TemporaryDirectory() as scratch:
+        model = small_diffuser(args.env, args.fit_steps, Path(scratch))
+        figures = in_process(args.env, args.model or model, sampling, args.rho, args.rounds, args.iterations)
+        if args.run_rounds:
+            run = distributed_run(args.env, args.model or model, Path(scratch), args.env_steps)
+            run = replace(
+                run,
+                generator=replace(run.generator, sampling=sampling),
+                replay=replace(run.replay, rho=args.rho),
+            )
+            rates = measure_rates(run, args.run_rounds)
+            figures |= {"augmented_over_plain": augmented_over_plain(rates), "env_steps_per_second_as_actors": rates}
     text = json.dumps(figures, indent=2)
     print(text)
     if args.json:
         args.json.write_text(text)
+
+
+def in_process(
+    env_id: str, model: Path, sampling: SamplingConfig, rho: float, rounds: int, iterations: int
+) -> dict[str, object]:
+    """Both arms in one process, their iterations in turns."""
+    diffuser = TrajectoryDiffuser.from_pretrained(model)
+    diffuser.sampling = sampling
+    with ray_session():
+        arms = {"with": build(env_id, diffuser, rho), "without": build(env_id, None, rho)}
+        times = measure(arms, rounds, iterations)
+        figures = report(env_id, arms["with"], times)
+        for arm in arms.values():
+            arm.stop()
+    return figures
 
 
 def report(env_id: str, augmented: EnsembleSAC, times: dict[str, np.ndarray]) -> dict[str, object]:

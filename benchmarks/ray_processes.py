@@ -10,7 +10,7 @@ TITLES = {
     "generator": "ray::GeneratorActor",
     "adapter": "ray::AdapterActor",
     "env_runner": "ray::DirectEnvRunner",
-    "learner": "ray::RayTrainWorker",
+    "learner": "ray::_WrappedExecutable",
 }
 """How Ray titles the process of each role of a run; a method's name may follow."""
 

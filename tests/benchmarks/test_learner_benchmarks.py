@@ -35,7 +35,7 @@ def test_overhead_figures(local_ray: None, tmp_path: Path, monkeypatch: pytest.M
     out = tmp_path / "overhead.json"
     monkeypatch.setattr(overhead, "ray_session", nullcontext)
     monkeypatch.setattr(overhead, "LEARNING_STARTS", 300)
-    arguments = ["--rounds", "1", "--iterations", "1", "--fit-steps", "2"]
+    arguments = ["--rounds", "1", "--iterations", "1", "--fit-steps", "2", "--run-rounds", "0"]
     monkeypatch.setattr(sys, "argv", ["overhead", "--json", str(out), *arguments])
     overhead.main()
     figures = json.loads(out.read_text())
