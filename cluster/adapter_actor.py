@@ -17,7 +17,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError
 
 from atradiff.adaptation.adapt import Adapter, Publish, Weights
-from atradiff.adaptation.config import AdaptationConfig
+from atradiff.adaptation.config import AdaptationConfig, passed
 from atradiff.adaptation.feed import NewestQuestion, PickedWindows, PickQuestion, WindowFeed
 from atradiff.adaptation.report import AdaptationReport
 from atradiff.adaptation.windows import WindowPool
@@ -218,14 +218,14 @@ class AdapterClient:
 
     def due(self, env_steps: int) -> bool:
         """Whether :meth:`step` has something to do."""
-        return self._running is not None or env_steps - self._last_begun >= self._every
+        return self._running is not None or passed(self._every, self._last_begun, env_steps)
 
     def step(self, env_steps: int) -> AdaptationReport | None:
         """Begin what is due, collect what is ready, wait for nothing; the report of an attempt that ended, each once.
 
         Raises what the attempt raised. One that died with its process is repeated by Ray, not reported.
         """
-        if self._running is None and env_steps - self._last_begun >= self._every:
+        if self._running is None and passed(self._every, self._last_begun, env_steps):
             self._last_begun = env_steps
             self._running = self.actor.update.remote(self._replay, env_steps, self._version, self._published)
         if self._running is None or not ray.wait([self._running[0]], timeout=0)[0]:

@@ -28,6 +28,10 @@ class PickUpConfig:
     drop_oldest: float = 0.2
     drop_random: float = 0.1
     max_uses: int = 3
+    rescore: bool = True
+    """td: before a pick, all entries are scored by the learner's current networks in one pass, as the paper has it."""
+    draws: int = 1
+    """td: actions of the policy tried in s' when scoring, where no maximum over actions can be taken; 1: its mean."""
 
     def __post_init__(self) -> None:
         require_one_of("indicator", self.indicator, ("td", "reward", "uniform", "newest"))
@@ -37,6 +41,7 @@ class PickUpConfig:
             share = getattr(self, name)
             require(0 <= share <= 1, name, share, "must lie in 0..1")
         require(self.max_uses >= 1, "max_uses", self.max_uses, "must be at least 1 update")
+        require(self.draws >= 1, "draws", self.draws, "must be at least 1 action")
 
     @property
     def index_entries(self) -> int:
@@ -44,13 +49,18 @@ class PickUpConfig:
         return self.entries or (5_000 if self.indicator == "reward" else 50_000)
 
 
+def passed(every: int, before: int, now: int) -> bool:
+    """Whether a multiple of ``every`` env steps was passed: all who ask agree on when, without being told."""
+    return now // every > before // every
+
+
 @dataclass(frozen=True)
 class AdaptationConfig:
     """When a diffuser is updated, on what, for how long, and when an update is taken back.
 
-    ``trigger: period`` updates every ``every`` env steps (the paper gives no number), ``drift`` looks that often and
-    updates only where the loss on the newest windows exceeds ``drift_ratio`` times its reference: the larger of the
-    fitted model's held-out loss and the loss on the newest windows after the last update.
+    ``trigger: period`` updates at each multiple of ``every`` env steps (the paper gives no number), ``drift`` looks
+    that often and updates only where the loss on the newest windows exceeds ``drift_ratio`` times its reference: the
+    larger of the fitted model's held-out loss and the loss on the newest windows after the last update.
     """
 
     pick_up: PickUpConfig = PickUpConfig()

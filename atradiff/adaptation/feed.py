@@ -8,9 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
+from atradiff.adaptation.config import PickUpConfig
 from atradiff.adaptation.pickup import Picked, PickUp
 from atradiff.adaptation.td_index import TdErrorPickUp
 from atradiff.adaptation.windows import WindowPool, pool_windows
+from atradiff.ports import Score
 from atradiff.replay.mixed import MixedReplay
 from atradiff.types import FloatArray, IntArray, Transitions
 
@@ -64,12 +66,23 @@ class NewestQuestion(Question):
 
 
 class LocalFeed:
-    """A :class:`WindowFeed` over a replay in the same process."""
+    """A :class:`WindowFeed` over a replay in the same process.
 
-    def __init__(self, replay: MixedReplay, to_environment: Callable[[Transitions], Transitions]) -> None:
-        self._replay, self._to_environment = replay, to_environment
+    ``score`` gives |TD| (N,) of transitions by the learner's current networks: a TD-error index is renewed by it before
+    each pick. None: the errors of the learner's own updates stand.
+    """
+
+    def __init__(
+        self,
+        replay: MixedReplay,
+        to_environment: Callable[[Transitions], Transitions],
+        score: Callable[[Transitions], FloatArray] | None = None,
+    ) -> None:
+        self._replay, self._to_environment, self._score = replay, to_environment, score
 
     def picked(self, count: int, lengths: tuple[int, ...]) -> PickedWindows:
+        if self._score is not None:
+            rescore(self._replay, self._score)
         return PickQuestion(count, lengths, self._to_environment)(self._replay)
 
     def newest(self, count: int, lengths: tuple[int, ...]) -> WindowPool:
@@ -83,16 +96,25 @@ def pick_up_of(replay: MixedReplay) -> PickUp:
     return replay.watcher  # type: ignore[return-value]
 
 
-def rows_to_score(replay: MixedReplay) -> tuple[IntArray, Transitions] | None:
-    """All rows of a TD-error index, for re-scoring by the learner's current networks; None for other strategies.
+@dataclass(frozen=True)
+class ScoreQuestion:
+    """Which rows a learner far away should score anew: all of a TD-error index, none for other strategies."""
 
-    The learner answers with :meth:`MixedReplay.report_td_errors`, or at once through :meth:`TdErrorPickUp.rescore`.
-    """
-    pick_up = pick_up_of(replay)
-    if not isinstance(pick_up, TdErrorPickUp):
-        return None
-    row_ids = pick_up.row_ids
-    return row_ids, rows_of(replay, row_ids)
+    def __call__(self, replay: MixedReplay) -> tuple[IntArray, Transitions]:
+        pick_up = pick_up_of(replay)
+        row_ids = pick_up.row_ids if isinstance(pick_up, TdErrorPickUp) else np.empty(0, np.int64)
+        return row_ids, rows_of(replay, row_ids)
+
+
+@dataclass(frozen=True)
+class ScoreAnswer:
+    """What the learner says to a :class:`ScoreQuestion`; rows that were overwritten meanwhile are passed over."""
+
+    row_ids: IntArray  # (N,)
+    td_errors: FloatArray  # (N,)
+
+    def __call__(self, replay: MixedReplay) -> None:
+        pick_up_of(replay).scored(self.row_ids, self.td_errors)
 
 
 def rescore(replay: MixedReplay, score: Callable[[Transitions], FloatArray]) -> None:
@@ -100,6 +122,13 @@ def rescore(replay: MixedReplay, score: Callable[[Transitions], FloatArray]) -> 
     pick_up = pick_up_of(replay)
     if isinstance(pick_up, TdErrorPickUp):
         pick_up.rescore(lambda row_ids: score(rows_of(replay, row_ids)))
+
+
+def scorer(score: Score | None, config: PickUpConfig) -> Callable[[Transitions], FloatArray] | None:
+    """What re-scores as ``config`` says; None where that asks for no re-scoring, or the learner cannot."""
+    if score is None or not (config.indicator == "td" and config.rescore):
+        return None
+    return lambda rows: score(rows, config.draws)
 
 
 def rows_of(replay: MixedReplay, row_ids: IntArray) -> Transitions:

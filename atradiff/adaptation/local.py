@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from atradiff.adaptation.adapt import Adapter, Publish
-from atradiff.adaptation.feed import LocalFeed, rescore
+from atradiff.adaptation.config import passed
+from atradiff.adaptation.feed import LocalFeed
 from atradiff.adaptation.report import AdaptationReport
 from atradiff.replay.mixed import MixedReplay
 from atradiff.types import FloatArray, Transitions
@@ -34,8 +35,7 @@ class Adaptation(Protocol):
 class LocalAdaptation:
     """Updates when due, and hands accepted weights to ``publish`` at once. The replay saves its own pick-up strategy.
 
-    ``score`` gives |TD| (N,) of transitions by the learner's current networks, for re-scoring before a pick; None: the
-    errors of the learner's own updates stand.
+    ``score`` is that of :class:`LocalFeed`.
     """
 
     def __init__(
@@ -47,20 +47,17 @@ class LocalAdaptation:
         score: Callable[[Transitions], FloatArray] | None = None,
     ) -> None:
         self.adapter = adapter
-        self.score = score
         self.last_report: AdaptationReport | None = None
-        self._replay, self._publish = replay, publish
-        self._feed = LocalFeed(replay, to_environment)
+        self._publish = publish
+        self._feed = LocalFeed(replay, to_environment, score)
 
     def due(self, env_steps: int) -> bool:
-        return env_steps - self.adapter.env_steps >= self.adapter.config.every
+        return passed(self.adapter.config.every, self.adapter.env_steps, env_steps)
 
     def step(self, env_steps: int) -> AdaptationReport | None:
         """One whole attempt, here and now; None where none is due."""
         if not self.due(env_steps):
             return None
-        if self.score is not None:
-            rescore(self._replay, self.score)
         report = self.adapter.update(self._feed, env_steps)
         if report.accepted:
             self._publish(report.version, self.adapter.weights())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from atradiff.adaptation.adapt import Adapter
 from atradiff.adaptation.config import AdaptationConfig
+from atradiff.adaptation.feed import scorer
 from atradiff.adaptation.local import LocalAdaptation
 from atradiff.adaptation.original import WithOriginal
 from atradiff.adaptation.pickup import make_pick_up
@@ -24,7 +25,8 @@ class AdaptingReplay(LocalReplay):
     def __init__(self, order: ServiceOrder, adapter: Adapter, serving: WithOriginal) -> None:
         pick_up = make_pick_up(adapter.config.pick_up, order.replay.capacity, order.seed)
         super().__init__(replace(order, generator=serving), pick_up)
-        self.adaptation = LocalAdaptation(adapter, self.replay, order.to_environment, serving.load_weights)
+        score = scorer(order.score, adapter.config.pick_up)
+        self.adaptation = LocalAdaptation(adapter, self.replay, order.to_environment, serving.load_weights, score)
 
     def serve(self) -> None:
         """Update the diffuser if that is due, then answer the requests that are."""

@@ -17,9 +17,10 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 
+from atradiff.data.trajectories import Trajectories
 from atradiff.ports import ReplayService, ServiceOrder, TrajectoryGenerator
 from atradiff.replay.mixed import ReplayBatch, ReplayConfig
-from atradiff.types import Spaces
+from atradiff.types import FloatArray, Spaces, Transitions
 from rllib_ext.columns import ActionScale
 from rllib_ext.ensemble_sac.config import EnsembleSACConfig
 from rllib_ext.ensemble_sac.learner import LEARNER_METRICS, TD_ERROR
@@ -69,6 +70,13 @@ class EnsembleSAC(Algorithm):
         if hasattr(self, "service"):  # absent where setup was refused
             self.service.close()
 
+    def score(self, rows: Transitions, draws: int = 1) -> FloatArray:
+        """Absolute TD errors (N,) of rows in the learner's action scale, by its networks as they are.
+
+        ``draws`` actions of the policy are tried in s' (1: its mean action), see :class:`scoring.Scorer`.
+        """
+        return self.learners.score(rows, draws)
+
     def _order(self) -> ServiceOrder:
         generator = self._load_generator()
         scale = ActionScale.of(self.env_spaces, normalize_actions=True)
@@ -80,6 +88,8 @@ class EnsembleSAC(Algorithm):
             generator=generator,
             to_learner=scale.to_learner,
             to_environment=scale.rows_to_environment,
+            offline=self._load_offline(),
+            score=self.score,
         )
 
     def _load_generator(self) -> TrajectoryGenerator | None:
@@ -88,6 +98,14 @@ class EnsembleSAC(Algorithm):
         generator = self.config.generator.load()
         generator.spaces.require_equal(self.env_spaces, "the generator", f"environment {self.config.env}")
         return generator
+
+    def _load_offline(self) -> Trajectories | None:
+        """What batches hold of the offline data; raises ``ValueError`` for data of another environment."""
+        if self.config.offline is None or self.config.replay.offline_share == 0:
+            return None
+        data = self.config.offline.load()
+        data.spaces.require_equal(self.env_spaces, "the offline data", f"environment {self.config.env}")
+        return data
 
     def _replay_config(self, generator: TrajectoryGenerator | None) -> ReplayConfig:
         """Without a generator rho is 0: nothing is requested, every row is real."""

@@ -14,7 +14,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
-from atradiff.types import Transitions
+from atradiff.types import FloatArray, Transitions
+from rllib_ext.ensemble_sac.scoring import Scorer
 from rllib_ext.ensemble_sac.settings import SACSettings
 from rllib_ext.ensemble_sac.share import Share
 from rllib_ext.ensemble_sac.updater import SACOptimizers, SACUpdater, StepResult, TensorBatch
@@ -85,6 +86,12 @@ class EnsembleSACLearner(TorchLearner):
         self._weights_seq_no += 1
         self._log(results)
         return self.metrics.reduce()
+
+    def score(self, rows: Transitions, draws: int) -> FloatArray:
+        """Absolute TD errors (N,) of ``rows`` by the networks as they are; leaves them, and all noise, as they are."""
+        seed = np.random.SeedSequence([self.config.seed or 0, self.updater.updates]).generate_state(1)[0]
+        module, gamma = self.module[DEFAULT_MODULE_ID], self._settings.gamma
+        return Scorer(module, gamma, draws, torch.device(self._device), int(seed))(rows)
 
     def compute_loss_for_module(self, **_: Any) -> Any:
         """Refused: RLlib's class demands the method, but there is no one loss."""

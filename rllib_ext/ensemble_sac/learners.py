@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
 from ray.exceptions import RayActorError
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
-from atradiff.types import Transitions
+from atradiff.types import FloatArray, Transitions
 from rllib_ext.ensemble_sac.learner import EnsembleSACLearner, LearnerLost, to_rllib_batch
 
 _ANSWER_SECONDS = 10.0
@@ -40,6 +41,15 @@ class Learners:
             results = self._ask("update", [{"batch": part} for part in self._parts(batches)])
         self.updates += len(batches)
         return list(results)
+
+    def score(self, rows: Transitions, draws: int) -> FloatArray:
+        """Absolute TD errors (N,) of ``rows`` by the networks of this moment: see :class:`scoring.Scorer`."""
+        if self._group.is_local:
+            answer: FloatArray = self._group._learner.score(rows, draws)
+            return answer
+        n, learners = len(rows), len(self._group)
+        parts = [rows[slice(n * i // learners, n * (i + 1) // learners)] for i in range(learners)]
+        return np.concatenate(self._ask("score", [{"rows": part, "draws": draws} for part in parts]))
 
     def each(self, function: Callable[[EnsembleSACLearner], _Answer]) -> list[_Answer]:
         """What ``function`` returns for each learner, in its process, in their order."""

@@ -226,8 +226,8 @@ def test_in_process_updates_when_due_and_publishes(fitted, tmp_path):
 def test_rows_are_scored_anew_before_a_pick(fitted):
     replay = filled_replay(moved_data(20), PickUpConfig("td", picked=50))
     config = replace(QUICK, pick_up=PickUpConfig("td", picked=50))
-    local = LocalAdaptation(adapter(fitted, config), replay, double_actions, lambda version, weights: None)
-    local.score = lambda rows: rows.observations[:, 0]
+    score = lambda rows: rows.observations[:, 0]  # noqa: E731
+    local = LocalAdaptation(adapter(fitted, config), replay, double_actions, lambda version, weights: None, score)
     report = local.step(300)
     position = replay.real["observations"][: len(replay), 0]
     np.testing.assert_array_equal(np.sort(report.importance), np.sort(position)[-50:])

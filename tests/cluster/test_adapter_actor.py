@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,20 @@ from adapter_world import WrittenPickUp, double_actions, order, picks
 from replay_actors import PATIENCE, small_ray
 
 from atradiff.adaptation.adapt import Adapter, Weights
-from atradiff.adaptation.feed import LocalFeed
+from atradiff.adaptation.config import PickUpConfig
+from atradiff.adaptation.feed import LocalFeed, ScoreAnswer
 from atradiff.adaptation.report import AdaptationReport
+from atradiff.adaptation.td_index import TdErrorPickUp
 from atradiff.config import ServingConfig
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.ports import EpisodeRows
 from atradiff.replay.config import ReplayConfig
-from cluster.adapter_actor import AdapterClient, AdapterWorker, start_adapter_actor
+from atradiff.types import FloatArray, Transitions
+from cluster.adapter_actor import AdapterClient, AdapterWorker, RemoteFeed, start_adapter_actor
 from cluster.checkpoint_files import StoredPart
 from cluster.placement import Resources
 from cluster.replay_actor import ReplayActorConfig, start_replay_actor
+from cluster.rescoring import Rescoring
 from cluster.storage import Location
 from tests.adaptation.adapting import QUICK, filled_replay, moved_data, offline_data
 from tests.toys import CHAIN, random_data, tiny_diffuser
@@ -162,3 +167,40 @@ def test_a_worker_without_its_state_adopts_what_is_published(model: TrajectoryDi
     again = AdapterWorker(Adapter(model, offline_data(), QUICK, 0), tmp_path / "there")
     assert again.adapter.version == 2
     assert len(list((tmp_path / "there").iterdir())) == 1
+
+
+def test_the_learner_scores_the_index_when_an_update_is_due() -> None:
+    """And only then: at multiples of ``every``, all rows at once, with the number of draws that was asked for."""
+    pick_up, asked = PickUpConfig("td", entries=100, picked=10, draws=4), []
+    actor: Any = start_replay_actor(
+        CHAIN,
+        ReplayConfig(capacity=500),
+        ServingConfig(),
+        0,
+        ReplayActorConfig(resources=Resources(num_cpus=0)),
+        watcher=TdErrorPickUp(pick_up, 500, 0),
+    )
+    data = moved_data(5)
+    ray.get(actor.store.remote(EpisodeRows(data.columns, np.repeat(np.arange(5), data.lengths), "runner", 0)))
+    ids = np.arange(60)
+    ray.get(actor.consult.remote(ScoreAnswer(ids, np.zeros(60, np.float32))))
+
+    def score(rows: Transitions, draws: int) -> FloatArray:
+        asked.append((len(rows), draws))
+        return rows.observations[:, 0] + 10
+
+    rescoring = Rescoring(actor, replace(QUICK, pick_up=pick_up), SimpleNamespace(score=score))  # type: ignore[arg-type]
+    for env_steps in (250, 290, 299):
+        rescoring.step(env_steps)
+    assert asked == []
+    rescoring.step(305)
+    rescoring.step(306)
+    assert asked == [(60, 4)]
+    feed = RemoteFeed(actor, double_actions)
+    best = np.sort(data.columns.observations[:60, 0])[::-1][:10] + 10
+    np.testing.assert_array_equal(feed.picked(10, (3,)).picked.importance, best)
+    idle = Rescoring(actor, None, SimpleNamespace(score=score))  # type: ignore[arg-type]
+    for env_steps in (0, 10_000):
+        idle.step(env_steps)
+    assert len(asked) == 1
+    ray.kill(actor)
