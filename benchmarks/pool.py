@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import time
@@ -77,19 +78,26 @@ class LoadSource:
         self._finished: list[tuple[float, float]] = []
 
     @ray.method(concurrency_group="waiting")
-    def wait_for_requests(self, limit: int, timeout_s: float) -> list[GenerationRequest]:  # noqa: ARG002
+    def wait_for_requests(self, limit: int, timeout_s: float) -> list[GenerationRequest]:
         if self._returned:
             return self._returned.pop()
+        taken: list[GenerationRequest] = []
+        if self._seconds_to_next() > 0:
+            time.sleep(min(self._seconds_to_next(), timeout_s))
+        while len(taken) + BATCH <= limit and self._seconds_to_next() <= 0:
+            taken += self._take()
+        return taken
+
+    def _seconds_to_next(self) -> float:
         k = (self._next - self._first) // BATCH
-        now = time.perf_counter() - self._began
-        if self._arrivals is not None:
-            left = self._arrivals[k] - now if k < len(self._arrivals) else timeout_s
-            time.sleep(max(min(left, timeout_s), 0.0))
-            if left >= timeout_s:
-                return []
-        ids = range(self._next, self._next + BATCH)
+        if self._arrivals is None:
+            return 0.0
+        return self._arrivals[k] - self.now() if k < len(self._arrivals) else math.inf
+
+    def _take(self) -> list[GenerationRequest]:
+        k, ids = (self._next - self._first) // BATCH, range(self._next, self._next + BATCH)
         self._next += BATCH
-        self._due[ids[0]] = now if self._arrivals is None else self._arrivals[k]
+        self._due[ids[0]] = self.now() if self._arrivals is None else self._arrivals[k]
         return [GenerationRequest(i, 0, state) for i, state in zip(ids, self._states, strict=True)]
 
     @ray.method(concurrency_group="answers")

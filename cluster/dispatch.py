@@ -82,6 +82,16 @@ class Roster:
         free = [(m.in_flight, m.last_turn, n) for n, m in self._members.items() if self._has_room(m)]
         return min(free)[2] if free else None
 
+    def wanted(self) -> int:
+        """How many batches to ask for now: as many as there is room for, once somebody idles or half could take one.
+
+        A second batch is not urgent: it lies ready for the moment when the first is done. Asking for several of them
+        at once saves most of the questions under full load.
+        """
+        room = [self.limit - member.in_flight for member in self._members.values() if self._has_room(member)]
+        urgent = any(free == self.limit for free in room)
+        return sum(room) if urgent or 2 * len(room) >= len(self) else 0
+
     def began(self, number: int) -> None:
         """A batch was sent to this member."""
         member = self._members[number]

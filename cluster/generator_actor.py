@@ -41,21 +41,44 @@ class Adaptable(Protocol):
 
 
 @dataclass(frozen=True)
-class WeightsTicket:
-    """A version of the weights and where they lie; inside an object, so that Ray does not fetch them every time.
+class _Version:
+    """A version in Ray's object store: the weights, and where the generator lies that they belong to."""
 
-    ``place`` None: weights that cannot change.
-    """
-
-    version: int
-    place: ray.ObjectRef | None
+    weights: Weights | None
+    """None: the generator's own."""
+    generator: ray.ObjectRef
 
 
 @dataclass(frozen=True)
-class StoredGenerator:
-    """Where the generator lies in Ray's object store: a restarted actor fetches it again, so the driver keeps this."""
+class Ticket:
+    """Names the version that a batch is to be made with, and where it lies.
 
+    It travels with every batch, so that an actor that Ray has just restarted knows what to fetch; who has that version
+    already fetches nothing. The driver keeps the newest ticket, and by that the objects.
+    """
+
+    version: int
     place: ray.ObjectRef
+
+    @classmethod
+    def first(cls, generator: TrajectoryGenerator) -> Ticket:
+        """The generator as it is."""
+        return cls(generator.version, ray.put(_Version(None, ray.put(generator))))
+
+    def next(self, version: int, weights: Weights) -> Ticket:
+        """The same generator with other weights."""
+        stored: _Version = ray.get(self.place)
+        return Ticket(version, ray.put(_Version(dict(weights), stored.generator)))
+
+    def generator(self) -> TrajectoryGenerator:
+        """The original generator, fetched."""
+        generator: TrajectoryGenerator = ray.get(ray.get(self.place).generator)
+        return generator
+
+    def weights(self) -> Weights:
+        """The weights of this version, fetched; only for generators whose weights can be replaced."""
+        stored: _Version = ray.get(self.place)
+        return ray.get(stored.generator).weights() if stored.weights is None else stored.weights
 
 
 @dataclass(frozen=True)
@@ -106,35 +129,32 @@ class GeneratorWorker:
 class GeneratorActor:
     """A :class:`GeneratorWorker` in a process of its own, on the GPU that Ray gave to it."""
 
-    def __init__(self, stored: StoredGenerator, to_learner: ToLearner, device: str, compiled: bool) -> None:
-        # Ray wraps what a constructor raises into pages of traces: it is said by the first call.
-        self._worker: GeneratorWorker | Exception
-        try:
-            generator: TrajectoryGenerator = ray.get(stored.place)
-            here = generator.on(device, compiled=compiled) if isinstance(generator, Movable) else generator
-            self._worker = GeneratorWorker(here, to_learner)
-        except Exception as error:
-            self._worker = error
+    # Of all objects only tickets name what is in the object store: Ray repeats a constructor with the references that
+    # it was first given, also when what they stood for is gone.
+    def __init__(self, to_learner: ToLearner, device: str, compiled: bool) -> None:
+        self._to_learner, self._device, self._compiled = to_learner, device, compiled
+        self._worker: GeneratorWorker | None = None
 
-    def ready(self) -> int:
+    def ready(self, ticket: Ticket) -> int:
         """The id of the process, once the generator is in place; raises what kept it from getting there."""
-        self._working()
+        self._working(ticket)
         return os.getpid()
 
     @ray.method(num_returns=2)
-    def generate(self, states: FloatArray, seed: int, ticket: WeightsTicket) -> tuple[SyntheticRows, Served]:
+    def generate(self, states: FloatArray, seed: int, ticket: Ticket) -> tuple[SyntheticRows, Served]:
         """See :meth:`GeneratorWorker.answer`. Two results: the rows go on to the replay, their report to the driver."""
-        return self._working().answer(states, seed, ticket.version, lambda: ray.get(ticket.place))
+        return self._working(ticket).answer(states, seed, ticket.version, ticket.weights)
 
-    def _working(self) -> GeneratorWorker:
-        if isinstance(self._worker, Exception):
-            raise self._worker
+    def _working(self, ticket: Ticket) -> GeneratorWorker:
+        if self._worker is None:
+            generator = ticket.generator()
+            if isinstance(generator, Movable):
+                generator = generator.on(self._device, compiled=self._compiled)
+            self._worker = GeneratorWorker(generator, self._to_learner)
         return self._worker
 
 
-def start_generator(
-    config: PoolConfig, generator: StoredGenerator, to_learner: ToLearner, placement: object | None
-) -> ActorHandle:
+def start_generator(config: PoolConfig, to_learner: ToLearner, placement: object | None) -> ActorHandle:
     """Ask Ray for one more generator actor; ``config`` must have its ``num_gpus`` decided.
 
     Ray restarts it after a crash, with the batches that it had; errors of the generator itself are not retried.
@@ -149,7 +169,7 @@ def start_generator(
     if placement is not None:
         options["scheduling_strategy"] = placement
     device = "cuda" if config.num_gpus else "cpu"
-    return ray.remote(GeneratorActor).options(**options).remote(generator, to_learner, device, config.compile)
+    return ray.remote(GeneratorActor).options(**options).remote(to_learner, device, config.compile)
 
 
 def _gpu_bytes_in_use() -> int:

@@ -10,6 +10,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from cluster.dispatch import Roster
+from cluster.generator_actor import Ticket
 
 
 class GeneratorError(RuntimeError):
@@ -17,15 +18,15 @@ class GeneratorError(RuntimeError):
 
 
 class GeneratorFleet:
-    """Generator actors by number; ``start`` makes the one with a given number.
+    """Generator actors by number; ``start`` makes the one with a given number, ``ticket`` says what it begins with.
 
     A number that is free again is given to the next actor: number and placement belong together.
     """
 
-    def __init__(self, in_flight: int, start: Callable[[int], ActorHandle]) -> None:
+    def __init__(self, in_flight: int, start: Callable[[int], ActorHandle], ticket: Callable[[], Ticket]) -> None:
         self.roster = Roster(in_flight)
         self.restarts = 0
-        self._start = start
+        self._start, self._ticket = start, ticket
         self._actors: dict[int, Any] = {}
         self._processes: dict[int, int] = {}
         self._starting: dict[ray.ObjectRef, int] = {}
@@ -88,7 +89,7 @@ class GeneratorFleet:
     def _add(self) -> None:
         number = next(n for n in range(len(self._actors) + 1) if n not in self._actors)
         self._actors[number] = self._start(number)
-        self._starting[self._actors[number].ready.remote()] = number
+        self._starting[self._actors[number].ready.remote(self._ticket())] = number
 
     def _drop(self) -> None:
         """One that does not work yet, else the one that came last: it has the least to lose."""

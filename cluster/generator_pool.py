@@ -18,10 +18,9 @@ from atradiff.ports import TrajectoryGenerator
 from cluster.generator_actor import (
     Adaptable,
     Movable,
-    StoredGenerator,
+    Ticket,
     ToLearner,
     Weights,
-    WeightsTicket,
     start_generator,
 )
 from cluster.generator_fleet import GeneratorFleet
@@ -57,9 +56,11 @@ class GeneratorPool:
     ) -> None:
         self.config = config.on(ray.cluster_resources())
         self._generator = generator.on("cpu") if isinstance(generator, Movable) else generator
-        self._fleet = GeneratorFleet(self.config.in_flight, self._starter(to_learner, placement or ()))
+        self._fleet = GeneratorFleet(
+            self.config.in_flight, self._starter(to_learner, placement or ()), lambda: self._dispatcher.ticket
+        )
         self._dispatcher = PoolDispatcher(
-            self._fleet, replay, self.config, serving.requests_per_batch, seed, self._first_ticket()
+            self._fleet, replay, self.config, serving.requests_per_batch, seed, Ticket.first(self._generator)
         )
         self._thread = threading.Thread(
             target=self._dispatcher.run, args=(on_error,), name="generator-pool", daemon=True
@@ -116,7 +117,7 @@ class GeneratorPool:
                 f"version must rise above {self._dispatcher.ticket.version}, which is being served, got {version}."
             )
         self._generator.check_weights(weights)
-        self._dispatcher.ticket = WeightsTicket(version, ray.put(dict(weights)))
+        self._dispatcher.ticket = self._dispatcher.ticket.next(version, weights)
 
     def metrics(self) -> dict[str, float]:
         """Counters and gauges of this moment, by the names of docs/metrics.md (group ``pool``)."""
@@ -131,17 +132,10 @@ class GeneratorPool:
     ) -> None:
         self.stop()
 
-    def _first_ticket(self) -> WeightsTicket:
-        """The original weights have a place as well: an old batch that Ray repeats may meet a newer generator."""
-        place = ray.put(dict(self._generator.weights())) if isinstance(self._generator, Adaptable) else None
-        return WeightsTicket(self._generator.version, place)
-
     def _starter(self, to_learner: ToLearner, placement: Sequence[object]) -> Callable[[int], ActorHandle]:
-        stored = StoredGenerator(ray.put(self._generator))
-
         def start(number: int) -> ActorHandle:
             place = placement[number] if number < len(placement) else None
-            return start_generator(self.config, stored, to_learner, place)
+            return start_generator(self.config, to_learner, place)
 
         return start
 

@@ -20,7 +20,7 @@ from ray.exceptions import ObjectLostError
 from atradiff.replay.requests import GenerationRequest
 from atradiff.serving import request_seed
 from cluster.dispatch import LatencyWindow, Scaler
-from cluster.generator_actor import Served, WeightsTicket
+from cluster.generator_actor import Served, Ticket
 from cluster.generator_fleet import GeneratorFleet
 from cluster.pool_config import PoolConfig
 from cluster.replay_actor import RowsLostError
@@ -70,7 +70,7 @@ class PoolDispatcher:
         config: PoolConfig,
         requests_per_batch: int,
         seed: int,
-        ticket: WeightsTicket,
+        ticket: Ticket,
     ) -> None:
         self.ticket = ticket
         self.error: Exception | None = None
@@ -161,8 +161,8 @@ class PoolDispatcher:
 
     def _ask(self) -> None:
         """Have one question for requests at the replay actor, as long as somebody could answer them."""
-        if self._asked is None and self._fleet.roster.choose() is not None:
-            self._asked = self._replay.wait_for_requests.remote(self._requests_per_batch, _POLL_SECONDS)
+        if self._asked is None and (batches := self._fleet.roster.wanted()):
+            self._asked = self._replay.wait_for_requests.remote(batches * self._requests_per_batch, _POLL_SECONDS)
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -179,7 +179,7 @@ class PoolDispatcher:
     def _take(self, reference: ray.ObjectRef) -> None:
         if reference == self._asked:
             self._asked = None
-            self._send(ray.get(reference))
+            self._send_all(ray.get(reference))
         elif reference == self._status:
             self._status = None
             self._rescale(int(ray.get(reference)["oldest_request_age"]))
@@ -190,13 +190,15 @@ class PoolDispatcher:
         else:
             self._fleet.arrived(reference)
 
-    def _send(self, requests: list[GenerationRequest]) -> None:
-        if not requests:
-            return
-        number = self._fleet.roster.choose()
-        if number is None:  # retired since the question was asked
-            self._put_back(requests)
-            return
+    def _send_all(self, requests: list[GenerationRequest]) -> None:
+        for start in range(0, len(requests), self._requests_per_batch):
+            number = self._fleet.roster.choose()
+            if number is None:  # retired since the question was asked
+                self._put_back(requests[start:])
+                return
+            self._send(number, requests[start : start + self._requests_per_batch])
+
+    def _send(self, number: int, requests: list[GenerationRequest]) -> None:
         states = np.stack([request.state for request in requests])
         seed = request_seed(self._seed, requests[0])
         began = time.monotonic()

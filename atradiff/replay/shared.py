@@ -70,14 +70,18 @@ class SharedReplay:
             self._replay.report_td_errors(row_ids, origins, td_errors)
 
     def wait_for_requests(self, limit: int, timeout_s: float) -> list[GenerationRequest]:
-        """At most ``limit`` requests once some are due by the :class:`ServingConfig`; none after ``timeout_s``."""
+        """At most ``limit`` requests once some are due by the :class:`ServingConfig`; none after ``timeout_s``.
+
+        Whole batches where there is one: who cuts them again, from the first request on, has the batches that a server
+        in process makes.
+        """
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while not self._due():
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     return []
-            return self._replay.take_requests(limit)
+            return self._replay.take_requests(min(limit, self._whole_batches()))
 
     def put_back(self, requests: list[GenerationRequest]) -> int:
         """Let taken requests wait again; returns how many were still outstanding."""
@@ -134,6 +138,11 @@ class SharedReplay:
         with self._changed:
             if self._journal is not None:
                 self._journal.close()
+
+    def _whole_batches(self) -> int:
+        """Waiting requests that fill batches; all of them where not one is filled (and its first is due)."""
+        pending, size = self._replay.pending, self._serving.requests_per_batch
+        return pending - pending % size or pending
 
     def _due(self) -> bool:
         pending, age = self._replay.pending, self._replay.oldest_request_age

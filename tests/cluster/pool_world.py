@@ -13,9 +13,9 @@ from atradiff.replay.mixed import MixedReplay, ReplayConfig
 from atradiff.replay.requests import GenerationRequest
 from atradiff.replay.shared import SharedReplay
 from atradiff.types import FloatArray, Spaces, SyntheticRows, SyntheticTrajectories, Transitions
-from tests.toys import CHAIN
 
 SPACES = Spaces(2, "continuous", (-1.0,), (1.0,))
+"""Those of the toys, which would bring torch into each actor."""
 
 
 def halved(rows: Transitions) -> Transitions:
@@ -30,6 +30,10 @@ class Books:
     """
 
     def __init__(self, n: int, *, forgiving: bool = False) -> None:
+        self.begin(n, forgiving=forgiving)
+
+    def begin(self, n: int, *, forgiving: bool = False) -> None:
+        """New books, for another pool."""
         states = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
         self._waiting = [GenerationRequest(i, i, state) for i, state in enumerate(states)]
         self._lent: dict[int, GenerationRequest] = {}
@@ -90,7 +94,7 @@ class Books:
 
 def asking_replay() -> MixedReplay:
     """Asks for a trajectory for each row that it is given."""
-    return MixedReplay(CHAIN, ReplayConfig(capacity=1000, rho=0.5, expected_length=1.0), 3)
+    return MixedReplay(SPACES, ReplayConfig(capacity=1000, rho=0.5, expected_length=1.0), 3)
 
 
 class AskingReplay(SharedReplay):

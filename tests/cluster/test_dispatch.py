@@ -50,6 +50,27 @@ def test_a_retired_member_gets_nothing_and_drains() -> None:
     assert roster.in_flight == 2
 
 
+def test_second_batches_are_asked_for_several_at_once() -> None:
+    roster = roster_of(4)
+    assert roster.wanted() == 8
+    for _ in range(7):
+        give(roster)
+    assert roster.wanted() == 0  # one could lay a second batch by: that can wait
+    roster.ended(0)
+    assert roster.wanted() == 2  # half of them could
+    roster.ended(3)
+    assert roster.wanted() == 3  # 3 idles, and another could lay one by
+    for number in (0, 1, 2, 3):
+        roster.retire(number)
+    assert roster.wanted() == 0
+
+
+def test_a_single_generator_is_asked_for_as_soon_as_it_has_room() -> None:
+    roster = roster_of(1)
+    assert give(roster) == 0
+    assert roster.wanted() == 1
+
+
 def test_the_same_number_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="generator 1 is on the roster already"):
         roster_of(2).add(1)
