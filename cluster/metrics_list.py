@@ -170,11 +170,43 @@ METRICS: tuple[Metric, ...] = (
         "share",
         "Time that the learner waited for batches, of all its time. Below 0.05; above: a deeper prefetch.",
     ),
+    _of_result(
+        "replay/requests_outstanding",
+        "requests",
+        "Taken by generators and not answered yet: at most 2 batches for each generator. Stands still above 0: a node "
+        "is gone; they go back to the queue after `cluster.pool.patience`.",
+    ),
+    _of_result(
+        "replay/chunks_repeated",
+        "chunks",
+        "Chunks of rows that a sender sent again because it heard no answer; stored once. Grows with restarts only.",
+        "counter",
+    ),
+    _of_result(
+        "replay/journal_bytes",
+        "bytes",
+        "Of the replay's journal. Falls to near 0 with each snapshot (`cluster.replay.snapshot_every`).",
+    ),
     _of_result("replay/restarts", "restarts", "Times that Ray started the replay actor again.", "counter"),
     _of_result("pool/size", "actors", "Generators of the pool."),
+    _of_result("pool/starting", "actors", "Those of them that are not ready yet. 0 but for a while after a change."),
     _of_result("pool/in_flight", "batches", "Batches being generated: at most 2 for each generator."),
+    _of_result("pool/batches", "batches", "Batches that are answered and stored.", "counter"),
+    _of_result("pool/requests_answered", "requests", "The requests of those batches.", "counter"),
+    _of_result(
+        "pool/requests_put_back",
+        "requests",
+        "Handed back to the queue: nobody answered in time, or the pool shrank. Near 0.",
+        "counter",
+    ),
+    _of_result(
+        "pool/service_p50_ms",
+        "ms",
+        "Half of the batches take a generator less. Latencies far above: batches wait for generators.",
+    ),
     _of_result("pool/latency_p50_ms", "ms", "Half of the requests are answered faster."),
     _of_result("pool/latency_p99_ms", "ms", "99 of 100 requests are answered faster."),
+    _of_result("pool/version_served", "versions", "Of the weights that the newest rows were made with."),
     _of_result("pool/restarts", "restarts", "Times that Ray started a generator again.", "counter"),
     _of_result("adapter/updates", "updates", "Versions that the adapter has made.", "counter"),
     _of_result(
@@ -184,11 +216,16 @@ METRICS: tuple[Metric, ...] = (
         "counter",
     ),
     _of_result("adapter/restarts", "restarts", "Times that Ray started the adapter again.", "counter"),
-    Metric(
-        "env_runners/restarts",
-        ("fault_tolerance", "num_remote_worker_restarts"),
+    _of_result(
+        "sampling/env_runner_restarts",
         "restarts",
         "Times that RLlib started a remote env runner again; its unfinished episode is lost.",
+        "counter",
+    ),
+    _of_result(
+        "sampling/fragments_lost",
+        "fragments",
+        "Requests for steps that a remote env runner took with it when it died. At most one for each restart.",
         "counter",
     ),
     _of_result("trainer/restarts", "restarts", "Times that the trainer went on from a checkpoint.", "counter"),
