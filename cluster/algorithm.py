@@ -7,6 +7,7 @@ from dataclasses import asdict
 import torch
 from ray.tune.registry import register_env
 
+from atradiff.data.trajectories import Trajectories
 from atradiff.environments import make_env
 from atradiff.ports import ReplayServices, TrajectoryGenerator
 from cluster.config import RunConfig
@@ -14,12 +15,15 @@ from rllib_ext.ensemble_sac import EnsembleSAC, EnsembleSACConfig
 
 
 def build_algorithm(
-    run: RunConfig, generator: TrajectoryGenerator | None, services: ReplayServices | None = None
+    run: RunConfig,
+    generator: TrajectoryGenerator | None,
+    services: ReplayServices | None = None,
+    offline: Trajectories | None = None,
 ) -> EnsembleSAC:
     """The algorithm of a run; raises ``ValueError`` where env and generator do not fit.
 
     Without a ``cluster`` section the learner and its env runner are in this process. ``services``: a replay that is
-    there already, with its generators; None: one in this process, with ``generator``.
+    there already, with its generators and data; None: one in this process, with ``generator`` and ``offline`` rows.
     """
     torch.set_num_threads(run.threads)
     register_env(run.env, lambda settings: make_env(settings["id"]))
@@ -28,7 +32,7 @@ def build_algorithm(
         .environment(run.env, env_config={"id": run.env})
         .env_runners(rollout_fragment_length=run.rollout_fragment_length)
         .training(**asdict(run.algorithm))
-        .augmentation(generator=generator, replay=run.replay, serving=run.serving)
+        .augmentation(generator=generator, replay=run.replay, serving=run.serving, offline=offline)
         .debugging(seed=run.seed, log_level="ERROR")
     )
     if services is not None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import ray
 from tqdm import tqdm
 
-from cluster.cells import Cell, distinct_runs, env_steps_done, needs_diffuser
+from cluster.cells import Cell, data_key, distinct_runs, env_steps_done, needs_preparation, preparation_key
 from cluster.config import RunConfig
-from cluster.prepare import prepare_diffuser
+from cluster.prepare import prepare
 from cluster.ray_runtime import start_ray
 from cluster.run_folder import RunFolder
 
@@ -36,19 +36,19 @@ def prepare_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> tuple[li
     Cells of one diffuser that could not be made are failures. Data sets are worked on side by side, diffusers on the
     same data one after the other.
     """
-    groups = _diffusers_by_data(cells)
+    groups = _preparations_by_data(cells)
     if not groups:
         return list(cells), []
     start_ray()
     tasks = {_prepare.options(**_resources(group[0], gpus_per_cell)).remote(group): group for group in groups}
-    paths: dict[str, str | None] = {}
+    paths: dict[str, Path | None] = {}
     errors: dict[str, str] = {}
     try:
         with tqdm(total=len(tasks), unit="data set", desc="data and diffusers", mininterval=1.0) as bar:
             while tasks:
                 for task in ray.wait(list(tasks), timeout=_POLL_SECONDS)[0]:
                     group = tasks.pop(task)
-                    keys = [_diffuser_key(run) for run in group]
+                    keys = [preparation_key(run) for run in group]
                     made, error = _outcome(task)
                     paths |= dict(zip(keys, made or [], strict=False))
                     errors |= dict.fromkeys(keys, error) if error else {}
@@ -56,8 +56,9 @@ def prepare_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> tuple[li
                 bar.refresh()
     finally:
         _stop(list(tasks))
-    ready = [_with_path(cell, paths.get(_diffuser_key(cell.run))) for cell in cells]
-    return ready, [Failure(cell, errors[key]) for cell in ready if (key := _diffuser_key(cell.run)) in errors]
+    keyed = [(preparation_key(cell.run), cell) for cell in cells]
+    failed = [Failure(cell, errors[key]) for key, cell in keyed if key in errors and needs_preparation(cell.run)]
+    return [_with_path(cell, paths.get(key)) for key, cell in keyed], failed
 
 
 def train_cells(cells: Iterable[Cell], gpus_per_cell: float = 0.0) -> list[Failure]:
@@ -114,33 +115,24 @@ def _train_cell(run: RunConfig) -> None:
 
 
 @ray.remote(max_retries=0)
-def _prepare(runs: Sequence[RunConfig]) -> list[str]:
-    return [str(prepare_diffuser(run)) for run in runs]
+def _prepare(runs: Sequence[RunConfig]) -> list[Path | None]:
+    return [prepare(run) for run in runs]
 
 
-def _diffusers_by_data(cells: Iterable[Cell]) -> list[list[RunConfig]]:
-    """One run for each diffuser that an open cell needs and does not name, grouped by the data that it is fitted to."""
-    wanted = [c.run for c in cells if needs_diffuser(c.run) and c.run.generator.path is None and not c.folder.complete]
+def _preparations_by_data(cells: Iterable[Cell]) -> list[list[RunConfig]]:
+    """One run for each model, or data, that an open cell needs and does not name, grouped by the data."""
+    wanted = [c.run for c in cells if needs_preparation(c.run) and not c.folder.complete]
     groups: dict[str, list[RunConfig]] = {}
-    for run in {_diffuser_key(run): run for run in wanted}.values():
-        groups.setdefault(_key(run.env, asdict(run.data)), []).append(run)
+    for run in {preparation_key(run): run for run in wanted if run.reads_data or run.generator.path is None}.values():
+        groups.setdefault(data_key(run), []).append(run)
     return list(groups.values())
 
 
-def _diffuser_key(run: RunConfig) -> str:
-    generator = run.generator
-    return _key(run.env, asdict(run.data), asdict(generator.model), asdict(generator.fit), generator.cache)
-
-
-def _key(*parts: Any) -> str:
-    return json.dumps(parts, sort_keys=True)
-
-
-def _with_path(cell: Cell, path: str | None) -> Cell:
-    """The cell with its diffuser named; unchanged where it names one already, or needs none."""
-    if path is None or cell.run.generator.path is not None or not needs_diffuser(cell.run):
+def _with_path(cell: Cell, path: Path | None) -> Cell:
+    """The cell with its diffuser named; unchanged where it needs none."""
+    if path is None:
         return cell
-    return replace(cell, run=replace(cell.run, generator=replace(cell.run.generator, path=path)))
+    return replace(cell, run=replace(cell.run, generator=replace(cell.run.generator, path=str(path))))
 
 
 def _resources(run: RunConfig, gpus_per_cell: float) -> dict[str, float]:

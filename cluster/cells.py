@@ -13,8 +13,12 @@ from cluster.run_folder import RunFolder
 _BOOKKEEPING = ("name", "output", "data.cache", "generator.cache")
 """Where things are kept: changes nothing about a run's result."""
 
-_UNREAD_WITHOUT_DIFFUSER = ("data", "generator", "serving")
-"""What a plain run never looks at: plain runs on several data sets are one."""
+_READ_BY = {
+    "atradiff": ("generator", "serving", "adaptation"),
+    "synther": ("generator.path", "synther", "serving"),
+}
+"""Settings that an augmentation alone looks at: plain runs with several diffusers are one."""
+_GENERATION = ("generator", "serving", "adaptation", "synther")
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,39 @@ class Cell:
         return RunFolder(self.run.folder)
 
 
-def needs_diffuser(run: RunConfig) -> bool:
-    return run.augmentation != "none"
-
-
 def recipe(run: RunConfig) -> dict[str, Any]:
     """Every setting that a run's result depends on, by dotted name."""
-    unread = () if needs_diffuser(run) else _UNREAD_WITHOUT_DIFFUSER
-    flat = _flat(asdict(run))
-    return {name: value for name, value in flat.items() if not _below(name, (*_BOOKKEEPING, *unread))}
+    return {name: value for name, value in _flat(asdict(run)).items() if _is_read(name, run)}
+
+
+def _is_read(name: str, run: RunConfig) -> bool:
+    """Plain runs on several data sets are one, unless offline rows are part of their batches."""
+    if _below(name, _BOOKKEEPING):
+        return False
+    if _below(name, ("data",)):
+        return run.needs_generator or run.reads_data
+    return not _below(name, _GENERATION) or _below(name, _READ_BY.get(run.augmentation, ()))
+
+
+def needs_preparation(run: RunConfig) -> bool:
+    """Whether there is something to make, or to find, before the run."""
+    return run.needs_generator or run.reads_data
+
+
+def preparation_key(run: RunConfig) -> str:
+    """The same text for runs that begin with the same model on the same data."""
+    parts: list[Any] = [data_key(run)]
+    if run.needs_generator and run.augmentation == "synther":
+        parts += ["synther", asdict(run.synther), run.generator.path, run.generator.cache]
+    elif run.needs_generator:
+        generator = run.generator
+        parts += [asdict(generator.model), asdict(generator.fit), generator.path, generator.cache]
+    return json.dumps(parts, sort_keys=True)
+
+
+def data_key(run: RunConfig) -> str:
+    """The same text for runs on the same data."""
+    return json.dumps([run.env, asdict(run.data)], sort_keys=True)
 
 
 def require_one_process(run: RunConfig) -> None:

@@ -50,8 +50,8 @@ def compare(run: RunConfig, seeds: Sequence[int]) -> Comparison:
         raise ValueError(f"compare needs at least one seed and each only once, got {list(seeds)}.")
     _require_folder(run.output)
     require_one_process(run)
+    run = replace(run, augmentation="atradiff").absolute()
     run.require_data()
-    run = run.absolute()
     check_environment(run)
     run = replace(run, generator=replace(run.generator, path=str(prepare_diffuser(run))))
     cells = [Cell(run.env, ARMS[arm], replace(run, augmentation=arm, seed=seed)) for seed in seeds for arm in ARMS]

@@ -13,7 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from atradiff.adaptation.config import AdaptationConfig
-from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig, ServingConfig
+from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig, ServingConfig, SyntherConfig, SyntherFit
 from atradiff.replay.mixed import ReplayConfig
 from cluster.cluster_config import ClusterConfig
 from cluster.storage import is_uri, join, working_folder
@@ -67,6 +67,15 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True)
+class SyntherSettings:
+    """SynthER, for ``augmentation: synther``: each ``fit`` takes this long, the one on offline data and those on rows
+    of the run alike. Its authors give ``steps: 100000``."""
+
+    model: SyntherConfig = field(default_factory=SyntherConfig)
+    fit: SyntherFit = field(default_factory=lambda: SyntherFit(cpu_minutes=5.0))
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Deterministic actions on an environment of its own, every so many env steps.
 
@@ -104,7 +113,8 @@ class RunConfig:
         name: Names the folder of the run under ``output``.
         env_steps: Real environment steps to train for.
         seed: Seeds environment, exploration, learner, replay and generator.
-        augmentation: ``atradiff`` imagines trajectories, ``none`` is the plain algorithm.
+        augmentation: ``atradiff`` imagines trajectories from the agent's states, ``synther`` single transitions like
+            those that it lived, ``none`` is the plain algorithm. Offline data in the batch: ``replay.offline_share``.
         rollout_fragment_length: Env steps between two calls of the learner.
         threads: torch threads of the learner and the generator.
         adaptation: How the diffuser follows the agent; None: it stays as it was fitted.
@@ -116,12 +126,13 @@ class RunConfig:
     name: str
     env_steps: int
     seed: int = 0
-    augmentation: Literal["none", "atradiff"] = "atradiff"
+    augmentation: Literal["none", "synther", "atradiff"] = "atradiff"
     rollout_fragment_length: int = 50
     threads: int = 1
     output: str = "runs"
     data: DataConfig = field(default_factory=DataConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    synther: SyntherSettings = field(default_factory=SyntherSettings)
     algorithm: SACSettings = field(default_factory=SACSettings)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
@@ -148,6 +159,11 @@ class RunConfig:
                 f"env_steps={self.env_steps} end before learning_starts={self.algorithm.learning_starts}: nothing "
                 "would be learned. Raise env_steps or lower algorithm.learning_starts."
             )
+        if self.augmentation == "synther" and self.cluster is not None:
+            raise ValueError(
+                "augmentation: synther is fitted and asked in the learner's own process: leave cluster out (cluster: "
+                "null)."
+            )
 
     @property
     def where(self) -> str:
@@ -164,17 +180,41 @@ class RunConfig:
         """How the diffuser is adapted; None where there is none, or it shall stay as it is."""
         return self.adaptation if self.augmentation == "atradiff" else None
 
+    @property
+    def has_data(self) -> bool:
+        """Whether offline data are named."""
+        return self.data != DataConfig(cache=self.data.cache)
+
+    @property
+    def needs_generator(self) -> bool:
+        """Whether a fitted generator must be there before the first step: SynthER may begin without one."""
+        if self.augmentation == "synther":
+            return self.has_data or self.generator.path is not None
+        return self.augmentation == "atradiff"
+
+    @property
+    def reads_data(self) -> bool:
+        """Whether the offline data themselves are read while the run goes, not only what was fitted to them."""
+        return self.adapting is not None or self.replay.offline_share > 0
+
     def require_data(self) -> None:
-        """Raise ``ValueError`` unless this run can get at a diffuser: called before anything long begins."""
-        if self.generator.path is None and self.data == DataConfig(cache=self.data.cache):
+        """Raise ``ValueError`` unless this run can get at what it needs: called before anything long begins."""
+        if self.has_data:
+            return
+        if self.augmentation == "atradiff" and self.generator.path is None:
             raise ValueError(
                 "augmentation: atradiff needs a diffuser: set generator.path to a fitted one, or one of data.path, "
                 "data.source and data.collect to the trajectories it shall be fitted to."
             )
-        if self.adapting is not None and self.data == DataConfig(cache=self.data.cache):
+        if self.adapting is not None:
             raise ValueError(
                 "adaptation rehearses the offline data, so that the diffuser does not forget them: set one of "
                 "data.path, data.source and data.collect."
+            )
+        if self.replay.offline_share > 0:
+            raise ValueError(
+                f"replay.offline_share={self.replay.offline_share} puts offline data into each batch: set one of "
+                "data.path, data.source and data.collect, or offline_share to 0."
             )
 
     def absolute(self) -> RunConfig:

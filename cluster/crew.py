@@ -14,7 +14,9 @@ from ray.actor import ActorHandle
 
 from atradiff.adaptation.original import WithOriginal
 from atradiff.adaptation.pickup import make_pick_up
+from atradiff.data.trajectories import Trajectories
 from atradiff.ports import ServiceOrder
+from atradiff.replay.offline import OfflineRows
 from atradiff.types import Spaces
 from cluster.adapter_actor import AdapterClient, AdapterOrder, start_adapter_actor
 from cluster.checkpoint import Checkpoint
@@ -23,7 +25,7 @@ from cluster.cluster_config import ClusterConfig
 from cluster.config import RunConfig
 from cluster.generator_pool import GeneratorPool
 from cluster.placement import Placement
-from cluster.prepare import Imagination
+from cluster.prepare import Imagination, Supplies
 from cluster.replay_actor import ReplayActorConfig, RowsLostError, start_replay_actor
 from cluster.replay_client import RemoteReplay
 from cluster.session import Progress
@@ -67,7 +69,7 @@ class Crew:
         run: RunConfig,
         cluster: ClusterConfig,
         spaces: Spaces,
-        imagination: Imagination | None,
+        supplies: Supplies,
         placement: Placement,
         folder: Path,
     ) -> None:
@@ -77,6 +79,8 @@ class Crew:
         self.pool: GeneratorPool | None = None
         self.adapter: AdapterClient | None = None
         with ExitStack() as begun:  # what was started is ended where the rest cannot be
+            imagination = supplies.imagination
+            self._offline = self._put_offline(supplies.offline)
             self.replay, self.services = self._start_replay(spaces, imagination)
             begun.callback(ray.kill, self.replay)
             if imagination is not None:
@@ -127,6 +131,10 @@ class Crew:
     ) -> None:
         self._cleanup.close()
 
+    def _put_offline(self, offline: Trajectories | None) -> ray.ObjectRef[OfflineRows] | None:
+        """Into Ray's object store, once; the reference is held so that a replay that is restarted finds them."""
+        return None if offline is None else ray.put(OfflineRows.of(offline, self._scale.to_learner))
+
     def _start_replay(self, spaces: Spaces, imagination: Imagination | None) -> tuple[Any, AttachedServices]:
         run, place = self._run, self._placement.strategy("replay")
         config = replace(self._cluster.replay, journal=_journal(self._cluster.replay.journal, self._folder))
@@ -134,7 +142,9 @@ class Crew:
         watcher = None
         if imagination is not None and imagination.adaptation is not None:
             watcher = make_pick_up(imagination.adaptation.pick_up, rows.capacity, run.seed)
-        actor = start_replay_actor(spaces, rows, run.serving, run.seed, config, watcher=watcher, place=place)
+        actor = start_replay_actor(
+            spaces, rows, run.serving, run.seed, config, watcher=watcher, offline=self._offline, place=place
+        )
         return actor, AttachedServices(actor, config)
 
     def _start_pool(self, imagination: Imagination) -> GeneratorPool:

@@ -15,7 +15,7 @@ from cluster.cluster_config import ClusterConfig
 from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.placement import Placement, place, total
-from cluster.prepare import Imagination
+from cluster.prepare import Supplies
 from cluster.ray_runtime import start_ray
 from cluster.replay_actor import RowsLostError
 from cluster.run_store import RunStore
@@ -32,7 +32,7 @@ class ClusterRun:
     cluster: ClusterConfig
     store: RunStore
     spaces: Spaces
-    imagination: Imagination | None
+    supplies: Supplies
     checkpoint: Checkpoint | None
     resumed: bool
 
@@ -46,15 +46,16 @@ def train_on_cluster(
     :class:`cluster.placement.NoPlaceError` where the cluster cannot hold the run,
     :class:`cluster.supervisor.TrainerLost` where its trainer dies again and again.
     """
-    generating = it.imagination is not None
-    adapting = it.imagination is not None and it.imagination.adaptation is not None
+    imagination = it.supplies.imagination
+    generating = imagination is not None
+    adapting = imagination is not None and imagination.adaptation is not None
     start_ray(at_least=total(it.cluster.bundles(generating=generating, adapting=adapting)).get("CPU", 0.0))
     cluster = it.cluster
     if generating:
         cluster = replace(cluster, pool=cluster.pool.on(ray.cluster_resources()))
     with (
         place(cluster.bundles(generating=generating, adapting=adapting), cluster.placement) as placement,
-        Crew(it.run, cluster, it.spaces, it.imagination, placement, it.store.folder.path) as crew,
+        Crew(it.run, cluster, it.spaces, it.supplies, placement, it.store.folder.path) as crew,
     ):
         starter = _Starter(it, crew, placement)
         begin()

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from atradiff.data.scores import find_task, has_score
 from atradiff.report.study import ScoreRange, StudyArm, StudyTask
-from cluster.cells import Cell, needs_diffuser, require_one_process, share_runs
+from cluster.cells import Cell, require_one_process, share_runs
 from cluster.config import RunConfig, run_parser
 from cluster.grid import Grid, Settings, arm_name, slug
 from cluster.grid_file import merged
@@ -72,8 +72,7 @@ def _run(grid: Grid, parser: ArgumentParser, task: str, algorithm: str, augmenta
     try:
         run = _parsed(parser, settings).absolute()
         require_one_process(run)
-        if needs_diffuser(run):
-            run.require_data()
+        run.require_data()
     except (ArgumentError, ValueError) as error:
         raise ValueError(f"{grid.name}: {task}, {arm_name(algorithm, augmentation)}: {error}") from error
     return run

@@ -11,7 +11,7 @@ import numpy as np
 
 from atradiff.report.compare import duration
 from atradiff.report.tables import aligned
-from cluster.cells import Cell, distinct_runs, env_steps_done, needs_diffuser
+from cluster.cells import Cell, distinct_runs, env_steps_done, needs_preparation, preparation_key
 from cluster.grid import Grid
 
 
@@ -73,8 +73,8 @@ def _state(cell: Cell) -> str:
 
 
 def _diffusers(cells: Iterable[Cell]) -> int:
-    wanted = [cell.run for cell in cells if needs_diffuser(cell.run)]
-    return len({(run.env, run.data, run.generator.path, run.generator.model, run.generator.fit) for run in wanted})
+    wanted = [cell.run for cell in cells if needs_preparation(cell.run)]
+    return len({preparation_key(run) for run in wanted})
 
 
 def _cost(cells: Sequence[Cell], waiting: Sequence[Cell]) -> str:

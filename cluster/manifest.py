@@ -10,20 +10,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from atradiff.augment.synther import SyntherDiffuser
+from atradiff.data.trajectories import Trajectories
 from atradiff.generator import TrajectoryDiffuser
 
 _PACKAGES = ("ray", "torch", "numpy", "gymnasium", "mujoco")
 
 
-def run_manifest(diffuser: TrajectoryDiffuser | None) -> dict[str, Any]:
-    """Commit, versions, machine, and where the diffuser comes from, with the hash of its data."""
+def run_manifest(
+    model: TrajectoryDiffuser | SyntherDiffuser | None, offline: Trajectories | None = None
+) -> dict[str, Any]:
+    """Commit, versions, machine, where the model comes from, and the hash of the offline data in the batches."""
     return {
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git": git_commit(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "packages": {name: version(name) for name in _PACKAGES},
-        "diffuser": None if diffuser is None else asdict(diffuser.provenance),
+        "diffuser": asdict(model.provenance) if isinstance(model, TrajectoryDiffuser) else None,
+        "synther": model.fit if isinstance(model, SyntherDiffuser) else None,
+        "offline_data": None if offline is None else offline.content_hash,
     }
 
 

@@ -1,12 +1,14 @@
-"""From a run's config to the data and the diffuser that it needs, made once and found again by their recipe."""
+"""From a run's config to the data and the generator that it needs, made once and found again by their recipe."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from atradiff.adaptation.config import AdaptationConfig
+from atradiff.augment.synther import SyntherDiffuser
+from atradiff.augment.synther_fit import OnlineSynther, fit_synther
 from atradiff.data.collect import collect
 from atradiff.data.importer import import_data
 from atradiff.data.store import open_trajectories
@@ -33,6 +35,34 @@ class Imagination:
     """Optimisers of the fit, where the model folder has them."""
 
 
+@dataclass(frozen=True)
+class Supplies:
+    """What a run is given before its first step. At most one of ``imagination`` and ``synther``."""
+
+    imagination: Imagination | None = None
+    synther: OnlineSynther | None = None
+    offline: Trajectories | None = None
+    """What batches hold beside what the agent lived."""
+
+    @property
+    def model(self) -> TrajectoryDiffuser | SyntherDiffuser | None:
+        """The fitted model that the run begins with."""
+        if self.imagination is not None:
+            return self.imagination.diffuser
+        return None if self.synther is None else self.synther.model
+
+
+def load_supplies(run: RunConfig, spaces: Spaces) -> Supplies:
+    """What ``run`` needs, from its data and from ``run.generator.path``, which must be set where it needs a generator.
+
+    Raises ``ValueError`` where environment, data and model do not fit.
+    """
+    path = run.generator.path
+    imagination = load_imagination(run, Path(path)) if run.augmentation == "atradiff" and path else None
+    synther = _load_synther(run, spaces) if run.augmentation == "synther" else None
+    return Supplies(imagination, synther, _load_offline(run, spaces))
+
+
 def load_imagination(run: RunConfig, model: Path) -> Imagination:
     """The diffuser in ``model`` with the run's way of sampling; for adaptation with the offline data, too.
 
@@ -48,6 +78,19 @@ def load_imagination(run: RunConfig, model: Path) -> Imagination:
     return Imagination(diffuser, run.adapting, offline, state if state.is_file() else None)
 
 
+def _load_synther(run: RunConfig, spaces: Spaces) -> OnlineSynther:
+    """SynthER as the run begins with it: fitted on offline data, or not at all."""
+    path, settings = run.generator.path, run.synther
+    first = None if path is None else SyntherDiffuser.from_pretrained(path)
+    if first is not None:
+        first.spaces.require_equal(spaces, f"the SynthER in {path}", f"environment {run.env}")
+    return OnlineSynther(spaces, settings.model, replace(settings.fit, seed=run.seed), first=first)
+
+
+def _load_offline(run: RunConfig, spaces: Spaces) -> Trajectories | None:
+    return None if run.replay.offline_share == 0 else _open_data(run, spaces)
+
+
 def check_environment(run: RunConfig) -> Spaces:
     """The spaces of ``run.env``; raises ``ValueError`` where EnsembleSAC cannot learn in them. Cheap: comes first."""
     env = make_env(run.env)
@@ -56,6 +99,13 @@ def check_environment(run: RunConfig) -> Spaces:
         return Spaces.from_gymnasium(env.observation_space, env.action_space)
     finally:
         env.close()
+
+
+def prepare(run: RunConfig) -> Path | None:
+    """Make what ``run`` needs and is not there yet; returns the folder of its generator, None where it needs none."""
+    if run.reads_data:
+        prepare_data(run)
+    return prepare_diffuser(run) if run.needs_generator else None
 
 
 def prepare_data(run: RunConfig) -> Path:
@@ -77,18 +127,35 @@ def prepare_data(run: RunConfig) -> Path:
 
 
 def prepare_diffuser(run: RunConfig) -> Path:
-    """The folder of the diffuser that ``run.generator`` describes; fits it where it is not there yet."""
+    """The folder of the diffuser, or the SynthER, that the run begins with; fits it where it is not there yet."""
+    if run.generator.path is not None:
+        return Path(run.generator.path)
+    store = _open_data(run, check_environment(run))
+    return _prepare_synther(run, store) if run.augmentation == "synther" else _prepare_trajectory_diffuser(run, store)
+
+
+def _prepare_trajectory_diffuser(run: RunConfig, store: Trajectories) -> Path:
     generator = run.generator
-    if generator.path is not None:
-        return Path(generator.path)
-    spaces = check_environment(run)
-    path = prepare_data(run)
-    store = open_trajectories(path)
-    store.spaces.require_equal(spaces, f"the data in {path}", f"environment {run.env}")
     recipe = [store.content_hash, asdict(generator.model), asdict(generator.fit)]
     model = Path(generator.cache) / f"{_slug(run.env)}-{recipe_hash(recipe)}"
     fit(store, model, config=generator.model, settings=generator.fit)
     return model
+
+
+def _prepare_synther(run: RunConfig, store: Trajectories) -> Path:
+    settings = run.synther
+    recipe = [store.content_hash, asdict(settings.model), asdict(settings.fit)]
+    model = Path(run.generator.cache) / f"{_slug(run.env)}-synther-{recipe_hash(recipe)}"
+    if not model.exists():
+        fit_synther(store.spaces, store.columns, settings.model, settings.fit).save_pretrained(model)
+    return model
+
+
+def _open_data(run: RunConfig, spaces: Spaces) -> Trajectories:
+    path = prepare_data(run)
+    store = open_trajectories(path)
+    store.spaces.require_equal(spaces, f"the data in {path}", f"environment {run.env}")
+    return store
 
 
 def _source_recipe(source: str | None) -> list[Any]:

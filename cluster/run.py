@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from atradiff.adaptation.service import AdaptingServices
-from atradiff.generator import TrajectoryDiffuser
+from atradiff.augment.synther_replay import SyntherServices
+from atradiff.ports import ReplayServices, TrajectoryGenerator
 from atradiff.staging import write_text
+from atradiff.types import Spaces
 from cluster.algorithm import build_algorithm
 from cluster.checkpoint import Checkpoint
 from cluster.config import RunConfig
 from cluster.distributed import ClusterRun, train_on_cluster
 from cluster.logging import RunLog
 from cluster.manifest import run_manifest
-from cluster.prepare import Imagination, check_environment, load_imagination, prepare_diffuser
+from cluster.prepare import Supplies, check_environment, load_supplies, prepare_diffuser
 from cluster.ray_runtime import start_ray
 from cluster.run_folder import RunFolder
 from cluster.run_store import RunStore
@@ -52,15 +54,14 @@ def train(
     spaces = check_environment(run)
     store.location.require_writable()
     store.fetch()
-    run, imagination = _with_imagination(run, store.folder)
-    diffuser = None if imagination is None else imagination.diffuser
-    begin = partial(_begin, store, run, diffuser)
+    run, supplies = _supplied(run, store.folder, spaces)
+    begin = partial(_begin, store, run, supplies)
     with _stop_signal() as stop:
         if run.cluster is None:
-            last = _train_here(run, store, imagination, checkpoint, begin, watch, stop)
+            last = _train_here(run, store, supplies, checkpoint, begin, watch, stop)
         else:
             resumed = resume is not None
-            it = ClusterRun(run, run.cluster, store, spaces, imagination, checkpoint, resumed)
+            it = ClusterRun(run, run.cluster, store, spaces, supplies, checkpoint, resumed)
             last = train_on_cluster(it, begin, watch, stop)
     if last.env_steps < run.env_steps:
         raise Stopped(f"stopped at {last.env_steps} env steps; go on with --resume {store.location}")
@@ -70,7 +71,7 @@ def train(
 def _train_here(
     run: RunConfig,
     store: RunStore,
-    imagination: Imagination | None,
+    supplies: Supplies,
     checkpoint: Checkpoint | None,
     begin: Callable[[], None],
     watch: Callable[[Progress], None],
@@ -78,8 +79,7 @@ def _train_here(
 ) -> Progress:
     """Everything in this process; returns how far it came, with a checkpoint of that moment."""
     start_ray()
-    diffuser = None if imagination is None else imagination.diffuser
-    algorithm = build_algorithm(run, diffuser, _adapting_services(imagination))
+    algorithm = build_algorithm(run, _generator(supplies), _services(supplies), supplies.offline)
     try:
         begin()
         with RunLog(store.folder, 0 if checkpoint is None else checkpoint.state["env_steps"]) as log:
@@ -96,7 +96,15 @@ def _train_here(
         algorithm.stop()
 
 
-def _adapting_services(imagination: Imagination | None) -> AdaptingServices | None:
+def _generator(supplies: Supplies) -> TrajectoryGenerator | None:
+    return supplies.synther if supplies.imagination is None else supplies.imagination.diffuser
+
+
+def _services(supplies: Supplies) -> ReplayServices | None:
+    """Those that look after a generator that changes; None: it does not change."""
+    if supplies.synther is not None:
+        return SyntherServices()
+    imagination = supplies.imagination
     if imagination is None or imagination.adaptation is None or imagination.offline is None:
         return None
     return AdaptingServices(
@@ -124,30 +132,29 @@ def _starting_point(store: RunStore, run: RunConfig, resume: str | Path | None) 
     return checkpoint
 
 
-def _with_imagination(run: RunConfig, folder: RunFolder) -> tuple[RunConfig, Imagination | None]:
-    """The run with its diffuser's path filled in, so that resuming it never meets another one; and the diffuser.
+def _supplied(run: RunConfig, folder: RunFolder, spaces: Spaces) -> tuple[RunConfig, Supplies]:
+    """The run with its diffuser's path filled in, so that resuming it never meets another one; and what it needs.
 
     A run that comes from another machine by a URI brings its diffuser along.
     """
-    if run.augmentation == "none":
-        return run, None
     run.require_data()
-    path = run.generator.path
-    if path is None or not Path(path).exists():
-        path = str(folder.diffuser if folder.diffuser.is_dir() else prepare_diffuser(run))
-    run = replace(run, generator=replace(run.generator, path=path))
-    return run, load_imagination(run, Path(path))
+    if run.needs_generator:
+        path = run.generator.path
+        if path is None or not Path(path).exists():
+            path = str(folder.diffuser if folder.diffuser.is_dir() else prepare_diffuser(run))
+        run = replace(run, generator=replace(run.generator, path=path))
+    return run, load_supplies(run, spaces)
 
 
-def _begin(store: RunStore, run: RunConfig, diffuser: TrajectoryDiffuser | None) -> None:
+def _begin(store: RunStore, run: RunConfig, supplies: Supplies) -> None:
     """Write down what is run: for a resumed run its config anew, since flags may have changed it."""
     folder = store.folder
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.summary.unlink(missing_ok=True)
     if not folder.started:
-        write_text(folder.manifest, json.dumps(run_manifest(diffuser), indent=2))
-    if diffuser is not None and store.location.local is None and not folder.diffuser.exists():
-        diffuser.save_pretrained(folder.diffuser)
+        write_text(folder.manifest, json.dumps(run_manifest(supplies.model, supplies.offline), indent=2))
+    if supplies.model is not None and store.location.local is None and not folder.diffuser.exists():
+        supplies.model.save_pretrained(folder.diffuser)
     write_text(folder.config, run.to_yaml())
     store.mirror()
 

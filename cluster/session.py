@@ -61,8 +61,8 @@ class Session:
         self._make_env = partial(make_env, run.env)
         self._env_steps = 0
         self._checkpointed_at = -1
-        self._wall_before = 0.0
-        self._began = time.perf_counter()
+        self._wall_before, self._cpu_before = 0.0, 0.0
+        self._began, self._cpu_began = time.perf_counter(), time.process_time()
         self._last_return: float | None = None
 
     @property
@@ -112,6 +112,7 @@ class Session:
         state = {
             "env_steps": self._env_steps,
             "wall_seconds": self._wall_seconds,
+            "cpu_seconds": self._cpu_seconds,
             "last_return": self._last_return,
         }
         parts = {ALGORITHM_PART: here(self._algorithm.save_state), **self._other_parts}
@@ -123,6 +124,7 @@ class Session:
         summary = {
             "env_steps": self._env_steps,
             "wall_seconds": self._wall_seconds,
+            "cpu_seconds": self._cpu_seconds,
             "final_return": self._last_return,
         }
         write_text(self._store.folder.summary, json.dumps(summary, indent=2))
@@ -139,11 +141,17 @@ class Session:
     def _take_over(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
         self._env_steps, self._wall_before = state["env_steps"], state["wall_seconds"]
+        self._cpu_before = state.get("cpu_seconds", 0.0)  # checkpoints of earlier versions do not say it
         self._last_return = state["last_return"]
 
     @property
     def _wall_seconds(self) -> float:
         return self._wall_before + time.perf_counter() - self._began
+
+    @property
+    def _cpu_seconds(self) -> float:
+        """Of this process with all of its threads: in process that is the whole run, on a cluster the trainer."""
+        return self._cpu_before + time.process_time() - self._cpu_began
 
 
 def _passed(every: int, before: int, now: int) -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from atradiff.augment.synther import SyntherDiffuser
 from atradiff.augment.synther_fit import OnlineSynther
-from atradiff.config import SyntherConfig, SyntherFit
 from atradiff.ports import ServiceOrder
 from atradiff.replay.local import LocalReplay
 from atradiff.types import Transitions
@@ -26,13 +25,12 @@ class SyntherReplay(LocalReplay):
     models, rows are made as they are asked for: at the rate of the other generators.
     """
 
-    def __init__(self, order: ServiceOrder, config: SyntherConfig, settings: SyntherFit) -> None:
-        """``order.generator``, if any, is a :class:`SyntherDiffuser` that serves until the first fit."""
-        first = order.generator
-        if first is not None and not isinstance(first, SyntherDiffuser):
-            raise ValueError(f"the generator must be a SyntherDiffuser or left out, got a {type(first).__name__}.")
-        self.online = OnlineSynther(order.spaces, config, replace(settings, seed=order.seed), first=first)
-        super().__init__(replace(order, generator=self.online))
+    def __init__(self, order: ServiceOrder) -> None:
+        """``order.generator`` is the :class:`OnlineSynther` that is fitted; the service is its only user."""
+        if not isinstance(order.generator, OnlineSynther):
+            raise ValueError(f"the generator must be an OnlineSynther, got a {type(order.generator).__name__}.")
+        self.online = order.generator
+        super().__init__(order)
 
     def serve(self) -> None:
         """Fit anew where that is due, then answer the requests that are due."""
@@ -77,10 +75,7 @@ class SyntherReplay(LocalReplay):
 
 @dataclass(frozen=True)
 class SyntherServices:
-    """Makes a :class:`SyntherReplay` for each algorithm: a :class:`atradiff.ports.ReplayServices`."""
-
-    config: SyntherConfig
-    fit: SyntherFit
+    """Makes a :class:`SyntherReplay` for each order; an :class:`atradiff.ports.ReplayServices`."""
 
     def start(self, order: ServiceOrder) -> SyntherReplay:
-        return SyntherReplay(order, self.config, self.fit)
+        return SyntherReplay(order)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from atradiff.augment.synther_fit import OnlineSynther
 from atradiff.augment.synther_replay import SyntherReplay, SyntherServices
 from atradiff.config import ServingConfig, SyntherConfig, SyntherFit
 from atradiff.ports import EpisodeRows, ReplayService, ServiceOrder
@@ -29,8 +30,9 @@ def doubled(rows: Transitions) -> Transitions:
 def started(seed=0) -> SyntherReplay:
     replay = ReplayConfig(capacity=2000, rho=0.5, expected_length=1.0)
     serving = ServingConfig(requests_per_batch=8, max_wait=50)
-    order = ServiceOrder(CHAIN, replay, serving, seed, None, to_learner=halved, to_environment=doubled)
-    return SyntherServices(CONFIG, SyntherFit(steps=2)).start(order)
+    online = OnlineSynther(CHAIN, CONFIG, SyntherFit(steps=2, seed=seed))
+    order = ServiceOrder(CHAIN, replay, serving, seed, online, to_learner=halved, to_environment=doubled)
+    return SyntherServices().start(order)
 
 
 def store(service: ReplayService, first: int, last: int) -> None:
@@ -89,5 +91,5 @@ def test_a_checkpoint_before_the_first_model(tmp_path):
 
 def test_another_generator_is_refused():
     order = ServiceOrder(CHAIN, ReplayConfig(capacity=10), ServingConfig(), 0, tiny_diffuser(), halved, doubled)
-    with pytest.raises(ValueError, match="must be a SyntherDiffuser"):
-        SyntherServices(CONFIG, SyntherFit(steps=1)).start(order)
+    with pytest.raises(ValueError, match="must be an OnlineSynther, got a TrajectoryDiffuser"):
+        SyntherServices().start(order)
