@@ -215,6 +215,7 @@ class AdapterClient:
         self._version = 0
         self._process = int(ray.get(self.actor.ready.remote()))
         self._running: tuple[ray.ObjectRef, ray.ObjectRef] | None = None
+        self._untold: list[AdaptationReport] = []
 
     def due(self, env_steps: int) -> bool:
         """Whether :meth:`step` has something to do."""
@@ -237,6 +238,11 @@ class AdapterClient:
         if attempt.report.accepted:
             self._pass_on(attempt.report.version, weights_ref)
         return attempt.report
+
+    def take_reports(self) -> list[AdaptationReport]:
+        """Of the attempts that ended since this was asked last."""
+        told, self._untold = self._untold, []
+        return told
 
     def restore(self, part: StoredPart) -> None:
         """Have the actor go back to a checkpoint, and publish its version."""
@@ -263,6 +269,7 @@ class AdapterClient:
         self.updates += attempt.report.accepted
         self.rollbacks += attempt.report.outcome == "rolled_back"
         self.last_report = attempt.report
+        self._untold.append(attempt.report)
 
     def _pass_on(self, version: int, weights: ray.ObjectRef) -> None:
         self._publish(version, ray.get(weights))

@@ -12,8 +12,10 @@ from typing import Any, Self
 import ray
 from ray.actor import ActorHandle
 
+from atradiff.adaptation.config import AdaptationConfig
 from atradiff.adaptation.original import WithOriginal
 from atradiff.adaptation.pickup import make_pick_up
+from atradiff.adaptation.report import AdaptationReport
 from atradiff.data.trajectories import Trajectories
 from atradiff.ports import ServiceOrder
 from atradiff.replay.offline import OfflineRows
@@ -28,6 +30,7 @@ from cluster.placement import Placement
 from cluster.prepare import Imagination, Supplies
 from cluster.replay_actor import ReplayActorConfig, RowsLostError, start_replay_actor
 from cluster.replay_client import RemoteReplay
+from cluster.rescoring import Rescoring
 from cluster.session import Progress
 from cluster.storage import Location
 from rllib_ext.columns import ActionScale
@@ -39,6 +42,15 @@ ADAPTER_PART = "adaptation"
 class AttachedReplay(RemoteReplay):
     """The replay actor as a trainer sees it that did not start it. Its rows are a part of the checkpoint of their own,
     written by the actor: nothing of them is saved with the algorithm."""
+
+    def __init__(self, actor: ActorHandle, config: ReplayActorConfig, rescoring: Rescoring) -> None:
+        super().__init__(actor, config)
+        self._rescoring = rescoring
+
+    def serve(self) -> None:
+        """Score what the next update of the diffuser is picked from, where one is due."""
+        super().serve()
+        self._rescoring.step(self.env_steps)
 
     def save(self, folder: Path) -> None:  # noqa: ARG002 - see the class
         self.settle()
@@ -53,9 +65,11 @@ class AttachedServices:
 
     replay: ActorHandle
     config: ReplayActorConfig
+    adaptation: AdaptationConfig | None = None
 
-    def start(self, order: ServiceOrder) -> AttachedReplay:  # noqa: ARG002 - the driver has placed the order
-        return AttachedReplay(self.replay, self.config)
+    def start(self, order: ServiceOrder) -> AttachedReplay:
+        """Of the order only its scores are used: the driver has placed the rest."""
+        return AttachedReplay(self.replay, self.config, Rescoring(self.replay, self.adaptation, order))
 
 
 class Crew:
@@ -123,6 +137,10 @@ class Crew:
         groups = {"pool": self.pool, "adapter": self.adapter}
         return {name: actors.metrics() for name, actors in groups.items() if actors is not None}
 
+    def take_reports(self) -> list[AdaptationReport]:
+        """Of the adapter, for the log; each once."""
+        return [] if self.adapter is None else self.adapter.take_reports()
+
     def __enter__(self) -> Self:
         return self
 
@@ -139,13 +157,12 @@ class Crew:
         run, place = self._run, self._placement.strategy("replay")
         config = replace(self._cluster.replay, journal=_journal(self._cluster.replay.journal, self._folder))
         rows = run.replay if imagination is not None else replace(run.replay, rho=0.0, rho_end=None)
-        watcher = None
-        if imagination is not None and imagination.adaptation is not None:
-            watcher = make_pick_up(imagination.adaptation.pick_up, rows.capacity, run.seed)
+        adaptation = None if imagination is None else imagination.adaptation
+        watcher = None if adaptation is None else make_pick_up(adaptation.pick_up, rows.capacity, run.seed)
         actor = start_replay_actor(
             spaces, rows, run.serving, run.seed, config, watcher=watcher, offline=self._offline, place=place
         )
-        return actor, AttachedServices(actor, config)
+        return actor, AttachedServices(actor, config, adaptation)
 
     def _start_pool(self, imagination: Imagination) -> GeneratorPool:
         run, generator = self._run, imagination.diffuser

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
+from atradiff.adaptation.report import AdaptationReport
 from cluster.metrics_list import METRICS
 from cluster.metrics_prometheus import PrometheusMetrics
 from cluster.run_folder import MetricsFile, RunFolder
@@ -56,6 +57,16 @@ class RunLog:
         """Log an iteration without an evaluation, unless the last entry was but a few seconds ago."""
         if time.perf_counter() - self._last_point[1] >= self._seconds:
             self._point(env_steps, wall_seconds, result, {})
+
+    def adaptation(self, report: AdaptationReport) -> None:
+        """Log what became of an update of the diffuser to TensorBoard, where it began: losses and the picked rows."""
+        for name, value in report.metrics().items():
+            self._board.add_scalar(f"adapter/{name}", value, report.env_steps)
+        for name, values in (("age", report.ages), ("importance", report.importance)):
+            known = values[np.isfinite(values)]
+            if len(known):
+                self._board.add_histogram(f"adapter/picked_{name}", known, report.env_steps)
+        self._board.flush()
 
     def _point(
         self, env_steps: int, wall_seconds: float, result: Mapping[str, Any], evaluated: Mapping[str, float]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from atradiff.adaptation.report import AdaptationReport
+from atradiff.adaptation.service import AdaptingReplay
 from atradiff.environments import make_env
 from atradiff.staging import write_text
 from cluster.checkpoint import Checkpoint
@@ -84,18 +86,23 @@ class Session:
     def rejoin(self, checkpoint: Checkpoint | None) -> None:
         """Go on with the replay as it is, and with the learner of ``checkpoint`` (None: a new one).
 
-        For a replay that outlived its learner: the real rows since the checkpoint are kept and learned from again.
+        For a replay that outlived its learner: the real rows since the checkpoint are kept and learned from again, at
+        once. A checkpoint is never older than that; where there is none any more, what is older is not made up for.
         """
         if checkpoint is not None:
             self._take_over(checkpoint)
             with checkpoint.part(ALGORITHM_PART).open() as folder:
                 self._algorithm.load_learner_state(folder)
+        self._algorithm.owe_at_most(2 * self._run.checkpoint.every)
         self._env_steps = self._algorithm.env_steps
 
     def advance(self, gauges: Mapping[str, Mapping[str, float]] | None = None) -> Progress:
         """One iteration: act and learn, evaluate and checkpoint when due. ``gauges`` are logged with its result."""
         before = self._env_steps
         result = self._algorithm.train() | dict(gauges or {})
+        service = self._algorithm.service
+        if isinstance(service, AdaptingReplay):  # on a cluster it is the driver who hears of updates
+            self.note(service.adaptation.take_reports())
         self._env_steps = self._algorithm.env_steps
         if _passed(self._run.evaluation.every, before, self._env_steps) or self.finished:
             self._evaluate(result)
@@ -104,6 +111,11 @@ class Session:
         if self.finished or _passed(self._run.checkpoint.every, before, self._env_steps):
             self.checkpoint()
         return self.progress
+
+    def note(self, reports: Sequence[AdaptationReport]) -> None:
+        """Log what became of updates of the diffuser."""
+        for report in reports:
+            self._log.adaptation(report)
 
     def checkpoint(self) -> None:
         """Write a checkpoint of this moment, unless there is one already."""

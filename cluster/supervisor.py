@@ -10,6 +10,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
+from atradiff.adaptation.report import AdaptationReport
 from cluster.replay_actor import RowsLostError
 from cluster.session import Progress
 from rllib_ext.ensemble_sac.learner import LearnerLost
@@ -33,6 +34,10 @@ class Tended(Protocol):
 
     def gauges(self) -> Mapping[str, Mapping[str, float]]:
         """What the log shall say of it, by group and name."""
+        ...
+
+    def take_reports(self) -> list[AdaptationReport]:
+        """Attempts at an update of the diffuser that ended; each once."""
         ...
 
 
@@ -76,7 +81,8 @@ class Supervisor:
         if self._trainer is None:
             self._trainer = self._start(cause)
         gauges = {**self._crew.gauges(), "trainer": {"restarts": float(self.restarts)}}
-        progress: Progress = ray.get(self._trainer.advance.remote(_TURN_SECONDS, gauges))
+        turn = self._trainer.advance.remote(_TURN_SECONDS, gauges, self._crew.take_reports())
+        progress: Progress = ray.get(turn)
         return progress
 
     def _bury(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
+from atradiff.adaptation.report import AdaptationReport
 from atradiff.ports import ReplayServices
 from cluster.algorithm import build_algorithm
 from cluster.checkpoint import Checkpoint
@@ -62,9 +63,12 @@ class Trainer:
             self._session.restore(start.checkpoint)
         return self._session.progress
 
-    def advance(self, seconds: float, gauges: Mapping[str, Mapping[str, float]]) -> Progress:
-        """Iterations for about ``seconds``, or to the end of the run. ``gauges`` are the driver's, to be logged."""
+    def advance(
+        self, seconds: float, gauges: Mapping[str, Mapping[str, float]], reports: Sequence[AdaptationReport]
+    ) -> Progress:
+        """Iterations for about ``seconds``, or to the end of the run. The rest is the driver's news, to be logged."""
         session = self._started
+        session.note(reports)
         deadline = time.monotonic() + seconds
         while not session.finished:
             session.advance(gauges)

@@ -40,6 +40,7 @@ class _Ledger:
 
     number: int = 0
     env_steps: int = 0
+    accepted: int = 0
     rollbacks: int = 0
     steps: int = 0
     version: int = 0
@@ -100,6 +101,11 @@ class Adapter:
     def env_steps(self) -> int:
         """Of the last attempt."""
         return self._ledger.env_steps
+
+    @property
+    def updates(self) -> int:
+        """Attempts whose result is kept."""
+        return self._ledger.accepted
 
     @property
     def rollbacks(self) -> int:
@@ -170,6 +176,7 @@ class Adapter:
         accepted = self._bearable(after[1])
         if accepted:
             ledger.version += 1
+            ledger.accepted += 1
         else:
             ledger.rollbacks += 1
             fill_trainer(self._trainer, taken_back)

@@ -25,6 +25,10 @@ class Adaptation(Protocol):
         """Begin, or finish, what is due; the report of an attempt that ended, each once."""
         ...
 
+    def take_reports(self) -> list[AdaptationReport]:
+        """Of the attempts that ended since this was asked last."""
+        ...
+
     def metrics(self) -> dict[str, float]: ...
 
     def save(self, folder: Path) -> None: ...
@@ -49,6 +53,7 @@ class LocalAdaptation:
         self.adapter = adapter
         self.last_report: AdaptationReport | None = None
         self._publish = publish
+        self._untold: list[AdaptationReport] = []
         self._feed = LocalFeed(replay, to_environment, score)
 
     def due(self, env_steps: int) -> bool:
@@ -62,11 +67,17 @@ class LocalAdaptation:
         if report.accepted:
             self._publish(report.version, self.adapter.weights())
         self.last_report = report
+        self._untold.append(report)
         return report
+
+    def take_reports(self) -> list[AdaptationReport]:
+        """See :class:`Adaptation`."""
+        told, self._untold = self._untold, []
+        return told
 
     def metrics(self) -> dict[str, float]:
         """Counters, and the figures of the last attempt."""
-        counters = {"updates": float(self.adapter.number), "rollbacks": float(self.adapter.rollbacks)}
+        counters = {"updates": float(self.adapter.updates), "rollbacks": float(self.adapter.rollbacks)}
         return counters | (self.last_report.metrics() if self.last_report else {})
 
     def save(self, folder: Path) -> None:

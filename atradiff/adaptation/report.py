@@ -50,6 +50,7 @@ class AdaptationReport:
     def metrics(self) -> dict[str, float]:
         """The figures, by the names of TensorBoard; those that were not measured are left out."""
         figures = {
+            "accepted": float(self.accepted),
             "version": float(self.version),
             "windows": float(self.windows),
             "steps": float(self.steps),

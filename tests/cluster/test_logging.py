@@ -14,6 +14,7 @@ import pytest
 import ray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from atradiff.adaptation.report import AdaptationReport
 from cluster.logging import RunLog
 from cluster.metrics_grafana import dashboard
 from cluster.metrics_list import METRICS, markdown_table
@@ -136,3 +137,22 @@ def _page(address: str) -> str:
             return answer.read().decode()
     except OSError:  # the endpoint comes up a little after the node
         return ""
+
+
+def test_an_update_of_the_diffuser_is_seen_with_what_was_picked(folder: RunFolder) -> None:
+    ages, importance = np.array([0, 10, 10, 990]), np.array([1, 2, np.nan, 3], np.float32)
+    with RunLog(folder, 0) as log:
+        log.adaptation(
+            AdaptationReport("accepted", 1, 500, 1, new_before=2.0, new_after=0.5, ages=ages, importance=importance)
+        )
+        log.adaptation(AdaptationReport("no_drift", 2, 1000, 1, drift=0.9))
+    points = board(folder)
+    assert points["adapter/new_loss_before"] == [(500, 2.0)]
+    assert points["adapter/new_loss_after"] == [(500, 0.5)]
+    assert points["adapter/accepted"] == [(500, 1.0), (1000, 0.0)]
+    assert points["adapter/drift"] == [(1000, pytest.approx(0.9))]
+    events = EventAccumulator(str(folder.tensorboard)).Reload()
+    (shown,) = events.Histograms("adapter/picked_age")
+    assert (shown.step, shown.histogram_value.num, shown.histogram_value.max) == (500, 4, 990)
+    (shown,) = events.Histograms("adapter/picked_importance")
+    assert (shown.histogram_value.num, shown.histogram_value.max) == (3, 3)

@@ -30,7 +30,12 @@ class CountingTrainer:
     def __init__(self, begin: int, accidents: dict[int, str], log: Path) -> None:
         self.steps, self.accidents, self.log = begin, accidents, log
 
-    def advance(self, seconds: float, gauges: Mapping[str, Mapping[str, float]]) -> Progress:  # noqa: ARG002
+    def advance(
+        self,
+        seconds: float,  # noqa: ARG002
+        gauges: Mapping[str, Mapping[str, float]],
+        reports: list[Any],  # noqa: ARG002
+    ) -> Progress:
         accident = self.accidents.get(self.steps)
         if accident == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -58,6 +63,9 @@ class Idle:
 
     def gauges(self) -> Mapping[str, Mapping[str, float]]:
         return {"pool": {"size": 1.0}}
+
+    def take_reports(self) -> list[Any]:
+        return []
 
 
 @dataclass
