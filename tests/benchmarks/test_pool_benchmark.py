@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +28,22 @@ def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     rates = figures["batches_per_second"]
     assert 0 < rates["1"] <= 1 / pool.SERVICE_SECONDS * 1.1
     assert figures["scaling_efficiency"] == pytest.approx(rates["2"] / (2 * rates["1"]))
+    cpu = figures["cpu_ms_per_batch"]
+    assert cpu.keys() == {"driver", "replay", "generators", "all"}
+    assert 0 < cpu["driver"] < cpu["all"]
     assert figures["service_ms"] >= 1e3 * pool.SERVICE_SECONDS
     for kind in ("even", "poisson"):
         assert figures[kind]["p99_ms"] >= figures[kind]["p50_ms"] >= 1e3 * pool.SERVICE_SECONDS
     assert figures["p99_over_service_time"] == figures["even"]["p99_over_service_time"]
     assert figures["batches_lost"] == 0
     assert "recovery_seconds" in figures
+
+
+def test_cpu_seconds_are_those_of_the_process() -> None:
+    before, own = pool.cpu_seconds(os.getpid()), time.process_time()
+    while time.process_time() - own < 0.3:
+        sum(range(1000))
+    assert pool.cpu_seconds(os.getpid()) - before == pytest.approx(time.process_time() - own, abs=0.05)
 
 
 def test_recovery_is_when_the_full_rate_is_seen_again() -> None:
