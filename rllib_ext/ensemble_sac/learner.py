@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +91,7 @@ class EnsembleSACLearner(TorchLearner):
         """Absolute TD errors (N,) of ``rows`` by the networks as they are; leaves them, and all noise, as they are."""
         seed = np.random.SeedSequence([self.config.seed or 0, self.updater.updates]).generate_state(1)[0]
         module, gamma = self.module[DEFAULT_MODULE_ID], self._settings.gamma
+        rows = replace(rows, rewards=rows.rewards + np.float32(self._settings.reward_shift))
         return Scorer(module, gamma, draws, torch.device(self._device), int(seed))(rows)
 
     def compute_loss_for_module(self, **_: Any) -> Any:

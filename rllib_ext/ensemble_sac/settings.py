@@ -8,7 +8,8 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class SACSettings:
-    """SAC with an ensemble of critics. Two critics are SAC, ten with utd=20 and actor_reduce="mean" are REDQ.
+    """SAC with an ensemble of critics. Two critics are SAC, ten with utd=20 and actor_reduce="mean" are REDQ, with
+    layer_norm and half of each batch from offline data (replay.offline_share=0.5) RLPD: see docs/algorithms.md.
 
     gamma: discount. batch_size: rows per update, of all learners together.
     n_critics, target_subset: N and M of REDQ (Chen 2021, algorithm 1).
@@ -17,8 +18,10 @@ class SACSettings:
     actor_every: actor and alpha learn at every that many-th critic update.
     tau: share of the critic that enters its target at each update. target_entropy: None is -A.
     backup_entropy: whether the targets hold the entropy bonus; sparse goals that end the episode need it off.
+    reward_shift: added to every reward that is learned from, and to none that is reported (RLPD: -1 on AntMaze).
     utd: critic updates per env step, may be below 1. learning_starts: env steps with random actions, not learned from
     before they are all there.
+    compile: torch.compile the losses, on a GPU with CUDA graphs; takes a minute at the start. Without a GPU no faster.
     """
 
     gamma: float = 0.99
@@ -36,8 +39,10 @@ class SACSettings:
     initial_alpha: float = 1.0
     target_entropy: float | None = None
     backup_entropy: bool = True
+    reward_shift: float = 0.0
     utd: float = 1.0
     learning_starts: int = 1_000
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "n_critics", "target_subset", "actor_every"):

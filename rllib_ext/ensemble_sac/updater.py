@@ -9,8 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from rllib_ext.ensemble_sac.losses import actor_loss, alpha_loss, critic_loss, soft_target
+from rllib_ext.ensemble_sac.losses import alpha_loss
 from rllib_ext.ensemble_sac.networks import CriticEnsemble, GaussianActor
+from rllib_ext.ensemble_sac.passes import Passes
 from rllib_ext.ensemble_sac.settings import SACSettings
 from rllib_ext.ensemble_sac.share import WHOLE, Share
 
@@ -85,13 +86,16 @@ class SACUpdater:
         self._settings = settings
         self.generator = generator
         self.updates = 0
+        self._action_size = action_size
         self._target_entropy = -float(action_size) if settings.target_entropy is None else settings.target_entropy
+        self._passes = Passes(networks.actor, networks.critics, networks.target_critics, settings)
         self._actor_parameters = list(networks.actor.parameters())
         self._critic_parameters: list[Tensor] = list(networks.critics.parameters())
         self._target_parameters: list[Tensor] = list(networks.target_critics.parameters())
 
     def step(self, batch: TensorBatch) -> StepResult:
         """Learn from one batch."""
+        self._passes.begin()
         q, target, loss = self._step_critics(batch)
         self.updates += 1
         actor_value, log_prob = None, None
@@ -100,25 +104,29 @@ class SACUpdater:
         with torch.no_grad():
             torch._foreach_lerp_(self._target_parameters, self._critic_parameters, self._settings.tau)
             q = q.detach()
-            return StepResult(loss.detach(), q.mean(), (q - target).abs_().mean(0), actor_value, log_prob)
+            return StepResult(loss.detach().clone(), q.mean(), (q - target).abs_().mean(0), actor_value, log_prob)
 
     def _step_critics(self, batch: TensorBatch) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.no_grad():
-            target = self._target(batch)
-        q = self._nets.critics(batch.observations, batch.actions)
-        loss = critic_loss(q, target)
+        noise = self._noise(batch.next_observations)
+        q, target, loss = self._passes.critics(
+            batch.observations,
+            batch.actions,
+            batch.rewards,
+            batch.next_observations,
+            batch.terminated,
+            noise,
+            self._draw_subset(),
+            self._nets.log_alpha,
+        )
         self._optimizers.critics.zero_grad()
         loss.backward()
         self._share.average(parameter.grad for parameter in self._critic_parameters)
         self._optimizers.critics.step()
         return q, target, loss
 
-    def _target(self, batch: TensorBatch) -> Tensor:
-        next_actions, next_log_prob = self._nets.actor.sample(batch.next_observations, self.generator, self._share)
-        next_q = self._nets.target_critics(batch.next_observations, next_actions, self._draw_subset())
-        s = self._settings
-        alpha = self._nets.log_alpha.exp()
-        return soft_target(batch.rewards, batch.terminated, next_q, next_log_prob, alpha, s.gamma, s.backup_entropy)
+    def _noise(self, observations: Tensor) -> Tensor:
+        """(B, A), of the policy's actions in ``observations`` (B, S)."""
+        return self._share.normal(torch.Size((len(observations), self._action_size)), self.generator)
 
     def _draw_subset(self) -> Tensor | None:
         n, m = self._settings.n_critics, self._settings.target_subset
@@ -127,10 +135,7 @@ class SACUpdater:
         return torch.randperm(n, generator=self.generator, device=self.generator.device)[:m]
 
     def _step_actor(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        actions, log_prob = self._nets.actor.sample(observations, self.generator, self._share)
-        q = self._nets.critics(observations, actions)
-        alpha = self._nets.log_alpha.exp().detach()
-        loss = actor_loss(q, log_prob, alpha, self._settings.actor_reduce)
+        loss, log_prob = self._passes.actor(observations, self._noise(observations), self._nets.log_alpha)
         # Asking for the actor's gradients alone spares those of the critics' weights.
         gradients = torch.autograd.grad(loss, self._actor_parameters)
         for parameter, gradient in zip(self._actor_parameters, gradients, strict=True):
@@ -142,7 +147,7 @@ class SACUpdater:
         alpha_loss(self._nets.log_alpha, log_prob, self._target_entropy).backward()
         self._share.average([self._nets.log_alpha.grad])
         self._optimizers.alpha.step()
-        return loss.detach(), log_prob.detach().mean()
+        return loss.detach().clone(), log_prob.detach().mean()
 
 
 def _adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:

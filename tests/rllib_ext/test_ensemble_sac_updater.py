@@ -144,6 +144,54 @@ def test_ten_updates_are_those_of_the_naive_algorithm(settings: SACSettings) -> 
     assert not torch.allclose(nets.log_alpha, torch.tensor(0.3).log())
 
 
+@pytest.mark.parametrize("settings", [SAC, REDQ], ids=["sac", "redq"])
+def test_compiled_updates_are_the_same_bit_for_bit(settings: SACSettings) -> None:
+    """By the backend that traces and runs what it traced: what a GPU captures has the same graph."""
+    plain, compiled = networks_for(settings), networks_for(settings)
+    for nets, s in ((plain, settings), (compiled, replace(settings, compile=True))):
+        updater = SACUpdater(nets, SACOptimizers.of(nets, s), s, A, torch.Generator().manual_seed(5))
+        results = [updater.step(batch) for batch in batches(4)]
+        assert len({float(result.critic_loss) for result in results}) == 4
+    for mine, theirs in zip(plain.critics.parameters(), compiled.critics.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert torch.equal(plain.actor(batches(1)[0].observations)[0], compiled.actor(batches(1)[0].observations)[0])
+
+
+def test_a_reward_shift_is_learned_from_as_if_the_rewards_were_so() -> None:
+    settings = replace(SAC, reward_shift=-1.0)
+    shifted, plain = networks_for(SAC), networks_for(SAC)
+    for nets, s, offset in ((shifted, settings, 0.0), (plain, SAC, -1.0)):
+        updater = SACUpdater(nets, SACOptimizers.of(nets, s), s, A, torch.Generator().manual_seed(5))
+        for batch in batches(3):
+            updater.step(replace(batch, rewards=batch.rewards + offset))
+    for mine, theirs in zip(shifted.critics.parameters(), plain.critics.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_redq_takes_the_smaller_of_two_random_critics_and_its_actor_waits() -> None:
+    """Chen 2021, algorithm 1: over many targets every pair of critics occurs, and never more than two."""
+    settings = replace(SAC, n_critics=4, target_subset=2, actor_reduce="mean", actor_every=5, gamma=0.5)
+    settings = replace(settings, backup_entropy=False)
+    nets = networks_for(settings)
+    for i in range(4):  # critic i says 2^i everywhere: y tells which two were asked
+        nets.target_critics.weights[-1].data[i] = 0
+        nets.target_critics.biases[-1].data[i] = 2.0**i
+    frozen = replace(settings, critic_lr=1e-12, actor_lr=1e-2, tau=1e-9)
+    updater = SACUpdater(nets, SACOptimizers.of(nets, frozen), frozen, A, torch.Generator().manual_seed(0))
+    before = nets.actor.layers[0].weight.detach().clone()
+    (batch,) = batches(1)
+    zeros = torch.zeros(B)
+    batch = replace(batch, rewards=zeros, terminated=zeros)
+    q = nets.critics(batch.observations, batch.actions).detach()
+    seen = set()
+    for update in range(1, 61):
+        error = updater.step(batch).td_error
+        seen.add(min((1, 2, 4), key=lambda low: float(((q - low / 2).abs().mean(0) - error).abs().max())))
+        moved = not torch.equal(before, nets.actor.layers[0].weight)
+        assert moved == (update >= 5)
+    assert seen == {1, 2, 4}  # the smaller of two; 8 would need both to be the largest
+
+
 def test_td_errors_are_those_of_the_rows_before_the_update() -> None:
     settings = replace(SAC, gamma=0.0)  # the target is the reward alone
     nets = networks_for(settings)
