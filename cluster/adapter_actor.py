@@ -46,11 +46,21 @@ class AdapterOrder:
 
 
 @dataclass(frozen=True)
+class MadeOf:
+    """What an adapter works on, in Ray's object store. It comes with each call: so an actor that Ray has just restarted
+    finds it again, wherever it is. (Ray would not keep what a constructor's arguments refer to.)
+    """
+
+    model: ray.ObjectRef[TrajectoryDiffuser]
+    data: ray.ObjectRef[Trajectories]
+
+
+@dataclass(frozen=True)
 class StartedAdapter:
-    """The actor, and the objects that it was made of: Ray needs them for a restart, and drops what nobody holds."""
+    """The actor, and what it was made of, which lasts as long as somebody holds this."""
 
     actor: ActorHandle
-    made_of: tuple[ray.ObjectRef, ...]
+    made_of: MadeOf
 
 
 @dataclass(frozen=True)
@@ -111,56 +121,54 @@ class AdapterWorker:
 class AdapterActor:
     """An :class:`AdapterWorker` in a process of its own, on the device that Ray gave to it."""
 
-    def __init__(self, model: TrajectoryDiffuser, data: Trajectories, order: AdapterOrder, device: str) -> None:
-        # Ray repeats what a constructor raises in pages of traces, for ever: each call says it instead.
-        self._opened: AdapterWorker | Exception
-        self._order = order
-        try:
-            self._opened = _open_worker(model, data, order, device)
-        except (ValueError, OSError) as error:
-            self._opened = error
+    def __init__(self, order: AdapterOrder, device: str) -> None:
+        self._order, self._device = order, device
+        self._opened: AdapterWorker | None = None
 
-    @property
-    def _worker(self) -> AdapterWorker:
-        if isinstance(self._opened, Exception):
-            raise self._opened
-        return self._opened
-
-    def ready(self) -> int:
+    def ready(self, made_of: MadeOf | None = None) -> int:
         """The id of the process, once the adapter is in place; raises what kept it from that."""
-        self._worker  # noqa: B018
+        self._worker(made_of)
         return os.getpid()
 
     @ray.method(num_returns=2)
     def update(
-        self, replay: ActorHandle, env_steps: int, version: int, published: list[ray.ObjectRef]
+        self,
+        replay: ActorHandle,
+        env_steps: int,
+        version: int,
+        published: list[ray.ObjectRef],
+        made_of: MadeOf | None = None,
     ) -> tuple[Attempt, Weights | None]:
         """One attempt; weights are None unless it was accepted. ``published`` holds those of ``version``, if any."""
-        feed = RemoteFeed(replay, self._order.to_environment)
-        report = self._worker.update(feed, env_steps, version, lambda: ray.get(published[0]))
-        return Attempt(report, os.getpid()), self._worker.adapter.weights() if report.accepted else None
+        worker, feed = self._worker(made_of), RemoteFeed(replay, self._order.to_environment)
+        report = worker.update(feed, env_steps, version, lambda: ray.get(published[0]))
+        return Attempt(report, os.getpid()), worker.adapter.weights() if report.accepted else None
 
     @ray.method(num_returns=2)
-    def current(self) -> tuple[tuple[int, int], Weights]:
+    def current(self, made_of: MadeOf | None = None) -> tuple[tuple[int, int], Weights]:
         """((version, env steps of the last attempt), weights)."""
-        adapter = self._worker.adapter
+        adapter = self._worker(made_of).adapter
         return (adapter.version, adapter.env_steps), adapter.weights()
 
-    def save(self, folder: str) -> None:
-        self._worker.adapter.save(Path(folder))
-
-    def load(self, folder: str) -> None:
-        self._worker.adapter.load(Path(folder))
-        self._worker.keep()
-
-    def write(self, target: Location) -> list[FileEntry]:
+    def write(self, target: Location, made_of: MadeOf | None = None) -> list[FileEntry]:
         """Put everything that is needed to go on into a checkpoint; see :func:`write_part`."""
-        return write_part(target, self._worker.adapter.save)
+        return write_part(target, self._worker(made_of).adapter.save)
 
-    def read(self, part: StoredPart) -> None:
+    def read(self, part: StoredPart, made_of: MadeOf | None = None) -> None:
         """Become what :meth:`write` put there."""
+        worker = self._worker(made_of)
         with part.open() as folder:
-            self.load(str(folder))
+            worker.adapter.load(folder)
+        worker.keep()
+
+    def _worker(self, made_of: MadeOf | None) -> AdapterWorker:
+        """Without ``made_of`` only for calls that follow another one in the same process."""
+        if self._opened is None:
+            if made_of is None:
+                raise ValueError("the adapter's process has just been started: say what it is made of.")
+            model, data = ray.get([made_of.model, made_of.data])
+            self._opened = _open_worker(model, data, self._order, self._device)
+        return self._opened
 
 
 def start_adapter_actor(
@@ -177,7 +185,7 @@ def start_adapter_actor(
     states that do not fit the model.
     """
     resources = resources or Resources()
-    made_of = (ray.put(model.on("cpu")), ray.put(data))
+    made_of = MadeOf(ray.put(model.on("cpu")), ray.put(data))
     actor: Any = (
         ray.remote(AdapterActor)
         .options(
@@ -188,10 +196,10 @@ def start_adapter_actor(
             max_restarts=-1,
             max_task_retries=-1,
         )
-        .remote(*made_of, order, "cuda" if resources.num_gpus else "cpu")
+        .remote(order, "cuda" if resources.num_gpus else "cpu")
     )
     try:
-        ray.get(actor.ready.remote())
+        ray.get(actor.ready.remote(made_of))
     except RayTaskError as error:
         ray.kill(actor)
         raise error.cause from None
@@ -208,12 +216,12 @@ class AdapterClient:
         self.last_report: AdaptationReport | None = None
         self.updates, self.rollbacks, self.restarts = 0, 0, 0
         self.actor: Any = adapter.actor
-        self._made_of = adapter.made_of
+        self.made_of = adapter.made_of
         self._replay, self._every, self._publish = replay, every, publish
         self._last_begun = 0
         self._published: list[ray.ObjectRef] = []
         self._version = 0
-        self._process = int(ray.get(self.actor.ready.remote()))
+        self._process = int(ray.get(self.actor.ready.remote(self.made_of)))
         self._running: tuple[ray.ObjectRef, ray.ObjectRef] | None = None
         self._untold: list[AdaptationReport] = []
 
@@ -228,7 +236,9 @@ class AdapterClient:
         """
         if self._running is None and passed(self._every, self._last_begun, env_steps):
             self._last_begun = env_steps
-            self._running = self.actor.update.remote(self._replay, env_steps, self._version, self._published)
+            self._running = self.actor.update.remote(
+                self._replay, env_steps, self._version, self._published, self.made_of
+            )
         if self._running is None or not ray.wait([self._running[0]], timeout=0)[0]:
             return None
         attempt_ref, weights_ref = self._running
@@ -246,15 +256,15 @@ class AdapterClient:
 
     def restore(self, part: StoredPart) -> None:
         """Have the actor go back to a checkpoint, and publish its version."""
-        ray.get(self.actor.read.remote(part))
-        told, weights = self.actor.current.remote()
+        ray.get(self.actor.read.remote(part, self.made_of))
+        told, weights = self.actor.current.remote(self.made_of)
         version, self._last_begun = ray.get(told)
         if version > self._version:
             self._pass_on(version, weights)
 
     def write(self, target: Location) -> list[FileEntry]:
         """Have the actor write its part of a checkpoint, after an update that is under way."""
-        entries: list[FileEntry] = ray.get(self.actor.write.remote(target))
+        entries: list[FileEntry] = ray.get(self.actor.write.remote(target, self.made_of))
         return entries
 
     def metrics(self) -> dict[str, float]:

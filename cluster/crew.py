@@ -122,7 +122,9 @@ class Crew:
     def parts(self) -> dict[str, Part]:
         """What the crew adds to a checkpoint; each part is written by the actor that owns it. May be pickled."""
         parts: dict[str, Part] = {REPLAY_PART: _WrittenBy(self.replay)}
-        return parts if self.adapter is None else {**parts, ADAPTER_PART: _WrittenBy(self.adapter.actor)}
+        if self.adapter is not None:
+            parts[ADAPTER_PART] = _WrittenBy(self.adapter.actor, (self.adapter.made_of,))
+        return parts
 
     def tend(self, progress: Progress) -> None:
         """Raise what ended the pool; begin and collect updates of the adapter."""
@@ -201,12 +203,13 @@ class Crew:
 
 @dataclass(frozen=True)
 class _WrittenBy:
-    """The part of a checkpoint that an actor writes, by its method ``write``."""
+    """The part of a checkpoint that an actor writes, by its method ``write``, which may want to know ``more``."""
 
     actor: Any
+    more: tuple[Any, ...] = ()
 
     def __call__(self, target: Location) -> list[FileEntry]:
-        written: list[FileEntry] = ray.get(self.actor.write.remote(target))
+        written: list[FileEntry] = ray.get(self.actor.write.remote(target, *self.more))
         return written
 
 
