@@ -15,7 +15,12 @@ from types import TracebackType
 from typing import Literal, Self
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    placement_group,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 Role = Literal["trainer", "env_runner", "learner", "replay", "generator", "adapter"]
@@ -72,11 +77,12 @@ class NoPlaceError(ValueError):
 
 
 class Placement:
-    """The placement group of a run; as a context manager it is given back at the end."""
+    """The placement group of a run; as a context manager it is given back at the end, unless it was ``lent``."""
 
-    def __init__(self, bundles: Sequence[Bundle], group: PlacementGroup) -> None:
+    def __init__(self, bundles: Sequence[Bundle], group: PlacementGroup, *, lent: bool = False) -> None:
         self._bundles = list(bundles)
         self._group = group
+        self._lent = lent
 
     def strategy(self, role: Role, index: int = 0) -> PlacementGroupSchedulingStrategy:
         """Where the ``index``-th actor of ``role`` goes. What the trainer starts stays in the group."""
@@ -95,17 +101,26 @@ class Placement:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        remove_placement_group(self._group)
+        if not self._lent:
+            remove_placement_group(self._group)
+
+
+def as_ray(bundles: Sequence[Bundle]) -> list[dict[str, float]]:
+    """The bundles as Ray writes them. One of nothing is none to Ray; a sliver of a CPU keeps its place in the order."""
+    asked = [{name: amount for name, amount in b.resources.bundle.items() if amount > 0} for b in bundles]
+    return [bundle or {"CPU": 0.001} for bundle in asked]
 
 
 def place(bundles: Sequence[Bundle], config: PlacementConfig, tell: Callable[[str], None] | None = None) -> Placement:
     """Reserve ``bundles``; raises :class:`NoPlaceError` where the cluster does not have them in time.
 
-    After 30 seconds of waiting ``tell`` (by default: standard error) hears what is asked for and what there is.
+    A trial of Ray Tune, which sits in just these bundles, takes them as they are. After 30 seconds of waiting ``tell``
+    (by default: standard error) hears what is asked for and what there is.
     """
-    asked = [{name: amount for name, amount in b.resources.bundle.items() if amount > 0} for b in bundles]
-    # A bundle of nothing is no bundle to Ray; a sliver of a CPU keeps its place in the order.
-    group = placement_group([bundle or {"CPU": 0.001} for bundle in asked], strategy=config.strategy)
+    ours = get_current_placement_group()
+    if ours is not None and ours.bundle_specs == as_ray(bundles):
+        return Placement(bundles, ours, lent=True)
+    group = placement_group(as_ray(bundles), strategy=config.strategy)
     began, told = time.monotonic(), False
     while not group.wait(timeout_seconds=_POLL_SECONDS):
         waited = time.monotonic() - began

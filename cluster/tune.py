@@ -25,7 +25,7 @@ from cluster.prepare import check_environment, prepare_diffuser
 from cluster.ray_runtime import start_ray
 from cluster.storage import is_uri
 from cluster.tune_space import Space, corners, default_space, overrides, read_space, to_tune
-from cluster.tune_trial import METRIC, TIME, TrialPlan, run_trial
+from cluster.tune_trial import METRIC, TIME, TrialPlan, cpus_of_trial, run_trial, trial_resources
 
 _OF_THE_DIFFUSER = ("generator.model", "generator.fit", "data.")
 """Settings that ask for another diffuser: each trial then fits its own."""
@@ -36,7 +36,7 @@ class SearchSettings:
     """How to search.
 
     ``concurrent`` trials at once at most (None: as many as there are CPUs and GPUs); no trial is stopped before
-    ``grace`` env steps (None: a quarter of the run); ``gpus`` of a trial.
+    ``grace`` env steps (None: a quarter of the run); ``gpus`` of a trial that is one process.
     """
 
     samples: int
@@ -104,6 +104,8 @@ def search(run: RunConfig, space: Space, settings: SearchSettings, *, resume: bo
     """
     if is_uri(run.output):
         raise ValueError(f"atradiff tune writes to a folder that all nodes share, not to {run.output}: set --output.")
+    if run.cluster is not None and settings.gpus > 0:
+        raise ValueError("--gpus is for runs in one process; this one's cluster section says who gets which GPU.")
     run = run.absolute()
     folder = Path(run.output) / run.name / "tune"
     plan = TrialPlan(str(folder / "base.yaml"), str(folder / "runs"))
@@ -117,7 +119,8 @@ def search(run: RunConfig, space: Space, settings: SearchSettings, *, resume: bo
     folder.mkdir(parents=True, exist_ok=True)
     if not resume:
         _prepare(run, space, plan)
-    tuner = _restored(plan, folder, settings, run) if resume else _tuner(plan, folder, settings, run, space)
+    start_ray(at_least=cpus_of_trial(run))
+    tuner = _restored(plan, folder, settings) if resume else _tuner(plan, folder, settings, run, space)
     return _write(folder, _results(tuner.fit()), plan)
 
 
@@ -134,17 +137,18 @@ def _prepare(run: RunConfig, space: Space, plan: TrialPlan) -> None:
     write_text(Path(plan.base), shared.to_yaml())
 
 
-def _trainable(plan: TrialPlan, settings: SearchSettings, run: RunConfig) -> Any:
-    resources = {"cpu": run.threads, "gpu": settings.gpus}
+def _trainable(plan: TrialPlan, settings: SearchSettings) -> Any:
+    def resources(drawn: dict[str, Any]) -> ray_tune.PlacementGroupFactory:
+        return trial_resources(plan.run(drawn, "any"), settings.gpus)
+
     return ray_tune.with_resources(partial(run_trial, plan=plan), resources)
 
 
 def _tuner(plan: TrialPlan, folder: Path, settings: SearchSettings, run: RunConfig, space: Space) -> ray_tune.Tuner:
-    start_ray()
     grace = settings.grace or max(1, run.env_steps // 4)
     scheduler = ASHAScheduler(time_attr=TIME, max_t=run.env_steps, grace_period=min(grace, run.env_steps))
     return ray_tune.Tuner(
-        _trainable(plan, settings, run),
+        _trainable(plan, settings),
         param_space=to_tune(space),
         tune_config=ray_tune.TuneConfig(
             metric=METRIC,
@@ -160,11 +164,10 @@ def _tuner(plan: TrialPlan, folder: Path, settings: SearchSettings, run: RunConf
     )
 
 
-def _restored(plan: TrialPlan, folder: Path, settings: SearchSettings, run: RunConfig) -> ray_tune.Tuner:
+def _restored(plan: TrialPlan, folder: Path, settings: SearchSettings) -> ray_tune.Tuner:
     """The search as it stands: trials that were cut off or failed go on from their checkpoints."""
-    start_ray()
     return ray_tune.Tuner.restore(
-        str(folder / "search"), _trainable(plan, settings, run), resume_unfinished=True, resume_errored=True
+        str(folder / "search"), _trainable(plan, settings), resume_unfinished=True, resume_errored=True
     )
 
 
@@ -251,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--samples", type=int, default=16, help="trials (default 16)")
     add("--max_concurrent", type=int, help="trials at once (default: as many as fit)")
     add("--grace", type=int, help="env steps before a trial may be stopped (default: a quarter of the run)")
-    add("--gpus", type=float, default=0.0, help="GPUs of a trial; fractions share one")
+    add("--gpus", type=float, default=0.0, help="GPUs of a trial that is one process; fractions share one")
     add("--space", help="a YAML file, or YAML, of dotted settings and how to draw them: uniform, loguniform or choice")
     add("--resume", action="store_true", help="go on with the search in OUTPUT/NAME/tune")
     return parser

@@ -1,4 +1,4 @@
-"""One trial of ``atradiff tune``: the usual training loop, in the process that Ray Tune gives it."""
+"""One trial of ``atradiff tune``: a usual run, in the process that Ray Tune gives it, or as actors beside that."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.tune import PlacementGroupFactory
+
+from cluster.cluster_config import ClusterConfig
 from cluster.config import RunConfig, load_run_config
+from cluster.placement import Bundle, as_ray, total
 from cluster.run_folder import RunFolder
 from cluster.tune_space import overrides
 
@@ -25,6 +30,31 @@ class TrialPlan:
         """The run of a trial; raises ``ValueError`` for settings that no run may have."""
         run = load_run_config(Path(self.base), overrides(settings))
         return replace(run, output=self.folder, name=trial)
+
+
+def trial_resources(run: RunConfig, gpus: float) -> PlacementGroupFactory:
+    """What Ray Tune keeps free for a trial: its process, or, for a run as actors, their places and nothing beside them.
+
+    Call it where Ray is connected: whether generators take GPUs may depend on the cluster.
+    """
+    if run.cluster is None:
+        return PlacementGroupFactory([{"CPU": float(run.threads), "GPU": gpus}])
+    pool = run.cluster.pool
+    known = replace(run.cluster, pool=pool.on(ray.cluster_resources()) if _generating(run) else pool)
+    return PlacementGroupFactory([{}, *as_ray(_places(run, known))], strategy=known.placement.strategy)
+
+
+def cpus_of_trial(run: RunConfig) -> float:
+    """CPUs that the actors of a trial take; 0 for a trial that is one process, which any machine has room for."""
+    return 0.0 if run.cluster is None else total(_places(run, run.cluster)).get("CPU", 0.0)
+
+
+def _places(run: RunConfig, cluster: ClusterConfig) -> list[Bundle]:
+    return cluster.bundles(generating=_generating(run), adapting=run.adapting is not None)
+
+
+def _generating(run: RunConfig) -> bool:
+    return run.augmentation != "none"
 
 
 def run_trial(settings: dict[str, Any], plan: TrialPlan) -> None:

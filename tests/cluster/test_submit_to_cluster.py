@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
-import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +20,24 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.util.state import list_actors
 
+from benchmarks.ray_processes import TITLES
+from benchmarks.soak import balance
 from cluster.cli import main
+from cluster.config import load_run_config
 from cluster.jobs import JobClient
 from cluster.run_folder import RunFolder
 from cluster.run_store import RunStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/tiny/hopper.yaml"
-PATIENCE = 120.0
+DISTRIBUTED = "configs/tiny/halfcheetah_cluster.yaml"
+ROLES = {title.removeprefix("ray::"): role for role, title in TITLES.items()}
+PATIENCE = 250.0
+CPUS = 2.0
 
 
 @dataclass
@@ -58,10 +65,10 @@ def two_nodes() -> Iterator[TwoNodes]:
         patch.setenv("RAY_API_SERVER_ADDRESS", "")
         patch.delenv("RAY_ADDRESS", raising=False)
         # Jobs are taken by the head's agent, whose port is a fixed one by default: another Ray here may have it.
-        small = {"num_cpus": 1, "object_store_memory": 80 * 1024**2, "dashboard_agent_listen_port": 0}
+        small = {"num_cpus": CPUS, "object_store_memory": 80 * 1024**2, "dashboard_agent_listen_port": 0}
         cluster = Cluster()
         try:
-            head = cluster.add_node(include_dashboard=True, dashboard_port=0, **small)
+            head = cluster.add_node(include_dashboard=True, dashboard_port=0, resources={"head": 1}, **small)
             worker = cluster.add_node(temp_dir=str(own_folder), **small)
             cluster.wait_for_nodes()
             yield TwoNodes(cluster, worker, f"http://{head.address_info['webui_url']}")
@@ -92,34 +99,82 @@ def env_steps_of(folder: Path) -> list[str]:
         return [row["env_steps"] for row in csv.DictReader(file)]
 
 
-def test_a_job_trains_and_outlives_a_node(
+@dataclass(frozen=True)
+class Seat:
+    """Where an actor of a run sits; ``restarts`` counts the places that Ray had to find for it after the first."""
+
+    role: str
+    node: str
+    restarts: int
+
+
+def seats(two_nodes: TwoNodes, state: str) -> list[Seat]:
+    """The actors of runs on this cluster that are in ``state``, as Ray tells of them."""
+    actors = list_actors(two_nodes.address, filters=[("state", "=", state)], detail=True)
+    known = [actor for actor in actors if actor.class_name in ROLES]
+    return [Seat(ROLES[actor.class_name], actor.node_id, int(actor.num_restarts)) for actor in known]
+
+
+def hold_all_but(two_nodes: TwoNodes, cpus: float) -> str:
+    """A job that leaves so many CPUs of the head to others, until it is stopped."""
+    job = two_nodes.client.submit_job(
+        entrypoint="sleep 600", entrypoint_num_cpus=CPUS - cpus, entrypoint_resources={"head": 0.1}
+    )
+    wait_for(lambda: two_nodes.client.get_job_status(job) == JobStatus.RUNNING)
+    return job
+
+
+def test_a_distributed_run_outlives_a_node(
     two_nodes: TwoNodes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder = RunFolder(tmp_path / "tiny-hopper" / "none" / "seed_0")
-    removed = threading.Event()
+    """The trainer is on the head, all that it works with on the other node, which goes: they come back beside it."""
+    settings = ["--output", str(tmp_path), "--env_steps", "1500", "--cluster.trainer.custom={head: 0.1}"]
+    run = load_run_config(ROOT / DISTRIBUTED, settings)
+    folder = RunFolder(run.folder)
+    held = hold_all_but(two_nodes, 0.2)
+    lost: list[Seat] = []
 
     def remove_worker() -> None:
-        wait_for(folder.config.exists)
+        wait_for(folder.metrics.exists)
+        lost.extend(seat for seat in seats(two_nodes, "ALIVE") if seat.node == two_nodes.worker.node_id)
         two_nodes.cluster.remove_node(two_nodes.worker)
-        removed.set()
+        two_nodes.client.stop_job(held)
 
     remover = threading.Thread(target=remove_worker)
     remover.start()
-    status = submit(two_nodes, CONFIG, "--output", str(tmp_path), "--env_steps", "1000")
+    status = submit(two_nodes, DISTRIBUTED, *settings)
     remover.join(PATIENCE)
-    assert (status, removed.is_set()) == (0, True)
-    assert folder.complete
-    assert env_steps_of(folder.path) == [str(steps) for steps in range(100, 1001, 100)]
     shown = capfd.readouterr().out
+    assert status == 0, shown
     assert "job        raysubmit_" in shown
     assert f"tensorboard --logdir {folder.path}" in shown  # the last line of the job's own output
+    roles = Counter(seat.role for seat in lost)
+    assert roles == {"env_runner": 2, "replay": 1, "generator": 2, "adapter": 1}
+    assert Counter(seat.role for seat in seats(two_nodes, "DEAD") if seat.restarts) == roles
+    curve = env_steps_of(folder.path)
+    assert int(curve[-1]) >= 1500
+    assert curve == sorted(set(curve), key=int)
+    assert folder.complete
+    assert all(one == other for one, other in balance(run).values())
 
 
 def test_a_failing_job_has_its_status_and_message(
     two_nodes: TwoNodes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert submit(two_nodes, "--resume", str(tmp_path / "nothing")) == 1
-    assert "is neither a run folder nor a checkpoint" in capfd.readouterr().out
+    """By our command, and by Ray's own."""
+    words = ["--resume", str(tmp_path / "nothing")]
+    assert submit(two_nodes, *words) == 1
+    ray_job = [Path(sys.executable).parent / "ray", "job", "submit", "--address", two_nodes.address]
+    done = subprocess.run(
+        [*ray_job, "--working-dir", ".", "--", "python", "-m", "cluster.run", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 1
+    for shown in (capfd.readouterr().out, done.stdout + done.stderr):
+        assert "is neither a run folder nor a checkpoint" in shown
 
 
 def test_a_stopped_job_leaves_a_checkpoint_to_resume_from(
@@ -143,18 +198,3 @@ def test_a_stopped_job_leaves_a_checkpoint_to_resume_from(
     assert client.attend(job, ask=lambda _: "y") == 130
     assert two_nodes.client.get_job_status(job) == JobStatus.STOPPED
     assert RunStore.of(folder.path).checkpoints.newest_whole() is not None
-
-
-def test_rays_own_command_runs_a_config(two_nodes: TwoNodes, tmp_path: Path) -> None:
-    command = ["job", "submit", "--address", two_nodes.address, "--working-dir", ".", "--"]
-    run = ["python", "-m", "cluster.run", CONFIG, "--output", str(tmp_path)]
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "ray"), *command, *run],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert shlex.join(run) in done.stdout or "succeeded" in done.stdout
-    assert env_steps_of(tmp_path / "tiny-hopper" / "none" / "seed_0") == ["100", "200"]

@@ -13,7 +13,7 @@ from cluster.config import RunConfig, load_run_config
 from cluster.session import Progress
 from cluster.tune import SearchResult, SearchSettings, search
 from cluster.tune_space import corners, default_space, overrides, read_space, to_tune
-from cluster.tune_trial import _Reporter
+from cluster.tune_trial import _Reporter, cpus_of_trial, trial_resources
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SETTINGS = SearchSettings(samples=2, concurrent=1, grace=None, gpus=0.0, seed=0)
@@ -121,14 +121,46 @@ def test_a_search_that_was_cut_off_goes_on_from_its_checkpoints(
     assert (trial.trial, trial.env_steps, trial.error) == (folder.name, 400, None)
 
 
+@pytest.fixture
+def distributed_run(tiny_run: RunConfig) -> RunConfig:
+    run = load_run_config(CONFIGS / "tiny" / "halfcheetah_cluster.yaml")
+    return replace(
+        run,
+        output=tiny_run.output,
+        data=replace(run.data, cache=tiny_run.data.cache),
+        generator=replace(run.generator, cache=tiny_run.generator.cache),
+    )
+
+
 @pytest.mark.usefixtures("local_ray")
-def test_what_no_run_may_have_is_refused_before_any_trial(tiny_run: RunConfig) -> None:
+def test_a_trial_asks_for_all_that_its_run_needs(tiny_run: RunConfig, distributed_run: RunConfig) -> None:
+    assert trial_resources(replace(tiny_run, threads=2), 0.5).bundles == [{"CPU": 2, "GPU": 0.5}]
+    whole = trial_resources(distributed_run, 0.0)
+    assert whole.bundles == [{"CPU": 0.2}] * 7  # trainer, two env runners, replay, two generators, adapter
+    assert whole.head_bundle_is_empty  # the trial's own process asks for nothing
+    assert cpus_of_trial(distributed_run) == pytest.approx(1.4)
+    assert len(trial_resources(replace(distributed_run, augmentation="none"), 0.0).bundles) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_trial_may_be_a_run_as_actors(distributed_run: RunConfig) -> None:
+    """Its places are those that Ray Tune made for the trial: this Ray of two CPUs has no room for them twice."""
+    result = search(distributed_run, {"replay.rho": {"choice": [0.5]}}, replace(SETTINGS, samples=1, concurrent=None))
+    (trial,) = result.trials
+    assert (trial.error, trial.env_steps >= 400) == (None, True)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_no_run_may_have_is_refused_before_any_trial(tiny_run: RunConfig, distributed_run: RunConfig) -> None:
     with pytest.raises(ValueError, match="rho"):
         search(tiny_run, {"replay.rho": {"choice": [0.5, 1.5]}}, SETTINGS)
     with pytest.raises(ValueError, match="no search to resume"):
         search(tiny_run, SPACE, SETTINGS, resume=True)
     with pytest.raises(ValueError, match=r"not to s3://bucket"):
         search(replace(tiny_run, output="s3://bucket"), SPACE, SETTINGS)
+    with pytest.raises(ValueError, match="cluster section says who gets which GPU"):
+        search(distributed_run, SPACE, replace(SETTINGS, gpus=1.0))
     with pytest.raises(ValueError, match="--samples must be at least 1"):
         replace(SETTINGS, samples=0)
 
