@@ -54,6 +54,7 @@ class EnsembleSAC(Algorithm):
         seed = self.config.seed
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self.checkpoints = 0
+        self.updates_forgiven = 0
         self.env_spaces = Spaces.from_gymnasium(*self.env_runner_group.get_spaces()[INPUT_ENV_SINGLE_SPACES])
         self.service: ReplayService = self.config.services.start(self._order())
         self.learners = Learners(self.learner_group)
@@ -132,7 +133,18 @@ class EnsembleSAC(Algorithm):
         self._log_service()
 
     def _updates_due(self) -> int:
-        return self.config.settings.updates_due(self.env_steps, self.learners.updates)
+        return self.config.settings.updates_due(self.env_steps, self.learners.updates + self.updates_forgiven)
+
+    def owe_at_most(self, env_steps: int) -> None:
+        """Forgive the learner the updates that it owes for more than this many env steps.
+
+        For a new learner on a replay that lived on: it makes up for what it would have owed after a checkpoint, and not
+        for a whole run. ``updates_forgiven`` counts what the run then lacks of its ``utd``; checkpoints keep it.
+        """
+        too_many = self._updates_due() - math.ceil(env_steps * self.config.settings.utd)
+        if too_many > 0:
+            self.updates_forgiven += too_many
+            _logger.warning("The learner begins anew without %d updates that it owed.", too_many)
 
     @property
     def _most_updates(self) -> int:

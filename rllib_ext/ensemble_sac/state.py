@@ -68,6 +68,7 @@ def write_state(folder: Path, algorithm: EnsembleSAC) -> None:
         "seed": algorithm.seed,
         "checkpoints": algorithm.checkpoints,
         "updates": learner.updates,
+        "updates_forgiven": algorithm.updates_forgiven,
         "iteration": algorithm.training_iteration,
         "weights_seq_no": learner.weights_seq_no,
     }
@@ -89,6 +90,7 @@ def read_state(folder: Path, algorithm: EnsembleSAC, replay: bool = True) -> Non
     )
     algorithm.learners.each(partial(_restore, state=learner, origin=str(folder)))
     algorithm.learners.updates = learner.updates
+    algorithm.updates_forgiven = counters.get("updates_forgiven", 0)  # early checkpoints know of none
     if replay:
         algorithm.service.load(folder / _REPLAY)
     algorithm.seed = counters["seed"]

@@ -13,7 +13,9 @@ from ensemble_sac_worlds import MatchTheState, tiny
 from toy_worlds import ConstantGenerator, spaces_of
 
 from atradiff.config import ServingConfig
+from atradiff.ports import EpisodeRows
 from atradiff.replay.mixed import ReplayConfig
+from atradiff.types import Transitions
 from rllib_ext.ensemble_sac import EnsembleSAC, EnsembleSACConfig
 
 Build = Callable[..., EnsembleSAC]
@@ -144,3 +146,23 @@ def test_a_damaged_checkpoint_is_said_so(build: Build, tmp_path: Path, file: str
     (tmp_path / file).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=f"{file} is missing or damaged"):
         build().load_state(tmp_path)
+
+
+def test_a_new_learner_on_an_old_replay_owes_no_whole_run(build: Build, tmp_path: Path) -> None:
+    """Closed form: one update for each step after the first 20, but for those that were forgiven."""
+    algorithm = build()
+    states, zeros = np.zeros((500, 1), np.float32), np.zeros(500, np.float32)
+    flags = np.ones(500, bool)
+    lived = Transitions(states, states, zeros, states, flags, ~flags)
+    algorithm.service.store(EpisodeRows(lived, np.arange(500), "an earlier trainer", 0))
+    algorithm.owe_at_most(1_000)
+    assert algorithm.updates_forgiven == 0
+    algorithm.owe_at_most(100)
+    assert algorithm.updates_forgiven == 380
+    algorithm.save_state(tmp_path)
+    while algorithm.env_steps < 540:
+        algorithm.train()
+    assert algorithm.learners.updates == algorithm.env_steps - 20 - 380
+    algorithm.owe_at_most(0)
+    algorithm.load_state(tmp_path)
+    assert algorithm.updates_forgiven == 380
