@@ -86,8 +86,8 @@ class Session:
     def rejoin(self, checkpoint: Checkpoint | None) -> None:
         """Go on with the replay as it is, and with the learner of ``checkpoint`` (None: a new one).
 
-        For a replay that outlived its learner: the real rows since the checkpoint are kept and learned from again, at
-        once. A checkpoint is never older than that; where there is none any more, what is older is not made up for.
+        For a replay that outlived its learner: the real rows since the checkpoint are kept and learned from again,
+        before the next step. Where checkpoints were lost, only the steps of two intervals between them are made up for.
         """
         if checkpoint is not None:
             self._take_over(checkpoint)
