@@ -1,0 +1,89 @@
+"""The driver of a distributed run dies, and all that it held with it; the run goes on from what its journal knows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from atradiff.replay.journal_records import read_records
+from benchmarks.ray_processes import TITLES, processes
+from benchmarks.soak import balance
+from cluster.commands import train as command
+from cluster.config import load_run_config
+from cluster.run_store import RunStore
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "tiny" / "halfcheetah_cluster.yaml"
+PATIENCE = 250.0
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.2)
+
+
+def curve(folder: Path) -> list[dict[str, str]]:
+    if not (folder / "metrics.csv").exists():
+        return []
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def journalled(folder: Path) -> list[tuple[str, int, int]]:
+    """Source, sequence and rows of each chunk in the run's journal, which began no second segment."""
+    (segment,) = (folder / ".journal").glob("segment-*.log")
+    return [(str(chunk.source), chunk.sequence, len(chunk.rows)) for chunk, _ in read_records(segment)]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_killed_driver_loses_no_row_and_counts_none_twice(tmp_path: Path, made_once: Path) -> None:
+    settings = [
+        f"--output={tmp_path / 'runs'}",
+        f"--data.cache={made_once / 'data'}",
+        f"--generator.cache={made_once / 'models'}",
+        "--evaluation.every=100",
+        "--checkpoint.every=400",
+    ]
+    run = load_run_config(CONFIG, settings)
+    folder = run.folder
+    words = [sys.executable, "-m", "cluster.run", str(CONFIG), *settings, "--env_steps=1000000"]
+    with (tmp_path / "log").open("w") as log:
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        driver = subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=log, env=environment)
+        try:
+            wait_for(lambda: driver.poll() is not None or any(int(row["env_steps"]) >= 600 for row in curve(folder)))
+            actors = [pid for role in TITLES for pid in processes(role, driver.pid)]
+        finally:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+    assert actors, (tmp_path / "log").read_text()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in actors))
+
+    lived, chunks = curve(folder), journalled(folder)
+    kept = sum(rows for _, _, rows in chunks)
+    checkpoint = RunStore.of(folder).checkpoints.newest_whole()
+    assert checkpoint is not None
+    assert kept > checkpoint.step >= 400
+    command(["--resume", str(folder), f"--env_steps={kept + 200}"])
+
+    assert journalled(folder)[: len(chunks)] == chunks
+    done = json.loads((folder / "summary.json").read_text())["env_steps"]
+    assert sum(rows for _, _, rows in journalled(folder)) == done >= kept + 200
+    assert balance(run)["env steps = rows ever stored"] == (done, done)
+    assert all(one == other for one, other in balance(run).values())
+    assert curve(folder)[: len(lived)] == lived
+    steps = [int(row["env_steps"]) for row in curve(folder)]
+    assert steps == sorted(set(steps))
