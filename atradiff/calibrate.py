@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from atradiff.data.tasks import TaskRows
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
 from atradiff.generator import Calibration, TrajectoryDiffuser
 from atradiff.pruning import kept_rows, step_similarity
-from atradiff.types import FloatArray, Transitions
+from atradiff.types import ActionArray, FloatArray, IntArray, Transitions
 
 _ROWS = 4096
 _WINDOWS = 256
@@ -27,24 +28,36 @@ def calibrate(model: TrajectoryDiffuser, data: Trajectories, held_out: Trajector
     rng = np.random.default_rng([seed, 3])
     return Calibration(
         noise=_harmless(_standing_noise(model, held_out, rng), model, held_out, rng),
-        residual_limit=float(1.5 * np.quantile(_residuals(model, _some_rows(held_out, rng)), 0.9)),
-        disagreement_limit=float(3 * np.quantile(_disagreements(model, _some_rows(data, rng)), 0.999)),
+        residual_limit=float(1.5 * np.quantile(_residuals(model, *_some_rows(model, held_out, rng)), 0.9)),
+        disagreement_limit=float(3 * np.quantile(_disagreements(model, *_some_rows(model, data, rng)), 0.999)),
     )
 
 
-def _some_rows(data: Trajectories, rng: np.random.Generator) -> Transitions:
-    return data.columns[rng.choice(data.n_transitions, min(_ROWS, data.n_transitions), replace=False)]
+def _some_rows(
+    model: TrajectoryDiffuser, data: Trajectories, rng: np.random.Generator
+) -> tuple[Transitions, FloatArray | None]:
+    """Rows, and their tasks for a model that is told of them."""
+    rows = rng.choice(data.n_transitions, min(_ROWS, data.n_transitions), replace=False)
+    return data.columns[rows], _tasks(model, data, rows)
 
 
-def _residuals(model: TrajectoryDiffuser, rows: Transitions) -> FloatArray:
-    columns = (rows.observations, rows.actions, rows.next_observations)
-    return model.dynamics.residual(*(torch.as_tensor(x, device=model.device) for x in columns)).cpu().numpy()
+def _tasks(model: TrajectoryDiffuser, data: Trajectories, rows: IntArray) -> FloatArray | None:
+    tasks = TaskRows.of(data) if model.config.task_size else None
+    return None if tasks is None else tasks[rows]
 
 
-def _disagreements(model: TrajectoryDiffuser, rows: Transitions) -> FloatArray:
-    columns = (rows.observations, rows.actions)
-    step = model.dynamics.predict(*(torch.as_tensor(x, device=model.device) for x in columns))
+def _residuals(model: TrajectoryDiffuser, rows: Transitions, tasks: FloatArray | None) -> FloatArray:
+    columns = _tensors(model, rows.observations, rows.actions, rows.next_observations, tasks)
+    return model.dynamics.residual(*columns).cpu().numpy()
+
+
+def _disagreements(model: TrajectoryDiffuser, rows: Transitions, tasks: FloatArray | None) -> FloatArray:
+    step = model.dynamics.predict(*_tensors(model, rows.observations, rows.actions, tasks))
     return step.disagreement.cpu().numpy()
+
+
+def _tensors(model: TrajectoryDiffuser, *columns: ActionArray | None) -> list[torch.Tensor]:
+    return [torch.as_tensor(x, device=model.device) for x in columns if x is not None]
 
 
 def _standing_noise(model: TrajectoryDiffuser, held_out: Trajectories, rng: np.random.Generator) -> float:
@@ -54,8 +67,9 @@ def _standing_noise(model: TrajectoryDiffuser, held_out: Trajectories, rng: np.r
     longest = model.config.longest
     near_end = np.flatnonzero(held_out.columns.terminated)[:, None] - np.arange(longest // 2 + 1)
     starts = np.intersect1d(near_end, WindowSampler(held_out, (longest,)).starts(longest))
-    states = held_out.columns.observations[rng.choice(starts, _WINDOWS)]
-    rows = model.diffused(states, longest, generator_seed=int(rng.integers(2**31)))
+    chosen = rng.choice(starts, _WINDOWS)
+    states, tasks = held_out.columns.observations[chosen], _tasks(model, held_out, chosen)
+    rows = model.diffused(states, longest, tasks, generator_seed=int(rng.integers(2**31)))
     after = np.cumsum(rows.terminated, axis=1) > 1
     steps = -step_similarity(rows.states, model.codec.normalizer.delta_scale)
     return float(steps[after].mean()) if after.any() else _FALLBACK_NOISE

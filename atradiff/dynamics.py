@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atradiff.data.normalize import RowCodec, inverse
+from atradiff.data.tasks import TaskRows
 from atradiff.seen_range import SeenRange
 from atradiff.types import FloatArray, Transitions
 
@@ -55,6 +56,7 @@ class StepBatch:
     deltas: Tensor  # (M, B, S) in units of the differences' scale
     rewards: Tensor  # (M, B) standardised by the row's kind
     terminated: Tensor  # (M, B) bool
+    tasks: Tensor | None = None  # (M, B, T)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class DynamicsEnsemble(nn.Module):
     reward_scale: Tensor
     reward_levels: Tensor
 
-    def __init__(self, codec: RowCodec, models: int, width: int) -> None:
+    def __init__(self, codec: RowCodec, models: int, width: int, task_size: int = 0) -> None:
         super().__init__()
         self.spaces, self.models = codec.spaces, models
         self.moving = max(int((codec.normalizer.delta_scale > 0).sum()), 1)
@@ -92,8 +94,8 @@ class DynamicsEnsemble(nn.Module):
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(value)), persistent=False)
         self.seen = SeenRange(codec.normalizer)
         state, action = codec.spaces.observation_size, codec.spaces.action_size
-        self.transition = BatchedMLP(models, (state + action, width, width, width, state))
-        self.outcome = BatchedMLP(models, (3 * state + action, width, width, 3))
+        self.transition = BatchedMLP(models, (state + action + task_size, width, width, width, state))
+        self.outcome = BatchedMLP(models, (3 * state + action + task_size, width, width, 3))
 
     def encode_states(self, states: Tensor) -> Tensor:
         return ((states - self.state_mean) * self.state_inverse).clamp(-10, 10)
@@ -106,8 +108,8 @@ class DynamicsEnsemble(nn.Module):
 
     def loss(self, batch: StepBatch) -> Tensor:
         """Squared error of differences and rewards plus cross-entropy of the terminal, averaged over members."""
-        predicted = self.transition(torch.cat([batch.states, batch.actions], dim=-1))
-        outcome = self.outcome(self._outcome_input(batch.states, batch.actions, batch.deltas))
+        predicted = self.transition(_joined(batch.states, batch.actions, batch.tasks))
+        outcome = self.outcome(self._outcome_input(batch.states, batch.actions, batch.deltas, batch.tasks))
         reward = torch.where(batch.terminated, outcome[..., 2], outcome[..., 1])
         return (
             F.mse_loss(predicted, batch.deltas)
@@ -116,12 +118,15 @@ class DynamicsEnsemble(nn.Module):
         )
 
     @torch.inference_mode()
-    def predict(self, states: Tensor, actions: Tensor) -> StepPrediction:
-        """One step of the ensemble's mean from ``states`` (B, S) under ``actions`` (B, A) or (B,)."""
+    def predict(self, states: Tensor, actions: Tensor, tasks: Tensor | None = None) -> StepPrediction:
+        """One step of the ensemble's mean from ``states`` (B, S) under ``actions`` (B, A) or (B,).
+
+        ``tasks`` (B, T) where the model was made for tasks.
+        """
         state, action = self.encode_states(states), self.encode_actions(actions)
-        members = self._members(state, action)
+        members = self._members(state, action, tasks)
         mean = members.mean(0)
-        outcome = self.outcome(self._for_all(self._outcome_input(state, action, mean))).mean(0)
+        outcome = self.outcome(self._for_all(self._outcome_input(state, action, mean, tasks))).mean(0)
         terminated = outcome[:, 0] > 0
         kind = terminated.long()
         spread = members.var(0, unbiased=False).sum(-1) / self.moving
@@ -134,9 +139,9 @@ class DynamicsEnsemble(nn.Module):
         )
 
     @torch.inference_mode()
-    def residual(self, states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
+    def residual(self, states: Tensor, actions: Tensor, next_states: Tensor, tasks: Tensor | None = None) -> Tensor:
         """(B,) how far s' lies from the ensemble's mean: root mean square over the moving columns, in their scale."""
-        expected = self._members(self.encode_states(states), self.encode_actions(actions)).mean(0)
+        expected = self._members(self.encode_states(states), self.encode_actions(actions), tasks).mean(0)
         gap = (next_states - states) * self.delta_inverse - expected
         return (gap.square().sum(-1) / self.moving).sqrt()
 
@@ -145,9 +150,12 @@ class DynamicsEnsemble(nn.Module):
         low, high = self.seen.reach()
         return ((states < low) | (states > high)).any(-1)
 
-    def batch(self, transitions: Transitions, size: int, rng: np.random.Generator) -> StepBatch:
+    def batch(
+        self, transitions: Transitions, size: int, rng: np.random.Generator, tasks: TaskRows | None = None
+    ) -> StepBatch:
         """``size`` rows for each member, drawn independently: what differs between members is all disagreement has."""
-        rows = transitions[rng.integers(len(transitions), size=(self.models, size))]
+        drawn = rng.integers(len(transitions), size=(self.models, size))
+        rows = transitions[drawn]
         columns = {name: torch.as_tensor(column, device=self.state_mean.device) for name, column in rows.items()}
         kind = columns["terminated"].long()
         return StepBatch(
@@ -156,14 +164,24 @@ class DynamicsEnsemble(nn.Module):
             deltas=(columns["next_observations"] - columns["observations"]) * self.delta_inverse,
             rewards=(columns["rewards"] - self.reward_mean[kind]) / self.reward_scale[kind],
             terminated=columns["terminated"],
+            tasks=None if tasks is None else torch.as_tensor(tasks[drawn], device=self.state_mean.device),
         )
 
-    def update(self, transitions: Transitions, steps: int, *, seed: int, batch: int = 256, rate: float = 3e-4) -> float:
+    def update(
+        self,
+        transitions: Transitions,
+        steps: int,
+        *,
+        seed: int,
+        batch: int = 256,
+        rate: float = 3e-4,
+        tasks: TaskRows | None = None,
+    ) -> float:
         """Train on ``transitions``, say an agent's newest, for ``steps`` updates; returns the mean loss."""
         rng, optimizer = np.random.default_rng(seed), torch.optim.Adam(self.parameters(), lr=rate)
         total = 0.0
         for _ in range(steps):
-            loss = self.loss(self.batch(transitions, batch, rng))
+            loss = self.loss(self.batch(transitions, batch, rng, tasks))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -175,15 +193,19 @@ class DynamicsEnsemble(nn.Module):
         levels = self.reward_levels
         return rewards if len(levels) == 0 else levels[torch.bucketize(rewards, (levels[1:] + levels[:-1]) / 2)]
 
-    def _members(self, states: Tensor, actions: Tensor) -> Tensor:
+    def _members(self, states: Tensor, actions: Tensor, tasks: Tensor | None) -> Tensor:
         """(M, B, S) differences in their own scale, from encoded states and actions."""
-        return self.transition(self._for_all(torch.cat([states, actions], dim=-1))) * (self.delta_scale > 0)
+        return self.transition(self._for_all(_joined(states, actions, tasks))) * (self.delta_scale > 0)
 
     def _for_all(self, inputs: Tensor) -> Tensor:
         return inputs.expand(self.models, *inputs.shape)
 
-    def _outcome_input(self, states: Tensor, actions: Tensor, deltas: Tensor) -> Tensor:
-        return torch.cat([states, actions, deltas, states + deltas * self.delta_to_state], dim=-1)
+    def _outcome_input(self, states: Tensor, actions: Tensor, deltas: Tensor, tasks: Tensor | None) -> Tensor:
+        return _joined(states, actions, deltas, states + deltas * self.delta_to_state, tasks)
+
+
+def _joined(*parts: Tensor | None) -> Tensor:
+    return torch.cat([part for part in parts if part is not None], dim=-1)
 
 
 def _buffers(codec: RowCodec) -> dict[str, FloatArray]:

@@ -43,10 +43,11 @@ def fit(
 
     A folder that holds an unfinished fit of the same data and settings is resumed, a finished one is loaded. Raises
     ``FileExistsError`` where it holds anything else (unless ``overwrite``), ``ValueError`` for data too short to cut
-    windows from and for a model with tasks.
+    windows from and for a ``task_size`` that is not theirs (0 leaves their task vectors out).
     """
-    task_size = (config or DiffuserConfig()).task_size
-    require(task_size == 0, "task_size", task_size, "must be 0 for a fit: trajectories carry no task vectors")
+    task_size, there = (config or DiffuserConfig()).task_size, data.task_size
+    fits = task_size in (0, there)
+    require(fits, "task_size", task_size, f"must be 0, or {there} as the task vectors of the data (0: they have none)")
     chosen = resolve_device(device)
     _require_learnable(data)
     train, held_out = data.split(settings.held_out, settings.seed)

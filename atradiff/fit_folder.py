@@ -22,6 +22,8 @@ def data_fingerprint(data: Trajectories) -> str:
     digest = sha256(np.ascontiguousarray(data.offsets).tobytes())
     for _, column in data.columns.items():
         digest.update(np.ascontiguousarray(column).tobytes())
+    if data.tasks is not None:
+        digest.update(np.ascontiguousarray(data.tasks).tobytes())
     return digest.hexdigest()
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from atradiff.bank import diffuser_network
 from atradiff.config import DiffuserConfig, Precision, Prune, Refine, SamplingConfig, SamplingOptions, require
 from atradiff.data.normalize import DecodedRows, RowCodec
+from atradiff.data.tasks import TaskRows
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.network import RowNetwork
 from atradiff.diffusion.sample import resolve_device, resolve_precision, sample_rows
@@ -58,14 +59,15 @@ class Networks(torch.nn.Module):
         super().__init__()
         self.diffuser = diffuser_network(config, codec)
         self.lengths = LengthEstimator(codec.spaces.observation_size, config.task_size, config.longest)
-        self.dynamics = DynamicsEnsemble(codec, config.dynamics_models, config.dynamics_width)
+        self.dynamics = DynamicsEnsemble(codec, config.dynamics_models, config.dynamics_width, config.task_size)
 
 
 class TrajectoryDiffuser:
     """A fitted diffuser with its length estimator, one-step model and scales.
 
     Satisfies :class:`atradiff.ports.TrajectoryGenerator`. Nothing here draws from torch's global generator.
-    ``sampling`` holds the options of :meth:`generate` that a caller leaves out; it may be replaced at any time.
+    ``sampling`` holds the options of :meth:`generate` that a caller leaves out, ``task`` (T,) the task vector; both may
+    be replaced at any time.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class TrajectoryDiffuser:
         self.denoiser = self.networks.diffuser
         """What sampling calls: the diffuser network, or its compiled form over the same weights."""
         self.sampling = SamplingConfig()
+        self.task: FloatArray | None = None
         self._version = version
 
     @property
@@ -164,7 +167,8 @@ class TrajectoryDiffuser:
         """
         self.dynamics.seen.widen(transitions)
         self.dynamics.requires_grad_(True)
-        loss = self.dynamics.update(transitions, steps, seed=seed, batch=batch)
+        tasks = TaskRows.same(self.own_task(), len(transitions)) if self.config.task_size else None
+        loss = self.dynamics.update(transitions, steps, seed=seed, batch=batch, tasks=tasks)
         self.dynamics.requires_grad_(False)
         self._version += 1
         return loss
@@ -200,15 +204,17 @@ class TrajectoryDiffuser:
             device=device,
             precision=self.precision,
         )
-        moved.sampling = self.sampling
+        moved.sampling, moved.task = self.sampling, self.task
         if compiled:  # one program for all batch sizes and window lengths
             moved.denoiser = cast(RowNetwork, torch.compile(moved.networks.diffuser, dynamic=True))
         return moved
 
-    def diffused(self, states: FloatArray, length: int, *, generator_seed: int) -> DecodedRows:
+    def diffused(
+        self, states: FloatArray, length: int, task: FloatArray | None = None, *, generator_seed: int
+    ) -> DecodedRows:
         """Windows (B, K) of ``length`` rows just as the diffuser makes them: not ended, not pruned, not refined."""
         states = self._checked_states(states)
-        request = _Request(self, None, generator_seed, SamplingConfig(length=length))
+        request = _Request(self, self._checked_task(task, len(states)), generator_seed, SamplingConfig(length=length))
         everyone = np.arange(len(states))
         with self._autocast():
             return request.windows_for(states, np.full(len(states), length, np.int64), everyone)
@@ -257,10 +263,19 @@ class TrajectoryDiffuser:
         if size == 0:
             require(task is None, "task", task, "must be left out: this model was fitted without tasks")
             return None
-        given = np.asarray([] if task is None else task, np.float32)
+        given = np.tile(self.own_task(), (batch, 1)) if task is None else np.asarray(task, np.float32)
         fits = given.shape == (batch, size)
         require(fits, "task", given.shape, f"must have the shape ({batch}, {size}): this model was fitted with tasks")
+        require(bool(np.isfinite(given).all()), "task", "NaN or infinity", "must be finite")
         return given
+
+    def own_task(self) -> FloatArray:
+        """``task``; raises ``ValueError`` where a model of tasks was not told it."""
+        size = self.config.task_size
+        own = np.asarray([] if self.task is None else self.task, np.float32)
+        fits = own.shape == (size,) and bool(np.isfinite(own).all())
+        require(fits, "task", self.task, f"must be {size} finite numbers: this model was fitted with tasks")
+        return own
 
 
 class _Request:
@@ -305,7 +320,10 @@ class _Request:
             self._sampling.calls,
             self._sampling.temperature,
         )
-        return model.decoder.decode(states, sampled[:, : int(lengths.max())].cpu().numpy())
+        decoded = model.decoder.decode(states, sampled[:, : int(lengths.max())].cpu().numpy())
+        return (
+            decoded if self._task is None else replace(decoded, tasks=self._task[torch.as_tensor(rows)].cpu().numpy())
+        )
 
     def _states(self, states: FloatArray) -> Tensor:
         return torch.as_tensor(self._model.codec.normalizer.states(states), device=self._model.device)

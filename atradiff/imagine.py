@@ -5,7 +5,7 @@ s_1 -> length -> rows -> end (d > 0, pruning) -> refine -> [last state is the ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -88,7 +88,7 @@ def end_windows(rows: DecodedRows, lengths: IntArray, ending: Ending) -> tuple[D
     says_so = (flags & tail).sum(1) * 2 > tail.sum(1)
     last = columns == kept[:, None] - 1
     terminated = last & (flags | ((pruned < flagged) & says_so)[:, None])
-    return DecodedRows(rows.states, rows.actions, rows.rewards, terminated), kept, pruned < flagged
+    return replace(rows, terminated=terminated), kept, pruned < flagged
 
 
 def make_link(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -70,18 +70,21 @@ def _with_modelled_first(model: DynamicsEnsemble, rows: DecodedRows, which: Bool
         return rows
     device = model.state_mean.device
     start = torch.as_tensor(rows.states[which, 0], device=device)
-    step = model.predict(start, torch.as_tensor(rows.actions[which, 0], device=device))
+    tasks = None if rows.tasks is None else torch.as_tensor(rows.tasks[which], device=device)
+    step = model.predict(start, torch.as_tensor(rows.actions[which, 0], device=device), tasks)
     states, rewards, terminated = rows.states.copy(), rows.rewards.copy(), rows.terminated.copy()
     states[which, 1] = (start + step.deltas).cpu().numpy()
     rewards[which, 0] = step.rewards.cpu().numpy()
     terminated[which, 0] = step.terminated.cpu().numpy()
-    return DecodedRows(states, rows.actions, rewards, terminated)
+    return replace(rows, states=states, rewards=rewards, terminated=terminated)
 
 
 def step_residuals(model: DynamicsEnsemble, rows: DecodedRows) -> FloatArray:
     """(B, K) gap between each row's next state and the one-step model's, in units of the differences' scale."""
     batch, length = rows.rewards.shape
-    columns = (rows.states[:, :-1], rows.actions, rows.states[:, 1:])
+    columns = [rows.states[:, :-1], rows.actions, rows.states[:, 1:]]
+    if rows.tasks is not None:
+        columns.append(np.repeat(rows.tasks[:, None], length, axis=1))
     flat = [torch.as_tensor(x.reshape(batch * length, *x.shape[2:]), device=model.state_mean.device) for x in columns]
     parts = [model.residual(*part) for part in zip(*(x.split(_CHUNK) for x in flat), strict=True)]
     return torch.cat(parts).reshape(batch, length).cpu().numpy()
@@ -115,6 +118,7 @@ class _Roll:
         self.states = torch.zeros(rows.states.shape, device=device)
         self.states[:, 0] = torch.as_tensor(rows.states[:, 0], device=device)
         self.actions = torch.as_tensor(rows.actions, device=device)
+        self.tasks = None if rows.tasks is None else torch.as_tensor(rows.tasks, device=device)
         self.rewards = torch.zeros(shape, device=device)
         self.terminated = torch.zeros(shape, dtype=torch.bool, device=device)
         self.stopped = torch.zeros(shape[0], dtype=torch.bool, device=device)
@@ -122,7 +126,8 @@ class _Roll:
 
     def step(self, alive: Tensor, j: int, limit: float) -> Tensor:
         """Row ``j`` of the windows ``alive``; returns those that still run."""
-        outcome = self._model.predict(self.states[alive, j], self.actions[alive, j])
+        tasks = None if self.tasks is None else self.tasks[alive]
+        outcome = self._model.predict(self.states[alive, j], self.actions[alive, j], tasks)
         following = self.states[alive, j] + outcome.deltas
         lost = (outcome.disagreement > limit) | self._model.leaves_data(following)
         self.stopped[alive] = lost
@@ -136,7 +141,7 @@ class _Roll:
 
     def decoded(self) -> DecodedRows:
         states, rewards, ends = (x.cpu().numpy() for x in (self.states, self.rewards, self.terminated))
-        return DecodedRows(states, self._rows.actions, rewards, ends)
+        return replace(self._rows, states=states, rewards=rewards, terminated=ends)
 
 
 def _mean_over(values: FloatArray, lengths: IntArray) -> FloatArray:

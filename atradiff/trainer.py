@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from atradiff.config import DiffuserConfig, FitConfig
 from atradiff.data.normalize import RowCodec
+from atradiff.data.tasks import TaskRows
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import Windows, WindowSampler
 from atradiff.diffusion.conditioning import Condition
@@ -53,6 +54,15 @@ class WindowDraws(Protocol):
     def sample(self, length: int, batch: int, rng: np.random.Generator) -> Windows: ...
 
 
+@dataclass(frozen=True)
+class Remaining:
+    """B states and how many rows were left from each."""
+
+    states: FloatArray  # (B, S)
+    rows: IntArray  # (B,) in 1..K_max
+    tasks: FloatArray | None = None  # (B, T)
+
+
 class Material(Protocol):
     """What a step learns from."""
 
@@ -66,8 +76,13 @@ class Material(Protocol):
         """For the one-step model."""
         ...
 
-    def remaining(self, batch: int, rng: np.random.Generator) -> tuple[FloatArray, IntArray]:
-        """States (B, S) and how many rows were left from each, (B,) in 1..K_max: for the length estimator."""
+    @property
+    def tasks(self) -> TaskRows | None:
+        """Of the rows of :attr:`transitions`; None where there are no tasks."""
+        ...
+
+    def remaining(self, batch: int, rng: np.random.Generator) -> Remaining:
+        """For the length estimator."""
         ...
 
 
@@ -77,12 +92,14 @@ class OfflineMaterial:
     def __init__(self, data: Trajectories, config: DiffuserConfig) -> None:
         self.windows = WindowSampler(data, config.lengths)
         self.transitions = data.columns
+        self.tasks = TaskRows.of(data) if config.task_size else None
         self._remaining = remaining_rows(data, config.longest)
 
-    def remaining(self, batch: int, rng: np.random.Generator) -> tuple[FloatArray, IntArray]:
+    def remaining(self, batch: int, rng: np.random.Generator) -> Remaining:
         """See :class:`Material`."""
         rows = rng.integers(len(self.transitions), size=batch)
-        return self.transitions.observations[rows], self._remaining[rows]
+        tasks = None if self.tasks is None else self.tasks[rows]
+        return Remaining(self.transitions.observations[rows], self._remaining[rows], tasks)
 
 
 class Trainer:
@@ -134,21 +151,28 @@ class Trainer:
     def _diffuser_loss(self, network: RowNetwork, windows: Windows, generator: torch.Generator) -> Tensor:
         rows = torch.as_tensor(self.codec.encode(windows), device=self.device)
         states = torch.as_tensor(self.codec.normalizer.states(windows.states[:, 0]), device=self.device)
-        condition = Condition(states, torch.full((len(rows),), rows.shape[1], device=self.device))
+        lengths = torch.full((len(rows),), rows.shape[1], device=self.device)
+        condition = Condition(states, lengths, self._tasks(windows.tasks))
         with self._autocast():
             if self.config.process == "edm":
                 return edm_loss(network, rows, condition, generator)
             return shortcut_loss(network, self._averaged, rows, condition, generator)
 
     def _length_loss(self, rng: np.random.Generator) -> Tensor:
-        observations, remaining = self.material.remaining(self.fit.dynamics_batch, rng)
-        states = torch.as_tensor(self.codec.normalizer.states(observations), device=self.device)
-        return self.networks.lengths.loss(states, torch.as_tensor(remaining, device=self.device))
+        left = self.material.remaining(self.fit.dynamics_batch, rng)
+        states = torch.as_tensor(self.codec.normalizer.states(left.states), device=self.device)
+        rows = torch.as_tensor(left.rows, device=self.device)
+        return self.networks.lengths.loss(states, rows, self._tasks(left.tasks))
+
+    def _tasks(self, tasks: FloatArray | None) -> Tensor | None:
+        """(B, T); None for a model that is not told of tasks, whatever the data hold."""
+        return None if tasks is None or self.config.task_size == 0 else torch.as_tensor(tasks, device=self.device)
 
     def _dynamics_steps(self, rng: np.random.Generator) -> float:
         total = 0.0
         for _ in range(self.fit.dynamics_updates):
-            batch = self.networks.dynamics.batch(self.material.transitions, self.fit.dynamics_batch, rng)
+            material = self.material
+            batch = self.networks.dynamics.batch(material.transitions, self.fit.dynamics_batch, rng, material.tasks)
             with self._autocast():
                 loss = self.networks.dynamics.loss(batch)
             self._descend(["dynamics"], loss)

@@ -97,7 +97,7 @@ def test_damaged_settings_are_told_in_words(tmp_path):
 
 
 def test_a_model_with_tasks_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match=r"task_size must be 0 for a fit.*got 3"):
+    with pytest.raises(ValueError, match=r"task_size must be 0, or 0 as the task vectors of the data.*got 3"):
         run(chain_data(5), tmp_path / "model", config=replace(TINY, task_size=3))
     assert not (tmp_path / "model").exists()
 

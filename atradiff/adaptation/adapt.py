@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from atradiff.adaptation.feed import PickedWindows, WindowFeed
 from atradiff.adaptation.material import RehearsalMaterial
 from atradiff.adaptation.report import AdaptationReport
 from atradiff.adaptation.windows import WindowPool
-from atradiff.config import FitConfig
+from atradiff.config import FitConfig, require
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.staging import write_text
 from atradiff.trainer import OfflineMaterial, Trainer, WindowDraws, learning_rate_share
 from atradiff.training_state import STATE_FILE, Progress, fill_trainer, load_state, save_state, state_tensors
+from atradiff.types import FloatArray
 
 _NEWEST = 512
 """Rows from which the newest windows are taken, to measure drift on."""
@@ -68,6 +69,7 @@ class Adapter:
         Raises ``ValueError`` for data of another task, and for a state of another model.
         """
         data.spaces.require_equal(model.spaces, "the offline data of the adaptation", "the model")
+        self._task = _task(model, data)
         self.config, self.seed = config, seed
         train, held_out = data.split(config.held_out, seed)
         self._offline = OfflineMaterial(train, model.config)
@@ -131,17 +133,18 @@ class Adapter:
         self._ledger.number += 1
         self._ledger.env_steps = env_steps
         started, lengths = time.process_time(), self._offline.windows.lengths
-        drift = self._drift(feed.newest(_NEWEST, lengths)) if self.config.trigger == "drift" else float("nan")
+        drift = self._drift(self._newest(feed)) if self.config.trigger == "drift" else float("nan")
         if drift <= self.config.drift_ratio:
             return AdaptationReport("no_drift", self.number, env_steps, self.version, drift=drift)
         batch = feed.picked(self.config.pick_up.picked, lengths)
+        batch = replace(batch, pool=batch.pool.of_task(self._task))
         if len(batch.pool) < self.config.min_windows:
             return AdaptationReport(
                 "too_few_windows", self.number, env_steps, self.version, len(batch.pool), drift=drift
             )
         report = self._learn(batch, env_steps, drift, started)
         if report.accepted and self.config.trigger == "drift":
-            self._note_reference(feed.newest(_NEWEST, lengths))
+            self._note_reference(self._newest(feed))
         return report
 
     def save(self, folder: Path) -> None:
@@ -217,6 +220,9 @@ class Adapter:
             return False
         return limit is None or held_out_loss <= (1 + limit) * self._ledger.fitted_loss
 
+    def _newest(self, feed: WindowFeed) -> WindowPool:
+        return feed.newest(_NEWEST, self._offline.windows.lengths).of_task(self._task)
+
     def _drift(self, newest: WindowPool) -> float:
         """Loss on the newest windows over its reference; 0 where there is no window yet."""
         return self._loss(newest) / self._ledger.drift_reference if newest.lengths else 0.0
@@ -249,6 +255,15 @@ def _measurable(held_out: Trajectories, train: Trajectories, lengths: tuple[int,
     """Windows of the held-out episodes, or, where those are too short for any, of the others."""
     usable = np.any(held_out.columns.terminated) or held_out.lengths.max() >= lengths[0]
     return WindowSampler(held_out if usable else train, lengths)
+
+
+def _task(model: TrajectoryDiffuser, data: Trajectories) -> FloatArray | None:
+    """The agent's task, which the windows that it makes are of; None for a model that is not told of tasks."""
+    size = model.config.task_size
+    if size == 0:
+        return None
+    require(data.task_size == size, "task vectors of the offline data", data.task_size, f"must be {size} long")
+    return model.own_task()
 
 
 def _start_from(trainer: Trainer, model: TrajectoryDiffuser, training_state: Path | None) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from atradiff.adaptation.windows import WindowPool, concatenate_windows
+from atradiff.data.tasks import TaskRows
 from atradiff.data.windows import Windows
-from atradiff.trainer import OfflineMaterial, WindowDraws
-from atradiff.types import FloatArray, IntArray, Transitions
+from atradiff.trainer import OfflineMaterial, Remaining, WindowDraws
+from atradiff.types import IntArray, Transitions
 
 
 class RehearsalMaterial:
@@ -17,16 +18,24 @@ class RehearsalMaterial:
         self, new: WindowPool, offline: OfflineMaterial, rehearsal: float, longest: int, rng: np.random.Generator
     ) -> None:
         self.windows = _MixedWindows(new, offline.windows, rehearsal)
-        self.transitions = _mixed_rows(new.transitions(), offline.transitions, rehearsal, rng)
+        lived = new.transitions()
+        old = rng.integers(len(offline.transitions), size=round(len(lived) * rehearsal / (1 - rehearsal)))
+        self.transitions = Transitions.concatenate([lived, offline.transitions[old]])
+        self.tasks = _mixed_tasks(new, len(lived), offline, old)
         self._offline, self._rehearsal = offline, rehearsal
-        self._states, self._remaining = new.remaining(longest)
+        self._remaining = new.remaining(longest)
 
-    def remaining(self, batch: int, rng: np.random.Generator) -> tuple[FloatArray, IntArray]:
+    def remaining(self, batch: int, rng: np.random.Generator) -> Remaining:
         """See :class:`atradiff.trainer.Material`."""
-        old = round(self._rehearsal * batch)
-        states, remaining = self._offline.remaining(old, rng)
-        rows = rng.integers(len(self._states), size=batch - old)
-        return np.concatenate([states, self._states[rows]]), np.concatenate([remaining, self._remaining[rows]])
+        old = self._offline.remaining(round(self._rehearsal * batch), rng)
+        rows = rng.integers(len(self._remaining.rows), size=batch - len(old.rows))
+        new = self._remaining
+        tasks = None
+        if old.tasks is not None and new.tasks is not None:
+            tasks = np.concatenate([old.tasks, new.tasks[rows]])
+        return Remaining(
+            np.concatenate([old.states, new.states[rows]]), np.concatenate([old.rows, new.rows[rows]]), tasks
+        )
 
 
 class _MixedWindows:
@@ -44,6 +53,9 @@ class _MixedWindows:
         return concatenate_windows(parts)
 
 
-def _mixed_rows(new: Transitions, offline: Transitions, rehearsal: float, rng: np.random.Generator) -> Transitions:
-    old = round(len(new) * rehearsal / (1 - rehearsal))
-    return Transitions.concatenate([new, offline[rng.integers(len(offline), size=old)]])
+def _mixed_tasks(new: WindowPool, lived: int, offline: OfflineMaterial, old: IntArray) -> TaskRows | None:
+    """Of ``lived`` rows, all of the one task of ``new``, then of the ``old`` ones."""
+    if new.windows.tasks is None or offline.tasks is None:
+        return None
+    theirs = TaskRows(offline.tasks.vectors, offline.tasks.which[old])
+    return TaskRows.same(new.windows.tasks[0], lived).followed_by(theirs)

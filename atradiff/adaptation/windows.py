@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from atradiff.data.windows import Windows
+from atradiff.trainer import Remaining
 from atradiff.types import BoolArray, FloatArray, IntArray, Transitions
+
+_ROW_COLUMNS = ("actions", "rewards", "terminated", "padding")
+"""Columns of windows that have an entry for each row; states have one more, tasks one for each window."""
 
 
 class RealWindows(Protocol):
@@ -67,15 +71,19 @@ class WindowPool:
             truncated=np.zeros(int(real.sum()), np.bool_),
         )
 
-    def remaining(self, longest: int) -> tuple[FloatArray, IntArray]:
-        """First states (M, S) and rows to the episode's end, as :func:`atradiff.lengths.remaining_rows` counts them."""
-        ended = self.windows.terminated.any(1)
-        rows = np.where(ended, self.windows.terminated.argmax(1) + 1, longest)
-        return self.windows.states[:, 0], np.minimum(rows, longest).astype(np.int64)
+    def remaining(self, longest: int) -> Remaining:
+        """Of the windows' first states, as :func:`atradiff.lengths.remaining_rows` counts."""
+        w = self.windows
+        rows = np.where(w.terminated.any(1), w.terminated.argmax(1) + 1, longest)
+        return Remaining(w.states[:, 0], np.minimum(rows, longest).astype(np.int64), w.tasks)
+
+    def of_task(self, task: FloatArray | None) -> WindowPool:
+        """The same windows as those of the task (T,) that an agent works at."""
+        tasks = None if task is None else np.tile(np.asarray(task, np.float32), (len(self), 1))
+        return replace(self, windows=replace(self.windows, tasks=tasks))
 
     def _only(self, rows: BoolArray) -> WindowPool:
-        kept = Windows(**{f.name: getattr(self.windows, f.name)[rows] for f in fields(Windows)})
-        return WindowPool(kept, self.available[rows], self.row_ids[rows], self.asked)
+        return WindowPool(_each(self.windows, lambda x: x[rows]), self.available[rows], self.row_ids[rows], self.asked)
 
 
 def pool_windows(
@@ -112,20 +120,29 @@ def in_environment_scale(windows: Windows, to_environment: Callable[[Transitions
 
 def concatenate_windows(parts: list[Windows]) -> Windows:
     """Windows of one length, one part after the other."""
-    return Windows(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Windows)})
+    columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Windows)}
+    known = {name: values for name, values in columns.items() if all(v is not None for v in values)}
+    return Windows(**{name: np.concatenate(values) for name, values in known.items()})
+
+
+def _each(windows: Windows, change: Callable[[Any], Any]) -> Windows:
+    columns = {f.name: getattr(windows, f.name) for f in fields(Windows)}
+    return Windows(**{name: change(value) for name, value in columns.items() if value is not None})
 
 
 def _first_rows(windows: Windows, rows: IntArray, length: int) -> Windows:
-    cut = {f.name: getattr(windows, f.name)[rows, :length] for f in fields(Windows) if f.name != "states"}
-    return Windows(states=windows.states[rows, : length + 1], **cut)
+    chosen = _each(windows, lambda x: x[rows])
+    cut = {name: getattr(chosen, name)[:, :length] for name in _ROW_COLUMNS}
+    return replace(chosen, states=chosen.states[:, : length + 1], **cut)
 
 
 def _padded(windows: Windows, length: int) -> Windows:
     """Zeros behind the rows of each window, so that there are ``length``."""
 
+    missing = length - windows.rewards.shape[1]
+
     def widen(name: str) -> np.ndarray:
         values = getattr(windows, name)
-        missing = length + (name == "states") - values.shape[1]
         return np.pad(values, [(0, 0), (0, missing)] + [(0, 0)] * (values.ndim - 2))
 
-    return Windows(**{f.name: widen(f.name) for f in fields(Windows)})
+    return replace(windows, **{name: widen(name) for name in ("states", *_ROW_COLUMNS)})

@@ -131,6 +131,7 @@ class DecodedRows:
     actions: ActionArray  # (B, K, A) float32, or (B, K) int64
     rewards: FloatArray  # (B, K)
     terminated: BoolArray  # (B, K)
+    tasks: FloatArray | None = None  # (B, T) that they were asked for
 
 
 @dataclass(frozen=True)

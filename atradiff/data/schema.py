@@ -4,7 +4,8 @@
 
     DIR/data/transitions-00000.arrow   the columns of Transitions, rows in order, one or more shards
     DIR/data/extras-00000.arrow        further columns of the source that training does not use (goals, policy ids, ...)
-    DIR/meta/episodes.parquet          one row per episode: start, length, return, terminated, truncated, ...
+    DIR/meta/episodes.parquet          one row per episode: start, length, return, terminated, truncated, ..., and
+                                       task_vector where episodes carry one
     DIR/meta/statistics.json           mean, std, min, max of every column
     DIR/meta/info.json                 :class:`StoreInfo`
 """

@@ -17,10 +17,13 @@ from atradiff.data.schema import EPISODES, INFO, STATISTICS, StoreInfo, shard_na
 from atradiff.data.statistics import column_statistics
 from atradiff.data.trajectories import Trajectories
 from atradiff.staging import refuse_existing, staged_folder
-from atradiff.types import IntArray, Transitions
+from atradiff.types import FloatArray, IntArray, Transitions
 
 EPISODE_COLUMNS = ("start", "length", "return", "terminated", "truncated")
 """What the episode table says of every data set."""
+
+TASK_COLUMN = "task_vector"
+"""What it says besides where episodes carry the vectors of their tasks."""
 
 SHARD_ROWS = 16_777_216
 """Rows per shard. One shard is viewed in place; several have to be copied together when they are opened."""
@@ -36,14 +39,14 @@ def open_trajectories(path: str | Path, *, verify: bool = False) -> Trajectories
     info = read_info(folder)
     columns = Transitions(**_read_shards(folder, "transitions", info))
     _require_spaces(columns, info, folder)
-    offsets = _offsets(folder, info)
-    if verify and (found := content_hash(columns, offsets)) != info.content_hash:
+    offsets, tasks = _offsets(folder, info), _tasks(folder)
+    if verify and (found := content_hash(columns, offsets, tasks)) != info.content_hash:
         raise DataError(
             f"the columns' content hash is {found}, meta/info.json says {info.content_hash}.",
             "The files were changed or damaged: import or collect the data again.",
             file=folder,
         )
-    return Trajectories(info.spaces, columns, offsets, env_id=info.env_id, content_hash=info.content_hash)
+    return Trajectories(info.spaces, columns, offsets, env_id=info.env_id, content_hash=info.content_hash, tasks=tasks)
 
 
 def read_info(path: str | Path) -> StoreInfo:
@@ -102,7 +105,7 @@ def write_trajectories(
         n_truncated=int((columns.truncated[ends] & ~columns.terminated[ends]).sum()),
         source=source,
         licence=licence,
-        content_hash=content_hash(columns, trajectories.offsets),
+        content_hash=content_hash(columns, trajectories.offsets, trajectories.tasks),
         env_id=trajectories.env_id,
         dataset_name=dataset_name,
         shard_rows=tuple(min(shard_rows, len(columns) - i) for i in range(0, len(columns), shard_rows)),
@@ -115,10 +118,11 @@ def write_trajectories(
     return info
 
 
-def content_hash(columns: Transitions, offsets: IntArray) -> str:
+def content_hash(columns: Transitions, offsets: IntArray, tasks: FloatArray | None = None) -> str:
     """SHA-256 of what the data are, whatever files they lie in."""
     digest = hashlib.sha256()
-    for name, column in (*columns.items(), ("offsets", offsets)):
+    further = [("offsets", offsets)] if tasks is None else [("offsets", offsets), ("tasks", tasks)]
+    for name, column in (*columns.items(), *further):
         digest.update(f"{name}{column.dtype.str}{column.shape}".encode())
         digest.update(np.ascontiguousarray(column).data)
     return f"sha256:{digest.hexdigest()}"
@@ -163,6 +167,8 @@ def _write_episode_table(path: Path, trajectories: Trajectories, episode_columns
         trajectories.columns.truncated[ends],
     )
     table: dict[str, NDArray[Any]] = {**dict(zip(EPISODE_COLUMNS, own, strict=True)), **episode_columns}
+    if trajectories.tasks is not None:
+        table[TASK_COLUMN] = trajectories.tasks
     pq.write_table(pa.table({name: list(c) if c.ndim > 1 else c for name, c in table.items()}), path)
 
 
@@ -208,6 +214,21 @@ def _offsets(folder: Path, info: StoreInfo) -> IntArray:
             file=folder / EPISODES,
         )
     return offsets
+
+
+def _tasks(folder: Path) -> FloatArray | None:
+    """(E, T) task vectors; None where the episodes have none."""
+    import pyarrow.parquet as pq
+
+    if TASK_COLUMN not in pq.read_schema(folder / EPISODES).names:
+        return None
+    column = _read_episodes(folder, [TASK_COLUMN])[TASK_COLUMN]
+    try:
+        return np.array(column.to_pylist(), np.float32)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"holds task vectors that differ in length ({error}).", "Make the data again.", file=folder / EPISODES
+        ) from error
 
 
 def _require_spaces(columns: Transitions, info: StoreInfo, folder: Path) -> None:

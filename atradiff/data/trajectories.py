@@ -21,6 +21,8 @@ class Trajectories:
     offsets: IntArray  # (E + 1,), offsets[0] == 0, offsets[-1] == N
     env_id: str | None = None
     content_hash: str = ""
+    tasks: FloatArray | None = None
+    """(E, T) a vector for each episode's task, one-hot or an embedding; None: all are of one task."""
 
     def __post_init__(self) -> None:
         ends = np.asarray(self.offsets)
@@ -30,8 +32,15 @@ class Trajectories:
                 f"one episode and none empty, got {ends[:3]}...{ends[-3:]}."
             )
 
+        self._require_tasks()
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def task_size(self) -> int:
+        """T; 0 without task vectors."""
+        return 0 if self.tasks is None else self.tasks.shape[1]
 
     @property
     def n_transitions(self) -> int:
@@ -59,7 +68,8 @@ class Trajectories:
             raise ValueError("no episode was selected: a data set needs at least one.")
         columns = Transitions.concatenate([self.episode(int(i)) for i in episodes])
         offsets = np.concatenate([[0], np.cumsum(self.lengths[episodes])]).astype(np.int64)
-        return replace(self, columns=columns, offsets=offsets, content_hash="")
+        tasks = None if self.tasks is None else self.tasks[episodes]
+        return replace(self, columns=columns, offsets=offsets, content_hash="", tasks=tasks)
 
     def split(self, held_out: float, seed: int) -> tuple[Trajectories, Trajectories]:
         """(training, held-out) split by whole episodes; each side gets at least one (E = 1: both are that one)."""
@@ -70,3 +80,12 @@ class Trajectories:
         order = np.random.default_rng(seed).permutation(len(self))
         n = min(max(round(held_out * len(self)), 1), len(self) - 1)
         return self.select(np.sort(order[n:])), self.select(np.sort(order[:n]))
+
+    def _require_tasks(self) -> None:
+        if self.tasks is None:
+            return
+        shape = self.tasks.shape
+        if len(shape) != 2 or shape[0] != len(self) or shape[1] == 0 or not np.isfinite(self.tasks).all():
+            raise ValueError(
+                f"tasks must be one vector of finite numbers for each of the {len(self)} episodes, got shape {shape}."
+            )

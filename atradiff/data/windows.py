@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from atradiff.data.tasks import TaskRows
 from atradiff.data.trajectories import Trajectories
 from atradiff.types import ActionArray, BoolArray, FloatArray, IntArray
 
@@ -24,6 +25,7 @@ class Windows:
     rewards: FloatArray  # (B, K)
     terminated: BoolArray  # (B, K)
     padding: BoolArray  # (B, K), true on rows after the episode's end
+    tasks: FloatArray | None = None  # (B, T)
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -34,7 +36,7 @@ class WindowSampler:
 
     def __init__(self, data: Trajectories, lengths: tuple[int, ...]) -> None:
         """Leaves out lengths that fit nowhere; raises ``ValueError`` where none fits."""
-        self._columns = data.columns
+        self._columns, self._tasks = data.columns, TaskRows.of(data)
         rows = np.arange(data.n_transitions, dtype=np.int64)
         self._last = np.repeat(data.offsets[1:] - 1, data.lengths).astype(np.int64)
         self._padded = np.asarray(data.columns.terminated)[self._last]
@@ -72,4 +74,5 @@ class WindowSampler:
             rewards=np.where(padding, np.float32(0), self._columns.rewards[rows]),
             terminated=padding | self._columns.terminated[rows],
             padding=padding,
+            tasks=None if self._tasks is None else self._tasks[starts],
         )

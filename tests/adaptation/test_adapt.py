@@ -186,10 +186,10 @@ def test_windows_come_in_the_environments_scale(feed):
 def test_terminal_windows_are_padded_and_their_ends_counted():
     data = random_data([4, 5], [True, False])
     pool = LocalFeed(filled_replay(data), double_actions).picked(300, (3, 6)).pool
-    states, remaining = pool.remaining(6)
-    told = dict(zip(pool.row_ids.tolist(), remaining.tolist(), strict=True))
+    left = pool.remaining(6)
+    told = dict(zip(pool.row_ids.tolist(), left.rows.tolist(), strict=True))
     assert told == {0: 4, 1: 3, 2: 2, 3: 1, 4: 6, 5: 6, 6: 6}
-    np.testing.assert_array_equal(states, data.columns.observations[pool.row_ids])
+    np.testing.assert_array_equal(left.states, data.columns.observations[pool.row_ids])
     assert (pool.windows.actions[pool.windows.padding] == 0).all()
     rows = pool.transitions()
     assert len(rows) == 4 + 3 + 2 + 1 + 3 * 3  # padding left out
