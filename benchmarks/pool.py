@@ -85,8 +85,7 @@ class LoadSource:
         if self._returned:
             return self._returned.pop()
         taken: list[GenerationRequest] = []
-        if self._seconds_to_next() > 0:
-            time.sleep(min(self._seconds_to_next(), timeout_s))
+        time.sleep(min(max(self._seconds_to_next(), 0.0), timeout_s))
         while len(taken) + BATCH <= limit and self._seconds_to_next() <= 0:
             taken += self._take()
         return taken
