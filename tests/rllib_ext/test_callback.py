@@ -22,8 +22,9 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.tune.logger import TBXLoggerCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_configs import CONFIGS, generator, tiny_config
-from toy_worlds import HIGH, LOW
+from toy_worlds import HIGH, LOW, ConstantGenerator
 
+from atradiff.replay.mixed import MixedReplay
 from rllib_ext import ATraDiffCallback
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -43,32 +44,49 @@ def build() -> Iterator[Callable[..., Algorithm]]:
         algorithm.stop()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_trains_on_real_and_synthetic_rows(name: str, build: Callable[..., Algorithm]) -> None:
-    gen = generator(name)
-    algorithm = build(tiny_config(name), gen, rho=0.5)
+@dataclass(frozen=True)
+class Trained:
+    """An algorithm after two iterations, and what it began with. Tests that share it only look."""
+
+    name: str
+    algorithm: Algorithm
+    generator: ConstantGenerator
+    first_weights: dict[str, np.ndarray]
+    results: list[dict[str, Any]]
+
+    @property
+    def replay(self) -> MixedReplay:
+        replay: MixedReplay = self.algorithm.local_replay_buffer.service.replay
+        return replay
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def trained(request: pytest.FixtureRequest, local_ray: None) -> Iterator[Trained]:  # noqa: ARG001
+    gen = generator(request.param)
+    callback = ATraDiffCallback.using(gen, requests_per_batch=4, expected_length=4, rho=0.5)
+    algorithm = tiny_config(request.param).callbacks(callback).build_algo()
     before = _weights(algorithm)
     results = [algorithm.train() for _ in range(2)]
-    replay = algorithm.local_replay_buffer.service.replay
-    metrics = results[-1]["atradiff"]
+    yield Trained(request.param, algorithm, gen, before, results)
+    algorithm.stop()
 
+
+def test_trains_on_real_and_synthetic_rows(trained: Trained) -> None:
+    replay, metrics = trained.replay, trained.results[-1]["atradiff"]
     assert metrics["real_rows"] == len(replay.real) == 100
     assert metrics["synthetic_rows"] == len(replay.synthetic) == 4 * metrics["trajectories"] > 0
     assert metrics["generator_version"] == 7
     assert 0 < metrics["synthetic_share_sampled"] < 0.5
-    assert any(not np.array_equal(before[key], value) for key, value in _weights(algorithm).items())
-    trained = results[-1]["learners"]["__all_modules__"]
-    assert trained["num_env_steps_trained_lifetime"] == trained["num_module_steps_trained_lifetime"] > 0
-    assert np.all(np.isfinite(algorithm.local_replay_buffer.scored.td_errors))
+    assert any(not np.array_equal(trained.first_weights[key], v) for key, v in _weights(trained.algorithm).items())
+    learned = trained.results[-1]["learners"]["__all_modules__"]
+    assert learned["num_env_steps_trained_lifetime"] == learned["num_module_steps_trained_lifetime"] > 0
+    assert np.all(np.isfinite(trained.algorithm.local_replay_buffer.scored.td_errors))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_real_rows_are_what_the_environment_saw(name: str, build: Callable[..., Algorithm]) -> None:
-    algorithm = build(tiny_config(name), generator(name))
-    algorithm.train()
-    real = algorithm.local_replay_buffer.service.replay.real
+def test_real_rows_are_what_the_environment_saw(trained: Trained) -> None:
+    real = trained.replay.real
     rows = {key: real[key][: len(real)] for key in real.columns}
-    t = np.arange(50) % 10
+    t = np.arange(100) % 10
     np.testing.assert_array_equal(rows["observations"][:, 0], t)
     np.testing.assert_array_equal(rows["next_observations"][:, 0], t + 1)
     np.testing.assert_array_equal(rows["rewards"], t + 1)
@@ -76,11 +94,39 @@ def test_real_rows_are_what_the_environment_saw(name: str, build: Callable[..., 
     assert not rows["truncated"].any()
     # The environment adds up the actions that it gets: that tells what RLlib made of the stored ones.
     env_actions = rows["actions"]
-    if name != "DQN":
+    if trained.name != "DQN":
         assert np.abs(env_actions).max() <= 1
         env_actions = LOW + (env_actions + 1) * (HIGH - LOW) / 2
     step = rows["next_observations"][:, 1] - rows["observations"][:, 1]
-    np.testing.assert_allclose(env_actions.reshape(50, -1).sum(axis=1), step, atol=1e-4)
+    np.testing.assert_allclose(env_actions.reshape(100, -1).sum(axis=1), step, atol=1e-4)
+
+
+def test_synthetic_actions_reach_the_learner_in_its_own_scale(trained: Trained) -> None:
+    _assert_synthetic_actions(trained.algorithm, 2 if trained.name == "DQN" else [0.5, 1.0])
+
+
+def test_without_normalising_actions_stay_the_environments(build: Callable[..., Algorithm]) -> None:
+    config = tiny_config("SAC").environment(normalize_actions=False, clip_actions=True)
+    algorithm = build(config, generator("SAC"))
+    algorithm.train()
+    _assert_synthetic_actions(algorithm, [1.0, 10.0])
+
+
+def _assert_synthetic_actions(algorithm: Algorithm, stored: Any) -> None:
+    (batch,) = algorithm.local_replay_buffer.sample(64)
+    synthetic = batch.columns["rewards"] == -5
+    assert synthetic.any()
+    actions = batch.columns["actions"]
+    assert actions.dtype == (np.int64 if stored == 2 else np.float32)
+    np.testing.assert_allclose(actions[synthetic], np.broadcast_to(stored, actions[synthetic].shape), atol=1e-6)
+
+
+def test_generation_starts_at_states_that_were_reached(trained: Trained) -> None:
+    real = trained.replay.real
+    reached = {tuple(row) for row in real["next_observations"][: len(real)][~real["terminated"][: len(real)]]}
+    asked = [tuple(state) for states, _ in trained.generator.calls for state in states]
+    assert asked
+    assert set(asked) <= reached
 
 
 def test_sac_with_discrete_actions(build: Callable[..., Algorithm]) -> None:
@@ -89,9 +135,9 @@ def test_sac_with_discrete_actions(build: Callable[..., Algorithm]) -> None:
     assert np.isfinite(algorithm.local_replay_buffer.scored.td_errors).all()
 
 
-def test_metrics_reach_tensorboard_as_one_group(build: Callable[..., Algorithm], tmp_path: Path) -> None:
+def test_metrics_reach_tensorboard_as_one_group(trained: Trained, tmp_path: Path) -> None:
     """Through the logger that Tune hands each result to; a trial is only a folder to it."""
-    result = build(tiny_config("DQN"), generator("DQN")).train()
+    result = trained.results[0]
     trial = FakeTrial(str(tmp_path))
     logger = TBXLoggerCallback()
     logger.log_trial_result(1, trial, result)
@@ -118,35 +164,6 @@ def test_a_time_limit_is_no_terminal_state(build: Callable[..., Algorithm]) -> N
     real = algorithm.local_replay_buffer.service.replay.real
     assert not real["terminated"][:50].any()
     np.testing.assert_array_equal(np.flatnonzero(real["truncated"][:50]), [9, 19, 29, 39, 49])
-
-
-@pytest.mark.parametrize(
-    ("name", "normalize", "stored"),
-    [("SAC", True, [0.5, 1.0]), ("TQC", True, [0.5, 1.0]), ("SAC", False, [1.0, 10.0]), ("DQN", True, 2)],
-)
-def test_synthetic_actions_reach_the_learner_in_its_own_scale(
-    name: str, normalize: bool, stored: Any, build: Callable[..., Algorithm]
-) -> None:
-    config = tiny_config(name).environment(normalize_actions=normalize, clip_actions=not normalize)
-    algorithm = build(config, generator(name))
-    algorithm.train()
-    (batch,) = algorithm.local_replay_buffer.sample(64)
-    synthetic = batch.columns["rewards"] == -5
-    assert synthetic.any()
-    actions = batch.columns["actions"]
-    assert actions.dtype == (np.int64 if name == "DQN" else np.float32)
-    np.testing.assert_allclose(actions[synthetic], np.broadcast_to(stored, actions[synthetic].shape), atol=1e-6)
-
-
-def test_generation_starts_at_states_that_were_reached(build: Callable[..., Algorithm]) -> None:
-    gen = generator("SAC")
-    algorithm = build(tiny_config("SAC"), gen)
-    algorithm.train()
-    real = algorithm.local_replay_buffer.service.replay.real
-    reached = {tuple(row) for row in real["next_observations"][: len(real)][~real["terminated"][: len(real)]]}
-    asked = [tuple(state) for states, _ in gen.calls for state in states]
-    assert asked
-    assert set(asked) <= reached
 
 
 def test_td_errors_belong_to_the_rows_of_the_last_sample(build: Callable[..., Algorithm]) -> None:

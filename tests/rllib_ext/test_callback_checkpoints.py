@@ -33,28 +33,20 @@ def trained(name: str) -> Iterator[Algorithm]:
     algorithm.stop()
 
 
-def test_restored_as_it_was(name: str, trained: Algorithm, tmp_path: Path) -> None:
+def test_restored_as_it_was_and_goes_on_as_if_never_stopped(name: str, trained: Algorithm, tmp_path: Path) -> None:
+    """RLlib keeps no environments in a checkpoint: the run that was not stopped begins new episodes here, too."""
     folder = trained.save_to_path(tmp_path / "checkpoint")
-    again = _build(name)
-    again.restore_from_path(folder)
-
+    again = Algorithm.from_checkpoint(folder)
     _assert_same(_replay(trained), _replay(again))
     assert _log_alpha(again) == _log_alpha(trained)
     if name != "DQN":
         assert _log_alpha(trained) != 0.0  # what RLlib would have come back with
     assert _learner(again).last_update_ts_by_mid == _learner(trained).last_update_ts_by_mid
-    again.stop()
 
-
-def test_goes_on_as_if_never_stopped(trained: Algorithm, tmp_path: Path) -> None:
-    """RLlib keeps no environments in a checkpoint: the run that was not stopped begins new episodes here, too."""
-    folder = trained.save_to_path(tmp_path / "checkpoint")
     trained.env_runner._needs_initial_reset = True
     trained.train()
-
-    again = Algorithm.from_checkpoint(folder)
+    again.restore_from_path(folder)  # once more: both draw from torch's one generator
     again.train()
-
     _assert_same(_replay(trained), _replay(again))
     ours, theirs = (_learner(a).module[DEFAULT_MODULE_ID].state_dict() for a in (trained, again))
     for key, value in ours.items():
@@ -64,16 +56,7 @@ def test_goes_on_as_if_never_stopped(trained: Algorithm, tmp_path: Path) -> None
     again.stop()
 
 
-def test_saving_over_a_checkpoint_leaves_the_newer_one(trained: Algorithm, tmp_path: Path) -> None:
-    trained.save_to_path(tmp_path)
-    trained.train()
-    trained.save_to_path(tmp_path)
-    saved = np.load(tmp_path / "atradiff_replay" / "real" / "rewards.npy", allow_pickle=False)
-    assert len(saved) == 150
-    assert not list(tmp_path.glob(".*partial"))
-
-
-def test_tune_style_checkpoints_and_other_filesystems(tmp_path: Path) -> None:
+def test_tune_style_checkpoints_other_filesystems_and_saving_over_an_older_one(tmp_path: Path) -> None:
     algorithm, again = _build("SAC"), _build("SAC")
     algorithm.train()
     again.restore(algorithm.save(str(tmp_path / "tune")))
@@ -85,6 +68,13 @@ def test_tune_style_checkpoints_and_other_filesystems(tmp_path: Path) -> None:
     again.get_checkpointable_components()[-1][1].restore_from_path("bucket/run/atradiff_replay", filesystem=elsewhere)
     _assert_same(_replay(algorithm), _replay(again))
     assert len(_replay(again).real) == 100
+
+    algorithm.save_to_path(tmp_path / "over")
+    algorithm.train()
+    algorithm.save_to_path(tmp_path / "over")
+    saved = np.load(tmp_path / "over" / "atradiff_replay" / "real" / "rewards.npy", allow_pickle=False)
+    assert len(saved) == 150
+    assert not list((tmp_path / "over").glob(".*partial"))
     algorithm.stop()
     again.stop()
 

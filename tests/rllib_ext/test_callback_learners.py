@@ -51,9 +51,8 @@ def log_alpha(learner: Any) -> float:
     return float(learner.curr_log_alpha[DEFAULT_MODULE_ID].detach())
 
 
-@pytest.mark.parametrize(("name", "learners"), [("SAC", 2), ("TQC", 1)])
-def test_remote_learners_learn_and_come_back_whole(name: str, learners: int, build: Build, tmp_path: Path) -> None:
-    algorithm = build(name, learners)
+def test_remote_learners_learn_and_come_back_whole(build: Build, tmp_path: Path) -> None:
+    algorithm = build("SAC", 2)
     group = algorithm.learner_group
     before = ask_learners(group, weights)
     result = algorithm.train()
@@ -63,7 +62,7 @@ def test_remote_learners_learn_and_come_back_whole(name: str, learners: int, bui
         np.testing.assert_array_equal(value, after[-1][key], err_msg=key)  # all learners stay alike
     assert 0 < result["atradiff"]["synthetic_share_sampled"] < 0.5
     scored = algorithm.local_replay_buffer.scored
-    assert scored.td_errors.shape == (16 * learners,)
+    assert scored.td_errors.shape == (32,)
     assert np.isfinite(scored.td_errors).all()
 
     # RLlib averages the gradients of networks, not those of alpha: each learner has its own. A checkpoint has the
@@ -74,7 +73,7 @@ def test_remote_learners_learn_and_come_back_whole(name: str, learners: int, bui
     algorithm.train()
     assert ask_learners(group, log_alpha)[0] != alpha
     algorithm.restore_from_path(folder)
-    assert ask_learners(group, log_alpha) == [alpha] * learners
+    assert ask_learners(group, log_alpha) == [alpha] * 2
     assert len(algorithm.local_replay_buffer) == 50
     for key, value in ask_learners(group, weights)[-1].items():
         np.testing.assert_array_equal(value, after[-1][key], err_msg=key)
