@@ -41,12 +41,12 @@ def stock_sac(env_id: str) -> Contender:
         )
         .debugging(seed=0)
     )
-    return _trained(config.build_algo(), iterations=1)
+    return trained(config.build_algo(), iterations=1)
 
 
 def ensemble_sac(env_id: str) -> Contender:
     config = EnsembleSACConfig().environment(env_id).training(learning_starts=WARM_UP).debugging(seed=0)
-    return _trained(config.build_algo(), iterations=SLICE // 50)
+    return trained(config.build_algo(), iterations=SLICE // 50)
 
 
 def tight_loop(env_id: str) -> Contender:
@@ -60,10 +60,10 @@ def tight_loop(env_id: str) -> Contender:
     return slice_
 
 
-def _trained(algo: Algorithm, iterations: int) -> Contender:
-    """``iterations`` calls of ``algo.train()`` per slice, after a warm-up until it learns."""
+def trained(algo: Algorithm, iterations: int, warm_up: int = WARM_UP) -> Contender:
+    """``iterations`` calls of ``algo.train()`` per slice, after ``warm_up`` env steps, from which on it learns."""
     done = 0
-    while done <= WARM_UP:
+    while done <= warm_up:
         done = _train(algo)
 
     def slice_() -> int:

@@ -1,0 +1,84 @@
+"""REDQ (10 critics, 20 updates per env step) as EnsembleSAC's settings against a hand-written loop.
+
+``python -m benchmarks.ensemble --json F``. Both take turns in short rounds in one process with one torch thread, so
+that whatever else the machine does falls on both. ``redq_over_tight`` is our time for an env step with its updates over
+the loop's: the median over the rounds. Everything counts: acting, storing, sampling, learning, RLlib's own work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.learner import Contender, measure, trained
+from benchmarks.ray_session import ray_session
+from benchmarks.tight_redq import CRITICS, SUBSET, UTD, TightREDQ
+from rllib_ext import EnsembleSACConfig
+
+WARM_UP = 300
+FRAGMENT = 10
+"""Env steps between two calls of the learner; the loop alternates one and one."""
+
+
+def redq(env_id: str) -> Contender:
+    config = (
+        EnsembleSACConfig()
+        .environment(env_id)
+        .env_runners(rollout_fragment_length=FRAGMENT)
+        .training(
+            n_critics=CRITICS,
+            target_subset=SUBSET,
+            actor_reduce="mean",
+            utd=UTD,
+            actor_every=UTD,
+            learning_starts=WARM_UP,
+        )
+        .debugging(seed=0)
+    )
+    return trained(config.build_algo(), iterations=1, warm_up=WARM_UP)
+
+
+def tight_loop(env_id: str) -> Contender:
+    loop = TightREDQ(env_id, seed=0)
+    loop.steps(WARM_UP, learn=False)
+
+    def slice_() -> int:
+        loop.steps(FRAGMENT, learn=True)
+        return FRAGMENT
+
+    return slice_
+
+
+def report(speeds: dict[str, list[tuple[float, float]]]) -> dict[str, object]:
+    """Figures from (env steps per wall second, per CPU second) of each round."""
+    wall, cpu = ({name: np.array(rounds)[:, i] for name, rounds in speeds.items()} for i in (0, 1))
+    return {
+        "updates_per_second": {name: UTD * float(np.median(values)) for name, values in wall.items()},
+        "redq_over_tight": float(np.median(wall["tight"] / wall["ours"])),
+        "redq_over_tight_cpu": float(np.median(cpu["tight"] / cpu["ours"])),
+        "rounds": len(wall["ours"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the figures into this file")
+    parser.add_argument("--env", default="HalfCheetah-v5")
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with ray_session():
+        contenders = {"ours": redq(args.env), "tight": tight_loop(args.env)}
+        figures = {"env": args.env, **report(measure(contenders, args.rounds))}
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if args.json:
+        args.json.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

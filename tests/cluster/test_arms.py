@@ -1,0 +1,138 @@
+"""By one switch: none, offline data in the batch, SynthER, ATraDiff, and offline data with either of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atradiff.augment.synther import SyntherDiffuser
+from atradiff.config import SyntherConfig, SyntherFit
+from atradiff.data.store import open_trajectories
+from cluster.cell_runner import prepare_cells
+from cluster.cells import Cell, differing_settings, needs_preparation, preparation_key, recipe
+from cluster.cluster_config import ClusterConfig
+from cluster.config import CheckpointConfig, DataConfig, RunConfig, SyntherSettings
+from cluster.prepare import prepare, prepare_data, prepare_diffuser
+from cluster.run import train
+from cluster.run_folder import RunFolder
+from cluster.run_store import RunStore
+
+SYNTHER = SyntherSettings(
+    SyntherConfig(width=16, depth=1, solver="dpm++", calls=3, retrain_every=150), SyntherFit(steps=5)
+)
+
+
+def arm(run: RunConfig, augmentation: Any, offline_share: float = 0.0, **changes: Any) -> RunConfig:
+    replay = replace(run.replay, offline_share=offline_share)
+    return replace(run, augmentation=augmentation, replay=replay, synther=SYNTHER, **changes)
+
+
+def last_row(folder: Path) -> dict[str, str]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))[-1]
+
+
+def returns(folder: Path) -> list[str]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [row["eval_return"] for row in csv.DictReader(file)]
+
+
+def resumed(run: RunConfig) -> Path:
+    """The same run, interrupted at 200 of its steps."""
+    part = train(replace(run, name="part", env_steps=200))
+    return train(replace(run, name="part"), resume=part)
+
+
+def test_plain_runs_read_offline_rows_and_go_on_with_the_same_ones(tiny_run: RunConfig) -> None:
+    run = arm(tiny_run, "none", 0.5)
+    folder = train(run)
+    manifest = json.loads(RunFolder(folder).manifest.read_text())
+    assert manifest["offline_data"] == open_trajectories(prepare_data(run)).content_hash
+    assert manifest["diffuser"] is None
+    assert float(last_row(folder)["replay/synthetic_rows"]) == 0
+    assert returns(resumed(run)) == returns(folder)
+    others = replace(run.data, collect=replace(run.data.collect, seed=5))
+    with pytest.raises(ValueError, match="resume with the same data"):
+        train(replace(run, data=others, env_steps=600), resume=folder)
+
+
+def test_offline_rows_and_imagined_ones_join(tiny_run: RunConfig) -> None:
+    folder = train(arm(tiny_run, "atradiff", 0.25))
+    manifest = json.loads(RunFolder(folder).manifest.read_text())
+    assert manifest["offline_data"] == manifest["diffuser"]["data_hash"]
+    assert float(last_row(folder)["replay/synthetic_rows"]) > 0
+
+
+def test_synther_begins_with_the_offline_data_and_follows_the_run(tiny_run: RunConfig) -> None:
+    run = arm(tiny_run, "synther")
+    folder = train(run)
+    model = prepare_diffuser(run)
+    assert SyntherDiffuser.from_pretrained(model).fit["rows"] == open_trajectories(prepare_data(run)).n_transitions
+    row = last_row(folder)
+    assert float(row["replay/expected_length"]) == 1  # single transitions
+    assert float(row["replay/synthetic_age_versions"]) == 0  # made anew at 150 and at 300 env steps
+    assert float(row["replay/synthetic_rows"]) > 100
+    assert json.loads(RunFolder(folder).manifest.read_text())["synther"]["rows"] > 0
+    assert returns(resumed(run)) == returns(folder)
+
+
+def test_synther_without_data_waits_for_rows_of_the_run(tiny_run: RunConfig, tmp_path: Path) -> None:
+    unused = DataConfig(cache=str(tmp_path / "unused"))
+    row = last_row(train(arm(tiny_run, "synther", data=unused)))
+    assert float(row["replay/synthetic_rows"]) > 100
+    assert not (tmp_path / "unused").exists()
+
+
+def test_cpu_seconds_are_counted_over_interruptions(tiny_run: RunConfig) -> None:
+    run = arm(tiny_run, "none", checkpoint=CheckpointConfig(every=200))
+    part = train(replace(run, env_steps=200))
+    before = RunStore.of(part).find_checkpoint()
+    folder = train(run, resume=part)
+    spent = json.loads(RunFolder(folder).summary.read_text())["cpu_seconds"]
+    assert before is not None
+    assert spent > before.state["cpu_seconds"] > 0
+
+
+def test_runs_share_what_they_have_in_common_and_nothing_else(tiny_run: RunConfig) -> None:
+    other = replace(tiny_run.data, collect=replace(tiny_run.data.collect, seed=9))
+
+    def same(*runs: RunConfig) -> bool:
+        return len({json.dumps(recipe(run), sort_keys=True) for run in runs}) == 1
+
+    assert same(arm(tiny_run, "none"), arm(tiny_run, "none", data=other))
+    assert not same(arm(tiny_run, "none", 0.5), arm(tiny_run, "none", 0.5, data=other))
+    assert not same(arm(tiny_run, "synther"), arm(tiny_run, "synther", data=other))
+    shorter = replace(tiny_run.generator, fit=replace(tiny_run.generator.fit, steps=3))
+    assert same(arm(tiny_run, "synther"), arm(tiny_run, "synther", generator=shorter))
+    assert not same(arm(tiny_run, "atradiff"), arm(tiny_run, "atradiff", generator=shorter))
+    assert preparation_key(arm(tiny_run, "synther")) != preparation_key(arm(tiny_run, "atradiff"))
+
+
+def test_cells_are_supplied_once_with_what_they_need(tiny_run: RunConfig, local_ray: None) -> None:  # noqa: ARG001
+    runs = {
+        "none": arm(tiny_run, "none"),
+        "rlpd": arm(tiny_run, "none", 0.5),
+        "synther": arm(tiny_run, "synther"),
+        "both": arm(tiny_run, "atradiff", 0.5),
+    }
+    assert [name for name, run in runs.items() if needs_preparation(run)] == ["rlpd", "synther", "both"]
+    cells, failures = prepare_cells([Cell("car", name, run.absolute()) for name, run in runs.items()])
+    assert failures == []
+    found = {cell.arm: cell.run.generator.path for cell in cells}
+    assert found["none"] is found["rlpd"] is None
+    assert found["synther"] == str(prepare(runs["synther"]))
+    assert found["both"] == str(prepare(runs["both"]))
+    assert prepare_data(runs["rlpd"]).is_dir()
+    assert all(differing_settings(cell.run) == [] for cell in cells)
+
+
+def test_what_cannot_be_is_refused_with_a_remedy(tiny_run: RunConfig) -> None:
+    with pytest.raises(ValueError, match=r"synther is fitted .* leave cluster out"):
+        arm(tiny_run, "synther", cluster=ClusterConfig())
+    with pytest.raises(ValueError, match=r"offline_share=0.5 puts offline data into each batch: set one of data.path"):
+        train(arm(tiny_run, "none", 0.5, data=DataConfig()))
