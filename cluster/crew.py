@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from atradiff.adaptation.pickup import make_pick_up
 from atradiff.adaptation.report import AdaptationReport
 from atradiff.data.trajectories import Trajectories
 from atradiff.ports import ServiceOrder
+from atradiff.replay.memory import ReplayMemory
 from atradiff.replay.offline import OfflineRows
 from atradiff.types import Spaces
 from cluster.adapter_actor import AdapterClient, AdapterOrder, start_adapter_actor
@@ -159,6 +161,7 @@ class Crew:
         run, place = self._run, self._placement.strategy("replay")
         config = replace(self._cluster.replay, journal=_journal(self._cluster.replay.journal, self._folder))
         rows = run.replay if imagination is not None else replace(run.replay, rho=0.0, rho_end=None)
+        print(f"replay       {ReplayMemory.of(spaces, rows)}", file=sys.stderr)
         adaptation = None if imagination is None else imagination.adaptation
         watcher = None if adaptation is None else make_pick_up(adaptation.pick_up, rows.capacity, run.seed)
         actor = start_replay_actor(
