@@ -1,7 +1,8 @@
 """One way to make an environment from a string, for collecting, training, evaluating and measuring alike.
 
 ``Hopper-v5`` is Gymnasium's, ``PointMaze_UMaze-v3`` and ``FrankaKitchen-v1`` are gymnasium-robotics', and
-``metaworld:reach-v3`` (or ``Meta-World/reach-v3``) is a Meta-World task over its 50 published goals. Options follow a
+``metaworld:reach-v3`` (or ``Meta-World/reach-v3``) is a Meta-World task over its 50 published goals,
+``PointMazeShift-v0`` and ``HalfCheetahShift-v0`` are tasks of :mod:`atradiff.shifted`. Options follow a
 question mark, as in ``PointMaze_UMaze-v3?continuing_task=false&max_episode_steps=150``: they are part of the id, so
 that a data set's id says all that is needed to make its environment again.
 """
@@ -18,6 +19,12 @@ from typing import Any
 import gymnasium as gym
 
 _META_WORLD = ("metaworld:", "Meta-World/")
+
+_OWN = {"PointMazeShift-v0": 100, "HalfCheetahShift-v0": 1000}
+"""Tasks of :mod:`atradiff.shifted` and their horizons; what they are made of is loaded when one is made."""
+
+for _name, _horizon in _OWN.items():
+    gym.register(_name, entry_point=f"atradiff.shifted:{_name.partition('-')[0]}", max_episode_steps=_horizon)
 
 
 def make_env(env_id: str, **options: Any) -> gym.Env[Any, Any]:
@@ -75,7 +82,7 @@ def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 
 def is_registered(name: str) -> bool:
     """Whether Gymnasium or gymnasium-robotics (loaded when first asked for) has an environment ``name``."""
-    if name not in gym.registry:
+    if name not in gym.registry or name in _OWN:
         # It greets with notices about environments nobody asked for.
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")

@@ -37,6 +37,8 @@ class CollectConfig:
     episodes: int = 40
     noise: float = 0.0
     seed: int = 0
+    env: str | None = None
+    """Where: another task than the run's, for a diffuser that has to follow; None: the run's."""
 
 
 @dataclass(frozen=True)

@@ -113,12 +113,13 @@ def prepare_data(run: RunConfig) -> Path:
     data = run.data
     if data.path is not None:
         return Path(data.path)
-    recipe = asdict(data.collect) if data.collect else _source_recipe(data.source)
-    store = Path(data.cache) / f"{_slug(run.env)}-{recipe_hash([run.env, recipe])}"
+    recipe: Any = asdict(data.collect) if data.collect else _source_recipe(data.source)
+    env = (recipe.pop("env") if data.collect else None) or run.env
+    store = Path(data.cache) / f"{_slug(env)}-{recipe_hash([env, recipe])}"
     if store.exists():
         return store
     if data.collect is not None:
-        collect(run.env, out=store, load_policy=load_policy, **asdict(data.collect))
+        collect(env, out=store, load_policy=load_policy, **recipe)
     elif data.source is not None:
         import_data(data.source, store, env=run.env)
     else:
