@@ -29,40 +29,43 @@ export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | awk '{print $1}')
-port=$((20000 + SLURM_JOB_ID % 10000)) # two jobs on one node do not meet
+# Two jobs on one node do not meet: a port of its own for the head, free ones for all else, and a folder of its own.
+port=$((20000 + SLURM_JOB_ID % 10000))
 cpus=${SLURM_CPUS_PER_TASK:-1}
 gpus=${SLURM_GPUS_ON_NODE:-0}
-temporary="/tmp/ray-$SLURM_JOB_ID"
+shared=(--num-cpus="$cpus" --num-gpus="$gpus" --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0
+    --disable-usage-stats --block)
+step=(srun --overlap --nodes=1 --ntasks=1) # beside the other steps of this job
 
-on_node() { # NODE COMMAND...: run beside the other steps of this job
-    local node=$1
-    shift
-    srun --overlap --nodes=1 --ntasks=1 --nodelist="$node" "$@"
-}
-
-wait_for() { # COUNT: until so many nodes are in the Ray cluster, two minutes at most
-    local alive=0 until=$((SECONDS + 120))
-    while [ "$alive" -lt "$1" ]; do
-        if [ "$SECONDS" -gt "$until" ]; then
-            echo "only $alive of $1 nodes joined the Ray cluster at $address:$port" >&2
-            exit 1
-        fi
-        alive=$(on_node "$head" python -c "import ray; ray.init('$address:$port', log_to_driver=False, logging_level='ERROR')
-print(sum(node['Alive'] for node in ray.nodes()))" 2>/dev/null | tail -1) || alive=0
-        alive=${alive:-0}
-    done
+wait_for() { # COUNT: until so many nodes are in the Ray cluster, five minutes at most
+    "${step[@]}" --nodelist="$head" python - "$address:$port" "$1" <<'PYTHON'
+import sys, time, ray
+address, count = sys.argv[1], int(sys.argv[2])
+alive, until = 0, time.monotonic() + 300
+while alive < count:
+    if time.monotonic() > until:
+        sys.exit(f"only {alive} of {count} nodes joined the Ray cluster at {address}")
+    time.sleep(1)
+    try:
+        ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level="CRITICAL")
+        alive = sum(node["Alive"] for node in ray.nodes())
+    except (ConnectionError, RuntimeError, ValueError):
+        pass  # the head is not there yet
+PYTHON
 }
 
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-on_node "$head" ray start --head --node-ip-address="$address" --port="$port" --num-cpus="$cpus" --num-gpus="$gpus" \
-    --temp-dir="$temporary" --include-dashboard=false --block &
-wait_for 1
-for node in "${nodes[@]:1}"; do
-    on_node "$node" ray start --address="$address:$port" --num-cpus="$cpus" --num-gpus="$gpus" --block &
+"${step[@]}" --nodelist="$head" ray start --head --node-ip-address="$address" --port="$port" \
+    --temp-dir="/tmp/ray-$SLURM_JOB_ID-0" --ray-client-server-port=$((port + 10000)) --include-dashboard=false \
+    "${shared[@]}" &
+wait_for 1 # a worker that finds no head gives up
+for i in $(seq 1 $((${#nodes[@]} - 1))); do
+    "${step[@]}" --nodelist="${nodes[$i]}" ray start --address="$address:$port" --temp-dir="/tmp/ray-$SLURM_JOB_ID-$i" \
+        "${shared[@]}" &
 done
 wait_for "${#nodes[@]}"
 
-srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" env RAY_ADDRESS="$address:$port" python -m cluster.run "$@" &
+"${step[@]}" --nodelist="$head" env RAY_ADDRESS="$address:$port" python -m cluster.run "$@" &
 run=$!
 trap 'kill -TERM "$run"' TERM # srun passes it on to the run, which writes a checkpoint
 status=0
