@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,13 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """One small Ray for the whole session: starting it costs seconds."""
+@pytest.fixture(scope="module")
+def local_ray() -> None:
+    """A small Ray that all files share, since starting it costs seconds; files that need one of their own end it.
+
+    So each file that uses it makes sure that it is there: RLlib would start a large one in its place.
+    """
     import ray
 
     if not ray.is_initialized():
         ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 * 1024**2, logging_level="ERROR")
-    yield
-    ray.shutdown()

@@ -29,6 +29,7 @@ SMALL = {"num_cpus": 0.1, "num_gpus": 0.0}
 
 @pytest.fixture(scope="module", autouse=True)
 def small_ray() -> Iterator[None]:
+    ray.shutdown()  # the one of other files
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000, address="local")
     yield
     ray.shutdown()
