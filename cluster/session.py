@@ -63,13 +63,14 @@ class Session:
         self._make_env = partial(make_env, run.env)
         self._env_steps = 0
         self._checkpointed_at = -1
+        self._behind = False
         self._wall_before, self._cpu_before = 0.0, 0.0
         self._began, self._cpu_began = time.perf_counter(), time.process_time()
         self._last_return: float | None = None
 
     @property
     def finished(self) -> bool:
-        return self._env_steps >= self._run.env_steps
+        return self._env_steps >= self._run.env_steps and not self._behind
 
     @property
     def progress(self) -> Progress:
@@ -88,18 +89,20 @@ class Session:
 
         For a replay that outlived its learner: the real rows since the checkpoint are kept and learned from again,
         before the next step. Where checkpoints were lost, only the steps of two intervals between them are made up for.
+        One iteration follows even where the replay has all steps of the run: nobody has evaluated this learner.
         """
         if checkpoint is not None:
             self._take_over(checkpoint)
             with checkpoint.part(ALGORITHM_PART).open() as folder:
                 self._algorithm.load_learner_state(folder)
         self._algorithm.owe_at_most(2 * self._run.checkpoint.every)
-        self._env_steps = self._algorithm.env_steps
+        self._env_steps, self._behind = self._algorithm.env_steps, True
 
     def advance(self, gauges: Mapping[str, Mapping[str, float]] | None = None) -> Progress:
         """One iteration: act and learn, evaluate and checkpoint when due. ``gauges`` are logged with its result."""
         before = self._env_steps
         result = self._algorithm.train() | dict(gauges or {})
+        self._behind = False
         service = self._algorithm.service
         if isinstance(service, AdaptingReplay):  # on a cluster it is the driver who hears of updates
             self.note(service.adaptation.take_reports())
