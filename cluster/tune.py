@@ -21,7 +21,7 @@ from tqdm import tqdm
 from atradiff.report.tables import aligned, markdown
 from atradiff.staging import staged_file, write_text
 from cluster.config import RunConfig, load_run_config
-from cluster.prepare import check_environment, prepare_diffuser
+from cluster.prepare import check_environment, prepare
 from cluster.ray_runtime import start_ray
 from cluster.storage import is_uri
 from cluster.tune_space import Space, corners, default_space, overrides, read_space, to_tune
@@ -125,16 +125,18 @@ def search(run: RunConfig, space: Space, settings: SearchSettings, *, resume: bo
 
 
 def _prepare(run: RunConfig, space: Space, plan: TrialPlan) -> None:
-    """Write the base config, check all values of the space against it, and make the diffuser that trials share."""
+    """Write the base config, check all values of the space against it, and make data and diffuser that trials share."""
     write_text(Path(plan.base), run.to_yaml())
     for settings in corners(space):
         plan.run(settings, "check")
     own_diffusers = any(name.startswith(_OF_THE_DIFFUSER) for name in space)
-    if run.augmentation == "none" or own_diffusers:
+    if own_diffusers:
         return
     run.require_data()
-    shared = replace(run, generator=replace(run.generator, path=str(prepare_diffuser(run))))
-    write_text(Path(plan.base), shared.to_yaml())
+    model = prepare(run)
+    if model is not None:
+        shared = replace(run, generator=replace(run.generator, path=str(model)))
+        write_text(Path(plan.base), shared.to_yaml())
 
 
 def _trainable(plan: TrialPlan, settings: SearchSettings) -> Any:

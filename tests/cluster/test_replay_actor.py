@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ import ray
 from replay_actors import PATIENCE, SPACES, chunk, small_ray
 
 from atradiff.config import ServingConfig
+from atradiff.data.trajectories import Trajectories
 from atradiff.replay.config import ReplayConfig
 from atradiff.replay.mixed import MixedReplay
+from atradiff.replay.offline import OfflineRows
 from atradiff.types import SyntheticRows
 from cluster.placement import Resources
 from cluster.replay_actor import ReplayActorConfig, start_replay_actor
@@ -59,6 +64,29 @@ def test_is_the_plain_replay_in_another_process() -> None:
     windows, whole = _get(actor.windows.remote(np.array([0, 5, 38]), 10))
     assert whole.tolist() == [True, True, False]
     assert windows.rewards[1].tolist() == list(range(5, 15))
+
+
+@pytest.mark.faults
+def test_offline_rows_come_by_reference_and_are_there_again_after_a_restart(tmp_path: Path) -> None:
+    config, rows = replace(REPLAY, offline_share=0.25), chunk(1000, 40, "", 0).rows
+    offline = OfflineRows.of(Trajectories(SPACES, rows, np.array([0, 40])), lambda rows: rows)
+    held = ray.put(offline)
+    settings = ReplayActorConfig(journal=str(tmp_path / "journal"), resources=NOTHING)
+    actor = start_replay_actor(SPACES, config, ServingConfig(4, 50), 7, settings, offline=held)
+    plain = MixedReplay(SPACES, config, 7, offline=offline)
+    _get(actor.store.remote(chunk(0, 10, "a", 0)))
+    plain.store(chunk(0, 10, "a", 0).rows)
+    ours, theirs = _get(actor.sample.remote(2, 16)), plain.sample_many(2, 16)
+    np.testing.assert_array_equal(ours.row_ids, theirs.row_ids)
+    np.testing.assert_array_equal(ours.offline, theirs.offline)
+    assert (ours.transitions.rewards >= 1000).tolist() == ours.offline.tolist()
+    before = _get(actor.status.remote())
+    os.kill(int(before["process"]), signal.SIGKILL)
+    after = _get(actor.status.remote())
+    assert after["process"] != before["process"]
+    assert (after["offline_rows"], after["env_steps"]) == (40, 10)
+    assert _get(actor.sample.remote(1, 16)).offline.sum() == 4
+    assert not any("offline" in path.name for path in tmp_path.rglob("*"))
 
 
 def test_a_waiting_dispatcher_keeps_nobody_waiting() -> None:
