@@ -57,10 +57,9 @@ def test_every_command_of_the_readme_runs(command: list[str], folder: Path, envi
 
 
 def test_the_python_of_the_readme_runs(folder: Path, environment: dict[str, str]) -> None:
-    for block in blocks("python"):
-        command = [sys.executable, "-c", block]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stdout + done.stderr
+    command = [sys.executable, "-c", "\n".join(blocks("python"))]  # each block goes on from those before it
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
