@@ -9,7 +9,7 @@ import ray
 from ray.actor import ActorHandle
 
 from cluster.adapter_actor import AdapterClient
-from cluster.checkpoint_files import DamagedCheckpoint, FileEntry, StoredPart, require_sizes
+from cluster.checkpoint_files import DamagedCheckpoint, FileEntry, Part, StoredPart, require_sizes
 from cluster.generator_pool import GeneratorPool
 from cluster.replay_actor import ReplayActorConfig
 from cluster.replay_client import RemoteReplay
@@ -62,9 +62,9 @@ class ActorReplay(RemoteReplay):
     def save(self, folder: Path) -> None:
         """Have the actors write their parts into ``folder``; ``OSError`` where they are on a machine without it."""
         self.settle()
-        self._write(self._actor, folder)
+        _write(lambda target: ray.get(self._actor.write.remote(target)), folder)
         if self.adapter is not None:
-            self._write(self.adapter.actor, folder / _ADAPTATION)
+            _write(self.adapter.write, folder / _ADAPTATION)
 
     def load(self, folder: Path) -> None:
         """Have the actors become what :meth:`save` wrote; ``ValueError`` where it does not fit or is not all there."""
@@ -83,13 +83,14 @@ class ActorReplay(RemoteReplay):
         finally:
             self._ending.close()
 
-    def _write(self, owner: ActorHandle, folder: Path) -> None:
-        location = Location.of(folder)
-        entries = ray.get(owner.write.remote(location))
-        try:
-            require_sizes(location, entries)
-        except DamagedCheckpoint as error:
-            raise OSError(f"{folder} was written by an actor on another machine, here {error}. {_SHARE}") from error
+
+def _write(part: Part, folder: Path) -> None:
+    location = Location.of(folder)
+    entries = part(location)
+    try:
+        require_sizes(location, entries)
+    except DamagedCheckpoint as error:
+        raise OSError(f"{folder} was written by an actor on another machine, here {error}. {_SHARE}") from error
 
 
 def _part(folder: Path) -> StoredPart:
