@@ -10,6 +10,7 @@ from ray.tune.registry import register_env
 from atradiff.data.trajectories import Trajectories
 from atradiff.environments import make_env
 from atradiff.ports import ReplayServices, TrajectoryGenerator
+from cluster.cluster_config import ClusterConfig
 from cluster.config import RunConfig
 from rllib_ext.ensemble_sac import EnsembleSAC, EnsembleSACConfig
 
@@ -38,15 +39,13 @@ def build_algorithm(
     if services is not None:
         config.augmentation(services=services)
     if run.cluster is not None:
-        _spread(config, run)
+        _spread(config, run.cluster)
     return config.build_algo()
 
 
-def _spread(config: EnsembleSACConfig, run: RunConfig) -> None:
+def _spread(config: EnsembleSACConfig, cluster: ClusterConfig) -> None:
     """RLlib's share of the actors."""
-    if run.cluster is None:
-        return
-    trainer, rollouts, learners = run.cluster.trainer, run.cluster.rollouts, run.cluster.learners
+    trainer, rollouts, learners = cluster.trainer, cluster.rollouts, cluster.learners
     config.env_runners(
         num_env_runners=rollouts.env_runners,
         num_envs_per_env_runner=rollouts.environments,
@@ -60,4 +59,5 @@ def _spread(config: EnsembleSACConfig, run: RunConfig) -> None:
         num_learners=learners.learners,
         num_cpus_per_learner=resources.num_cpus,
         num_gpus_per_learner=resources.num_gpus,
+        custom_resources_per_learner=resources.custom,
     )

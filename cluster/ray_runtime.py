@@ -35,6 +35,8 @@ def start_ray(at_least: float = 0.0) -> None:
 def _stop_signal_kept() -> Iterator[None]:
     """Ray's handler of SIGTERM ends the process at once: a run that set its own, to write a checkpoint, keeps it."""
     ours = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(ours) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, ours)
+    try:
+        yield
+    finally:
+        if callable(ours) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
