@@ -1,8 +1,9 @@
 """What imagination costs a run as actors: env steps per second with generators and adapter, over those without.
 
 Used by :mod:`benchmarks.overhead`. Both arms are whole runs of ``atradiff train`` (two env runners, a learner in the
-trainer, the replay actor; one generator and the adapter with its default period in the one arm), one after the other,
-in turns. Rates are taken from the first update of the learner to the last env step.
+trainer, the replay actor; in the one arm also a generator and the adapter, with its default period or half the run,
+whichever is shorter), one after the other, in turns. Rates are taken from the first update of the learner to the last
+env step.
 """
 
 from __future__ import annotations

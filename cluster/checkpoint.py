@@ -4,10 +4,10 @@
 
     step_000000012000/
       algorithm/       trainer: weights, optimisers, temperature, random state, metrics
-      replay/          replay actor: both rings as npy, requests (queued and out), counters, random state
-      diffuser/        adapter: model folder with raw and EMA weights and the optimiser, where it adapts
-      adaptation/      adapter: index of windows to pick from, where it adapts
-      checkpoint.json  step, time, state (env steps, pool's version, size and seeds), every file's size and SHA-256
+      replay/          replay actor: both rings as npy, requests (queued and out), counters, random state, and the
+                       index of windows to pick from, where the diffuser is adapted
+      adaptation/      adapter: raw and EMA weights of the diffuser, and the optimisers, where it is adapted
+      checkpoint.json  step, time, state (env steps, seconds, last return), every file's size and SHA-256
 
 Which parts there are is the run's affair: in process the algorithm's holds the replay. On a disk the files are gathered
 in a hidden folder, synced, and take their name with one rename; an object store has no rename, there the manifest,

@@ -42,7 +42,7 @@ class ClusterConfig:
 
     ``trainer`` is the process that holds RLlib's algorithm, and the learner where ``learners.learners`` is 0: give it
     ``num_gpus`` to learn there; a fraction shares the GPU with a generator. ``replay.journal`` None keeps the journal
-    in the run's folder, ``off`` keeps none.
+    in the run's folder, ``'off'`` (in YAML with the quotes) keeps none.
     """
 
     trainer: Resources = field(default_factory=Resources)

@@ -70,7 +70,10 @@ class Supervisor:
             except (RayActorError, LearnerLost, RowsLostError) as error:
                 deaths, cause = deaths + 1, error
                 if deaths > _FRUITLESS_DEATHS:
-                    raise TrainerLost(f"the trainer died {deaths} times without a step in between: {error}") from error
+                    raise TrainerLost(
+                        f"the trainer died {deaths} times without a step in between: {error} Its log (`ray logs`, or "
+                        "Ray's dashboard) may say more; once the cause is mended, go on with --resume."
+                    ) from error
                 self._bury()
                 continue
             if progress.env_steps > most:
