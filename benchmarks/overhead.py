@@ -23,7 +23,7 @@ from atradiff.data.collect import collect
 from atradiff.data.store import open_trajectories
 from atradiff.fit import fit
 from atradiff.generator import TrajectoryDiffuser
-from atradiff.replay.mixed import ReplayConfig
+from atradiff.replay.config import ReplayConfig
 from benchmarks.distributed import augmented_over_plain, distributed_run, measure_rates
 from benchmarks.ray_session import ray_session
 from rllib_ext import EnsembleSACConfig

@@ -17,7 +17,8 @@ import numpy as np
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers import EpisodeReplayBuffer, PrioritizedEpisodeReplayBuffer
 
-from atradiff.replay.mixed import MixedReplay, ReplayConfig
+from atradiff.replay.config import ReplayConfig
+from atradiff.replay.mixed import MixedReplay
 from atradiff.types import Spaces, Transitions
 from rllib_ext.columns import episodes_to_transitions
 from rllib_ext.replay_facade import learner_columns

@@ -123,6 +123,10 @@ class GeneratorPool:
         """Counters and gauges of this moment, by the names of docs/metrics.md (group ``pool``)."""
         return self._dispatcher.metrics()
 
+    def processes(self) -> list[int]:
+        """The process of each generator when it was last heard from, for whoever watches over processes."""
+        return self._dispatcher.processes
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -146,7 +150,3 @@ class GeneratorPool:
             f"Each asks for {asked}; free on the cluster: {ray.available_resources()}. Lower generators, or what each "
             "asks for."
         )
-
-    def processes(self) -> list[int]:
-        """The process of each generator when it was last heard from, for whoever watches over processes."""
-        return self._dispatcher.processes

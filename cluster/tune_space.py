@@ -33,8 +33,10 @@ def default_space(run: RunConfig) -> Space:
         "generator.sampling.length": {"choice": [None, *lengths]},
         "generator.sampling.horizon": {"choice": horizons},
     }
-    every = getattr(getattr(run, "adaptation", None), "every", None)
-    return space if every is None else space | {"adaptation.every": {"choice": [every // 4, every // 2, every]}}
+    if run.adapting is None:
+        return space
+    every = run.adapting.every
+    return space | {"adaptation.every": {"choice": [every // 4, every // 2, every]}}
 
 
 def read_space(text: str) -> Space:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.tune import PlacementGroupFactory
@@ -15,6 +15,9 @@ from cluster.config import RunConfig, load_run_config
 from cluster.placement import Bundle, as_ray, total
 from cluster.run_folder import RunFolder
 from cluster.tune_space import overrides
+
+if TYPE_CHECKING:
+    from cluster.session import Progress
 
 METRIC, TIME = "eval_return", "env_steps"
 
@@ -76,7 +79,7 @@ class _Reporter:
         self._report = report
         self._evaluations = 0
 
-    def watch(self, progress: Any) -> None:
+    def watch(self, progress: Progress) -> None:
         """Report, where an evaluation came since the last call."""
         evaluations = progress.env_steps // self._run.evaluation.every
         finished = progress.env_steps >= self._run.env_steps

@@ -15,7 +15,11 @@ _HOMES = {"ATraDiffCallback": "rllib_ext.callback", "EnsembleSACConfig": "rllib_
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for: RLlib takes seconds, and env runners need neither of them all."""
+    """Import a public name when it is asked for: RLlib takes seconds, and most modules need only one of the two."""
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}.")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

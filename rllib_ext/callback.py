@@ -14,8 +14,8 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from atradiff.config import SamplingConfig, ServingConfig
 from atradiff.data.trajectories import Trajectories
 from atradiff.ports import ReplayService, ReplayServices, ServiceOrder, TrajectoryGenerator
+from atradiff.replay.config import ReplayConfig
 from atradiff.replay.local import LocalServices
-from atradiff.replay.mixed import ReplayConfig
 from atradiff.types import Spaces
 from rllib_ext.checkpoint import add_to_checkpoints, close_with, replay_component
 from rllib_ext.columns import ActionScale

@@ -21,7 +21,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers import PrioritizedEpisodeReplayBuffer
 
 from atradiff.ports import ReplayService
-from atradiff.replay.mixed import ReplayBatch
+from atradiff.replay.batch import ReplayBatch
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces
 from rllib_ext.columns import RowSender
 from rllib_ext.stock_learners import ColumnEpisode

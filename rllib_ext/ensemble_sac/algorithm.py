@@ -19,7 +19,8 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 
 from atradiff.data.trajectories import Trajectories
 from atradiff.ports import ReplayService, ServiceOrder, TrajectoryGenerator
-from atradiff.replay.mixed import ReplayBatch, ReplayConfig
+from atradiff.replay.batch import ReplayBatch
+from atradiff.replay.config import ReplayConfig
 from atradiff.types import FloatArray, Spaces, Transitions
 from rllib_ext.columns import ActionScale
 from rllib_ext.ensemble_sac.config import EnsembleSACConfig

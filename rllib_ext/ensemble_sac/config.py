@@ -11,8 +11,8 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from atradiff.config import SamplingConfig, ServingConfig
 from atradiff.data.trajectories import Trajectories
 from atradiff.ports import ReplayServices, TrajectoryGenerator
+from atradiff.replay.config import ReplayConfig
 from atradiff.replay.local import LocalServices
-from atradiff.replay.mixed import ReplayConfig
 from rllib_ext.diffuser_source import DiffuserSource
 from rllib_ext.ensemble_sac.settings import OWN_SETTINGS, SHARED_WITH_RLLIB, SACSettings
 from rllib_ext.env_runner import DirectEnvRunner
