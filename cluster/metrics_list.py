@@ -135,6 +135,11 @@ METRICS: tuple[Metric, ...] = (
     _of_result("replay/real_fill", "share", "D_o's rows over its capacity. At 1 the oldest rows are overwritten."),
     _of_result("replay/synthetic_fill", "share", "D_s's rows over its capacity."),
     _of_result(
+        "replay/offline_share_sampled",
+        "share",
+        "Rows of the offline data, of all rows sampled: `replay.offline_share`.",
+    ),
+    _of_result(
         "replay/expected_length",
         "rows",
         "L of algorithm 1: the moving average of what was generated, or the fixed value.",
