@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack, cast
@@ -268,6 +268,14 @@ class TrajectoryDiffuser:
         require(fits, "task", given.shape, f"must have the shape ({batch}, {size}): this model was fitted with tasks")
         require(bool(np.isfinite(given).all()), "task", "NaN or infinity", "must be finite")
         return given
+
+    def tell_task(self, task: Sequence[float] | None) -> None:
+        """Set ``task``; ``ValueError`` unless it is as long as those of the fit (None for a fit without tasks)."""
+        size = self.config.task_size
+        require(size > 0 or task is None, "task", task, "must be left out: this model was fitted without tasks")
+        self.task = None if task is None else np.asarray(task, np.float32)
+        if size > 0:
+            self.own_task()
 
     def own_task(self) -> FloatArray:
         """``task``; raises ``ValueError`` where a model of tasks was not told it."""

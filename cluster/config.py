@@ -59,12 +59,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The diffuser: ``path`` of a fitted one, or what to fit (kept under ``cache``), and how it is sampled."""
+    """The diffuser: ``path`` of a fitted one, or what to fit (kept under ``cache``), and how it is sampled.
+
+    ``task`` is the run's own task vector, for a diffuser that was fitted with ``model.task_size``.
+    """
 
     path: str | None = None
     model: DiffuserConfig = field(default_factory=DiffuserConfig)
     fit: FitConfig = field(default_factory=lambda: FitConfig(cpu_minutes=5.0))
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    task: tuple[float, ...] | None = None
     cache: str = "models"
 
 

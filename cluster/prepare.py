@@ -70,6 +70,7 @@ def load_imagination(run: RunConfig, model: Path) -> Imagination:
     """
     diffuser = TrajectoryDiffuser.from_pretrained(model)
     diffuser.sampling = run.generator.sampling
+    diffuser.tell_task(run.generator.task)
     if run.adapting is None:
         return Imagination(diffuser)
     offline = open_trajectories(prepare_data(run))

@@ -13,7 +13,7 @@ from atradiff.data.tasks import join_tasks
 from atradiff.fit import fit
 from atradiff.generator import TrajectoryDiffuser
 from tests.adaptation.adapting import QUICK, double_actions, filled_replay, moved_data
-from tests.toys import TINY, chain_data, tiny_fit
+from tests.toys import TINY, chain_data, tiny_diffuser, tiny_fit
 
 RIGHT, LEFT = np.float32([1, 0]), np.float32([0, 1])
 STATES = np.random.default_rng(1).uniform([-0.6, -0.02], [-0.2, 0.02], (64, 2)).astype(np.float32)
@@ -51,7 +51,11 @@ def test_a_model_set_to_a_task_needs_not_be_told_it(model, tmp_path):
     own = TrajectoryDiffuser.from_pretrained(tmp_path / "m", device="cpu")
     with pytest.raises(ValueError, match=r"task must be 2 finite numbers: this model was fitted with tasks, got None"):
         own.generate(STATES, generator_seed=0)
-    own.task = LEFT
+    with pytest.raises(ValueError, match="task must be 2 finite numbers"):
+        own.tell_task([1.0])
+    with pytest.raises(ValueError, match="must be left out: this model was fitted without tasks"):
+        tiny_diffuser().tell_task([1.0])
+    own.tell_task(tuple(LEFT))
     told = model.generate(STATES, np.tile(LEFT, (64, 1)), generator_seed=0)
     for copy in (own, own.on("cpu")):
         np.testing.assert_array_equal(copy.generate(STATES, generator_seed=0).actions, told.actions)
