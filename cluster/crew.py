@@ -97,7 +97,7 @@ class Crew:
         with ExitStack() as begun:  # what was started is ended where the rest cannot be
             imagination = supplies.imagination
             self._offline = self._put_offline(supplies.offline)
-            self.replay, self.services = self._start_replay(spaces, imagination)
+            self.replay, self.services = self._start_replay(spaces, supplies)
             begun.callback(ray.kill, self.replay)
             if imagination is not None:
                 self.pool = begun.enter_context(self._start_pool(imagination))
@@ -157,11 +157,12 @@ class Crew:
         """Into Ray's object store, once; the reference is held so that a replay that is restarted finds them."""
         return None if offline is None else ray.put(OfflineRows.of(offline, self._scale.to_learner))
 
-    def _start_replay(self, spaces: Spaces, imagination: Imagination | None) -> tuple[Any, AttachedServices]:
-        run, place = self._run, self._placement.strategy("replay")
+    def _start_replay(self, spaces: Spaces, supplies: Supplies) -> tuple[Any, AttachedServices]:
+        run, place, imagination = self._run, self._placement.strategy("replay"), supplies.imagination
         config = replace(self._cluster.replay, journal=_journal(self._cluster.replay.journal, self._folder))
         rows = run.replay if imagination is not None else replace(run.replay, rho=0.0, rho_end=None)
-        print(f"replay       {ReplayMemory.of(spaces, rows)}", file=sys.stderr)
+        offline_rows = 0 if supplies.offline is None else supplies.offline.n_transitions
+        print(f"replay       {ReplayMemory.of(spaces, rows, offline_rows)}", file=sys.stderr)
         adaptation = None if imagination is None else imagination.adaptation
         watcher = None if adaptation is None else make_pick_up(adaptation.pick_up, rows.capacity, run.seed)
         actor = start_replay_actor(
