@@ -57,6 +57,11 @@ class PoolConfig:
             raise ValueError(
                 f"a generator uses one GPU at most, got num_gpus={self.num_gpus}: raise generators instead."
             )
+        if self.grow_at_age is None and (self.minimum != 1 or self.maximum is not None):
+            raise ValueError(
+                f"minimum={self.minimum} and maximum={self.maximum} do nothing without grow_at_age: set it (env steps; "
+                "2000, say), or leave both out."
+            )
         rule = self.rule
         if rule is not None and not rule.minimum <= self.generators <= rule.maximum:
             raise ValueError(
