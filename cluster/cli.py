@@ -12,6 +12,8 @@ from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentParser
 
+from cluster.errors import RunFailed
+
 
 @dataclass(frozen=True)
 class Command:
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_command(name, words[len(name) :])
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, RunFailed) as error:
         if os.environ.get("ATRADIFF_DEBUG"):
             raise
         print(f"atradiff {' '.join(name)}: {error}", file=sys.stderr)

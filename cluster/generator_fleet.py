@@ -9,11 +9,12 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
+from cluster.errors import RunFailed
 from cluster.dispatch import Roster
 from cluster.generator_actor import Ticket
 
 
-class GeneratorError(RuntimeError):
+class GeneratorError(RunFailed):
     """A generator raised an error of its own (not a crash, which Ray repairs); the message holds it."""
 
 
@@ -78,7 +79,9 @@ class GeneratorFleet:
             return ray.get(reference)
         except (RayTaskError, RayActorError) as error:
             cause = getattr(error, "cause", None) or error
-            raise GeneratorError(f"generator {number} failed and would fail again: {cause}") from error
+            raise GeneratorError(
+                f"generator {number} failed and would fail again: {cause}. Mend the cause, then go on with --resume."
+            ) from error
 
     def end(self) -> None:
         """End all actors, whatever they are doing."""

@@ -48,10 +48,14 @@ class DiffuserSource:
                 "another process (or the object is gone). Save the diffuser (diffuser.save_pretrained(folder)) and "
                 "pass the folder in its place."
             )
-        from atradiff import TrajectoryDiffuser  # heavy, and env runners never need it
+        from atradiff.augment.load import load_generator  # heavy, and env runners never need it
+        from atradiff.generator import TrajectoryDiffuser
 
-        generator = TrajectoryDiffuser.from_pretrained(self._path)
-        generator.sampling = self._sampling or generator.sampling
+        generator = load_generator(self._path)
+        if self._sampling is not None:
+            if not isinstance(generator, TrajectoryDiffuser):
+                raise ValueError(f"{self._path} holds no trajectory diffuser: sampling options are not for it.")
+            generator.sampling = self._sampling
         return generator
 
     def __reduce__(self) -> tuple[Any, ...]:
