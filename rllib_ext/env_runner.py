@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,21 @@ from atradiff.types import FloatArray, Spaces
 from rllib_ext.columns import ActionScale, RowSender
 
 
+class EnvRunnerFailed(RuntimeError):
+    """A runner could not act; the message is the traceback of its own process."""
+
+
 @dataclass(frozen=True)
 class Fragment:
-    """What a runner did when it was asked: ``chunk`` is None where the rows went to a sink, or where there are none."""
+    """What a runner did when it was asked: ``chunk`` is None where the rows went to a sink, or where there are none.
+
+    ``failure`` is what a remote runner met: :class:`EnvRunnerFailed`, or what the sink raised.
+    """
 
     steps: int
     chunk: EpisodeRows | None
     metrics: dict[str, Any]
+    failure: Exception | None = None
 
 
 class DirectEnvRunner(SingleAgentEnvRunner):
@@ -43,6 +52,7 @@ class DirectEnvRunner(SingleAgentEnvRunner):
         else:
             self.noise.manual_seed(self._seed)
         self._ongoing_episodes: list[SingleAgentEpisode]
+        self._failed: EnvRunnerFailed | None = None
         self._own_connectors = config._env_to_module_connector is None and config._module_to_env_connector is None
 
     def make_env(self) -> None:
@@ -51,17 +61,32 @@ class DirectEnvRunner(SingleAgentEnvRunner):
         self._scale = ActionScale.of(spaces, normalize_actions=True)
         self._sender = RowSender(spaces)
 
-    def collect(self, random_actions: bool, sink: RowSink | None = None) -> Fragment:
-        """Act for ``rollout_fragment_length`` steps per environment; with a ``sink`` the rows go there.
-
-        Returns once the sink has the rows safe.
-        """
+    def collect(self, random_actions: bool) -> Fragment:
+        """Act for ``rollout_fragment_length`` steps per environment."""
         chunk = self._sender.chunk(self.sample(random_actions=random_actions))
-        steps = 0 if chunk is None else len(chunk.rows)
-        if chunk is not None and sink is not None:
-            sink.push(chunk)
-            chunk = None
-        return Fragment(steps, chunk, self.get_metrics())
+        return Fragment(0 if chunk is None else len(chunk.rows), chunk, self.get_metrics())
+
+    def collect_or_tell(self, random_actions: bool, sink: RowSink | None = None) -> Fragment:
+        """As :meth:`collect`, but what goes wrong comes back as the fragment's ``failure``; with a ``sink`` the rows
+        go there, and it has them safe when this returns.
+
+        RLlib ends the process of a runner that raises, and nobody hears why. So a runner that could not act first
+        tells, and raises when it is asked again: RLlib then starts it anew.
+        """
+        if self._failed is not None:
+            raise self._failed
+        try:
+            fragment = self.collect(random_actions)
+        except Exception:
+            self._failed = EnvRunnerFailed(traceback.format_exc())
+            return Fragment(0, None, {}, self._failed)
+        if fragment.chunk is None or sink is None:
+            return fragment
+        try:
+            sink.push(fragment.chunk)
+        except Exception as error:
+            return Fragment(0, None, fragment.metrics, error)
+        return replace(fragment, chunk=None)
 
     def start_over(self, *seeds: int) -> None:
         """Drop the running episodes; environments and noise of the next sample are seeded from ``seeds`` and the

@@ -10,18 +10,33 @@ from typing import Any, Protocol
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from atradiff.ports import RowSink
-from rllib_ext.env_runner import DirectEnvRunner, Fragment
+from rllib_ext.env_runner import DirectEnvRunner, EnvRunnerFailed, Fragment
 
 _TAG = "collect"
 _POLL_SECONDS = 0.01
 """RLlib waits for all runners that were asked, or this long; the first answer is what is waited for here."""
+
+_FRUITLESS_WAITS = 10
+"""So many in a row are not bad luck: RLlib starts a failing runner anew a thousand times."""
+
+_NO_WORDS = (
+    "None of them said why: see their log (`ray logs`, or Ray's dashboard). Where a fragment takes longer, raise "
+    "sample_timeout_s or lower rollout_fragment_length."
+)
+
+
+class NoStepsError(RuntimeError):
+    """The env runners give no steps any more; the message holds the last words of one of them, where there are any."""
 
 
 class Sampler(Protocol):
     """Asks the env runners for fragments."""
 
     def collect(self, random_actions: bool, wait: bool) -> list[Fragment]:
-        """The fragments that are there; with ``wait`` at least one, unless none comes in time."""
+        """The fragments that are there; with ``wait`` at least one, unless none comes in time.
+
+        Raises :class:`NoStepsError` where that went on for long, and what runners met on the way to their sink.
+        """
         ...
 
     def go_on(self, random_actions: bool) -> None:
@@ -72,6 +87,8 @@ class RemoteSampler:
         self._timeout = timeout_seconds
         self._restore = restore
         self._asked: set[int] = set()
+        self._fruitless = 0
+        self._last_words = ""
 
     def collect(self, random_actions: bool, wait: bool) -> list[Fragment]:
         deadline = time.monotonic() + (self._timeout if wait else 0.0)
@@ -82,13 +99,29 @@ class RemoteSampler:
                 self._restore()
                 self.go_on(random_actions)
             fragments = self._fetch()
+        self._judge(fragments, wait)
         return fragments
+
+    def _judge(self, fragments: Collection[Fragment], waited: bool) -> None:
+        for failure in [fragment.failure for fragment in fragments if fragment.failure is not None]:
+            if not isinstance(failure, EnvRunnerFailed):
+                raise failure
+            self._last_words = str(failure)
+        if any(fragment.steps for fragment in fragments):
+            self._fruitless, self._last_words = 0, ""
+        elif waited:
+            self._fruitless += 1
+        if self._fruitless >= _FRUITLESS_WAITS:
+            raise NoStepsError(
+                f"the env runners were waited for {self._fruitless} times ({self._timeout:g} s at most each) and gave "
+                f"no step. {self._last_words or _NO_WORDS}"
+            )
 
     def go_on(self, random_actions: bool) -> None:
         idle = [runner for runner in self._group.healthy_env_runner_ids() if runner not in self._asked]
         if not idle:
             return
-        request = partial(DirectEnvRunner.collect, random_actions=random_actions, sink=self._sink)
+        request = partial(DirectEnvRunner.collect_or_tell, random_actions=random_actions, sink=self._sink)
         self._group.foreach_env_runner_async(request, tag=_TAG, remote_worker_ids=idle)
         self._asked.update(idle)
 

@@ -158,7 +158,7 @@ class EnsembleSAC(Algorithm):
         """Store what the runners did, have requests answered, and send the remote runners on."""
         with self.metrics.log_time(("time", "sample")):
             fragments = self._sampler.collect(self._random_actions, wait)
-        self.metrics.aggregate([fragment.metrics for fragment in fragments], key=ENV_RUNNER_RESULTS)
+        self.metrics.aggregate([f.metrics for f in fragments if f.metrics], key=ENV_RUNNER_RESULTS)
         if wait and not any(fragment.steps for fragment in fragments):
             _logger.warning("The env runners returned no steps: see above for failed or slow ones.")
         for fragment in fragments:
