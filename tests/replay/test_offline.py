@@ -170,7 +170,7 @@ def test_memory_counts_offline_rows_but_does_not_ask_for_them_again() -> None:
 
 def test_a_local_service_brings_the_data_to_the_learners_scale() -> None:
     order = ServiceOrder(
-        SPACES, ReplayConfig(offline_share=0.5), ServingConfig(), 0, None, halved, lambda rows: rows, data()
+        SPACES, ReplayConfig(offline_share=0.5), ServingConfig(), 0, None, halved, lambda rows: rows, offline=data()
     )
     service = LocalReplay(order)
     service.store(chunk(0, 20))
