@@ -60,6 +60,27 @@ def write_text(out: Path, text: str) -> None:
         stage.write_text(text, encoding="utf-8")
 
 
+def sync_file(file: Path) -> None:
+    """Have the disk hold ``file``, not only the operating system's memory."""
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk hold the names in ``folder``: a new or renamed file survives a power failure only then."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have the disk hold everything in ``folder``."""
+    for path in (folder, *folder.rglob("*")):
+        sync_folder(path) if path.is_dir() else sync_file(path)
+
+
 def _take_place(stage: Path, out: Path) -> None:
     if not out.exists():
         stage.rename(out)

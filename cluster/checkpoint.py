@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from atradiff.staging import staged_folder, write_text
+from atradiff.staging import staged_folder, sync_file, sync_folder, write_text
 from cluster.checkpoint_files import (
     MANIFEST,
     DamagedCheckpoint,
@@ -37,7 +37,7 @@ from cluster.checkpoint_files import (
     require_hashes,
     require_sizes,
 )
-from cluster.storage import Location, sync_file, sync_folder
+from cluster.storage import Location
 
 _NAME = re.compile(r"step_(\d{12})(?:\.(\d+))?")
 _HIDDEN = re.compile(r"\.step_\d{12}.*\.partial")

@@ -18,7 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cluster.storage import Location, sync_file, sync_folder
+from atradiff.staging import sync_file, sync_folder
+from cluster.storage import Location
 
 MANIFEST = "checkpoint.json"
 _FORMAT = 2

@@ -206,21 +206,6 @@ class Location:
         return self.filesystem.type_name in _WITH_FOLDERS
 
 
-def sync_file(file: Path) -> None:
-    """Have the disk hold ``file``, not only the operating system's memory."""
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the disk hold the names in ``folder``: a new or renamed file survives a power failure only then."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _patient(uri: str) -> str:
     """A ``gs://`` URI with a limit on its retries, unless it says one itself."""
     if not uri.startswith(("gs://", "gcs://")) or "retry_limit_seconds" in uri:

@@ -68,6 +68,13 @@ def read_records(file: Path) -> Iterator[tuple[EpisodeRows, int]]:
             yield _chunk(*body), end
 
 
+def ends_in_one_piece(file: Path, start: int) -> bool:
+    """Whether what ``file`` holds from ``start`` on is at most one record that was cut off, and no other follows it."""
+    with file.open("rb") as stream:
+        stream.seek(start)
+        return _MAGIC not in stream.read()[1:]
+
+
 def _next_body(stream: Any, left: int) -> tuple[bytes, bytes] | None:
     """JSON and columns of the next record; None where what is ``left`` of the file is no whole record."""
     head = stream.read(_HEAD_BYTES)

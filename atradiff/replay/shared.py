@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,22 +22,36 @@ from atradiff.replay.mixed import MixedReplay
 from atradiff.replay.requests import GenerationRequest
 from atradiff.types import BoolArray, FloatArray, IntArray, SyntheticRows
 
+_logger = logging.getLogger(__name__)
+
 _Answer = TypeVar("_Answer")
 
 
 class SharedReplay:
     """A :class:`MixedReplay` for many threads. With a journal, a chunk is written down before it is acknowledged.
 
-    :attr:`recovery` says what the journal gave back at the start (None without one).
+    :attr:`recovery` says what the journal gave back at the start (None without one). ``anew``: what the journal holds
+    is thrown away instead.
     """
 
-    def __init__(self, replay: MixedReplay, serving: ServingConfig, journal: Journal | None = None) -> None:
+    def __init__(
+        self, replay: MixedReplay, serving: ServingConfig, journal: Journal | None = None, *, anew: bool = False
+    ) -> None:
         self._replay = replay
         self._serving = serving
         self._journal = journal
         self._changed = Condition()
-        self.recovery: Recovery | None = None if journal is None else journal.recover(replay)
+        self.recovery: Recovery | None = None
+        if journal is not None and anew:
+            journal.begin()
+        elif journal is not None:
+            self.recovery = journal.recover(replay)
         self._newest_version = _newest_version(replay)
+
+    @property
+    def generation(self) -> str | None:
+        """Of the journal, None without one: drawn anew when the replay becomes another one."""
+        return None if self._journal is None else self._journal.generation
 
     @property
     def env_steps(self) -> int:
@@ -54,8 +69,7 @@ class SharedReplay:
                 self._replay.require_fitting(chunk.rows, chunk.episodes)
                 self._journal.append(chunk)
             self._replay.store(chunk.rows, chunk.episodes, name)
-            if self._journal is not None and self._journal.snapshot_due:
-                self._journal.snapshot(self._replay)
+            self._snapshot_if_due()
             self._changed.notify_all()
             return self.env_steps
 
@@ -125,10 +139,11 @@ class SharedReplay:
             self._replay.save(folder)
 
     def load(self, folder: Path) -> None:
-        """Become what :meth:`save` wrote; the journal starts anew from there. ``ValueError`` where it does not fit."""
+        """Become what :meth:`save` wrote; the journal starts a new generation. ``ValueError`` where it does not fit."""
         with self._changed:
             self._replay.load(folder)
             if self._journal is not None:
+                self._journal.renew()
                 self._journal.snapshot(self._replay)
             self._newest_version = _newest_version(self._replay)
             self._changed.notify_all()
@@ -138,6 +153,18 @@ class SharedReplay:
         with self._changed:
             if self._journal is not None:
                 self._journal.close()
+
+    def _snapshot_if_due(self) -> None:
+        """The chunk is in the journal by now, and acknowledged, whether there is room for a snapshot or not."""
+        if self._journal is None or not self._journal.snapshot_due:
+            return
+        try:
+            self._journal.snapshot(self._replay)
+        except OSError as error:
+            again, folder = self._journal.snapshot_every, self._journal.folder
+            _logger.warning(
+                "No snapshot in %s (%s): tried again after %d rows; until then it grows.", folder, error, again
+            )
 
     def _whole_batches(self) -> int:
         """Waiting requests that fill batches; all of them where not one is filled (and its first is due)."""

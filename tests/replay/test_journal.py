@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,12 @@ from atradiff.ports import EpisodeRows
 from atradiff.replay import journal as journal_module
 from atradiff.replay.chunks import ChunkName
 from atradiff.replay.journal import Journal, Recovery
+from atradiff.replay.journal_folder import JournalDamaged, generation_of, set_aside
 from atradiff.replay.journal_records import read_records, record, write_parts
 from atradiff.replay.mixed import MixedReplay, ReplayConfig
 from atradiff.types import Spaces
+
+_OPEN: dict[Path, Journal] = {}
 
 
 def _replay(seed: int = 0, capacity: int = 1000, spaces: Spaces = SPACES) -> MixedReplay:
@@ -28,8 +33,15 @@ def _replay(seed: int = 0, capacity: int = 1000, spaces: Spaces = SPACES) -> Mix
 def _open(
     folder: Path, snapshot_every: int = 1000, *, sync: bool = False, **options: int
 ) -> tuple[MixedReplay, Journal, Recovery]:
+    if folder in _OPEN:  # the process that had it is gone
+        _OPEN.pop(folder).close()
     replay, journal = _replay(**options), Journal(folder, snapshot_every, sync=sync)
+    _OPEN[folder] = journal
     return replay, journal, journal.recover(replay)
+
+
+def _contents(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name not in ("generation", ".lock"))
 
 
 def _store(replay: MixedReplay, journal: Journal, new: EpisodeRows) -> None:
@@ -129,7 +141,7 @@ def test_a_snapshot_takes_the_place_of_what_was_before(tmp_path: Path) -> None:
     journal.snapshot(replay)
     assert not journal.snapshot_due
     assert journal.nbytes == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["segment-000001.log", "snapshot-000001"]
+    assert _contents(tmp_path) == ["segment-000001.log", "snapshot-000001"]
     _store(replay, journal, chunk(20, 10, sequence=2))
     again, _, found = _open(tmp_path)
     assert found == Recovery(snapshot_rows=20, chunks=1, rows=10, bytes_cut=0)
@@ -166,14 +178,111 @@ def test_killed_at_any_moment_of_a_snapshot(tmp_path: Path, moment: str, monkeyp
             journal.snapshot(replay)
     again, journal, found = _open(tmp_path / "left")
     assert _rewards(again) == list(range(20))
-    assert found.snapshot_rows == (10 if moment in ("while it is written", "before it has its name") else 20)
+    assert found.snapshot_rows == (20 if moment == "before old files go" else 10)
     number = 1 if found.snapshot_rows == 10 else 2
-    assert sorted(p.name for p in (tmp_path / "left").iterdir()) == [
+    assert _contents(tmp_path / "left") == [
         f"segment-{number:06d}.log",
         f"snapshot-{number:06d}",
     ]
     _store(again, journal, chunk(20, 5, sequence=2))
     assert _rewards(_open(tmp_path / "left")[0]) == list(range(25))
+
+
+def test_the_disk_holds_a_snapshot_before_older_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a power cut needs it: also without ``sync``."""
+    replay, journal, _ = _open(tmp_path)
+    _store(replay, journal, chunk(0, 10))
+    journal.snapshot(replay)
+    synced: set[tuple[int, int]] = set()
+    fsync, delete = os.fsync, journal_module._delete
+
+    def note(file: int) -> None:
+        synced.add((os.fstat(file).st_dev, os.fstat(file).st_ino))
+        fsync(file)
+
+    def check(path: Path) -> None:
+        snapshot = tmp_path / "snapshot-000002"
+        needed = [tmp_path, snapshot, *snapshot.rglob("*")]
+        assert len(needed) > 10
+        assert {(item.stat().st_dev, item.stat().st_ino) for item in needed} <= synced
+        delete(path)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(journal_module, "_delete", check)
+    journal.snapshot(replay)
+    assert _contents(tmp_path) == ["segment-000002.log", "snapshot-000002"]
+
+
+def test_a_generation_lasts_until_the_replay_becomes_another_one(tmp_path: Path) -> None:
+    replay, journal, _ = _open(tmp_path)
+    first = journal.generation
+    _store(replay, journal, chunk(0, 10))
+    journal.snapshot(replay)
+    _, journal, _ = _open(tmp_path)
+    assert generation_of(tmp_path) == journal.generation == first
+    journal.renew()
+    assert journal.generation != first
+    second = journal.generation
+    journal.close()
+    new = Journal(tmp_path, 1000)
+    new.begin()
+    assert new.generation not in (first, second)
+    new.append(chunk(0, 3))
+    new.close()
+    assert _rewards(_open(tmp_path)[0]) == [0, 1, 2]
+    assert generation_of(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("harm", ["shorter", "another byte", "missing", "no checksums", "no snapshot"])
+def test_a_damaged_snapshot_is_told_from_one_of_another_configuration(tmp_path: Path, harm: str) -> None:
+    folder = tmp_path / "journal"
+    replay, journal, _ = _open(folder)
+    _store(replay, journal, chunk(0, 10))
+    journal.snapshot(replay)
+    _store(replay, journal, chunk(10, 10, sequence=1))
+    file = max((folder / "snapshot-000001").rglob("*.np*"), key=lambda path: path.stat().st_size)
+    data = file.read_bytes()
+    {
+        "shorter": lambda: file.write_bytes(data[:40]),
+        "another byte": lambda: file.write_bytes(data[:-1] + bytes([data[-1] ^ 1])),
+        "missing": file.unlink,
+        "no checksums": (folder / "snapshot-000001" / "checksums.json").unlink,
+        "no snapshot": lambda: shutil.rmtree(folder / "snapshot-000001"),
+    }[harm]()
+    with pytest.raises(JournalDamaged):
+        _open(folder)
+    aside = set_aside(folder)
+    assert aside.name == "journal.damaged-1"
+    assert not folder.exists()
+    folder.mkdir()
+    assert set_aside(folder).name == "journal.damaged-2"
+
+
+def test_what_follows_a_damaged_chunk_is_kept_aside(tmp_path: Path) -> None:
+    replay, journal, _ = _open(tmp_path)
+    for i in range(3):
+        _store(replay, journal, chunk(4 * i, 4, sequence=i))
+    size = journal.nbytes // 3
+    (segment,) = tmp_path.glob("segment-*.log")
+    data = bytearray(segment.read_bytes())
+    data[size + size // 2] ^= 1
+    segment.write_bytes(data)
+    again, _, found = _open(tmp_path)
+    assert (_rewards(again), found.bytes_cut) == ([0, 1, 2, 3], 2 * size)
+    assert (tmp_path / f"segment-000000.log.damaged-{size}").read_bytes() == bytes(data[size:])
+    segment.write_bytes(data[: size + size // 2])  # one that was being written is nobody's loss
+    _open(tmp_path)
+    assert len(list(tmp_path.glob("*damaged*"))) == 1
+
+
+def test_two_writers_are_one_too_many(tmp_path: Path) -> None:
+    _, journal, _ = _open(tmp_path)
+    with pytest.raises(OSError, match=r"another process has written to the journal .* end the run that it belongs to"):
+        Journal(tmp_path, 10).recover(_replay(), lock_patience=0.2)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(Journal(tmp_path, 10).recover, _replay(), lock_patience=60)
+        journal.close()
+        assert waiting.result(60) == Recovery(0, 0, 0, 0)
 
 
 def test_a_failed_append_leaves_the_journal_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,7 @@ def test_threads_together_lose_and_repeat_nothing(tmp_path: Path) -> None:
     assert status["synthetic_rows"] == rows == 2 * status["trajectories"]
     assert status["requests"] == 1200 == status["trajectories"] + status["requests_pending"]
     assert learned > 0
+    shared.close()
     again = _shared(tmp_path)
     assert again.env_steps == 1200
     everything = again.consult(lambda replay: sorted(replay.real["rewards"][:1200].tolist()))
@@ -135,7 +136,29 @@ def test_rows_that_do_not_fit_never_reach_the_journal(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"observations has values of shape \(9,\)"):
         shared.store(replace(good, rows=wide))
     assert shared.store(good) == 2
+    shared.close()
     assert _shared(tmp_path).env_steps == 2
+
+
+def test_a_full_disk_costs_the_snapshot_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = _shared(tmp_path, every=4)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MixedReplay, "save", full)
+        assert shared.store(chunk(0, 5)) == 5
+        assert "No space left on device" in caplog.text
+        assert shared.store(chunk(5, 3, sequence=1)) == 8  # too early to try again
+        assert caplog.text.count("No space left") == 1
+    assert not list(tmp_path.glob("*snapshot*"))
+    assert shared.store(chunk(8, 2, sequence=2)) == 10
+    assert len(list(tmp_path.glob("snapshot-*"))) == 1
+    shared.close()
+    assert _shared(tmp_path).consult(lambda replay: replay.real["rewards"][:10].tolist()) == list(range(10))
 
 
 def test_a_watcher_hears_of_real_rows_and_comes_back_with_them(tmp_path: Path) -> None:
@@ -149,6 +172,7 @@ def test_a_watcher_hears_of_real_rows_and_comes_back_with_them(tmp_path: Path) -
     assert notes.scores == [(3, 0.5), (4, 0.25)]
     with pytest.raises(ValueError, match="2 TD errors came for 1 rows"):
         shared.report_td_errors(np.array([3]), np.array([False]), np.zeros(2, np.float32))
+    shared.close()
     later = Notes()
     again = _shared(tmp_path, watcher=later)
     assert later.rows == notes.rows
@@ -162,10 +186,13 @@ def test_loading_starts_the_journal_anew(tmp_path: Path) -> None:
     first.store_synthetic(requests, answer(4, 3, version=5))
     first.save(tmp_path / "checkpoint")
     first.store(chunk(6, 6, sequence=1))
+    generation = first.generation
     first.load(tmp_path / "checkpoint")
+    assert first.generation != generation
     assert first.env_steps == 6
     assert first.status()["generator_version"] == 5
     assert first.store(chunk(6, 6, sequence=1)) == 12  # its sender was restored as well and sends it again
+    first.close()
     again = _shared(tmp_path / "journal")
     assert again.env_steps == 12
     assert again.status()["recovered_rows"] == 12
