@@ -54,7 +54,7 @@ class ClusterConfig:
     placement: PlacementConfig = field(default_factory=PlacementConfig)
 
     def bundles(self, *, generating: bool, adapting: bool) -> list[Bundle]:
-        """The places of a run, RLlib's first; ``pool.num_gpus`` must be decided (:meth:`PoolConfig.on`)."""
+        """The places of a run, RLlib's first; ``pool.num_gpus`` must be decided (:meth:`PoolConfig.decided`)."""
         pool = self.pool
         generator = Resources(pool.num_cpus, pool.num_gpus or 0.0, dict(pool.resources))
         return [

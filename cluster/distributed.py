@@ -22,6 +22,7 @@ from cluster.run_store import RunStore
 from cluster.session import Progress
 from cluster.supervisor import Supervisor
 from cluster.trainer_actor import StartingPoint, TrainerActor
+from cluster.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -52,21 +53,22 @@ def train_on_cluster(
     start_ray(at_least=total(it.cluster.bundles(generating=generating, adapting=adapting)).get("CPU", 0.0))
     cluster = it.cluster
     if generating:
-        cluster = replace(cluster, pool=cluster.pool.on(ray.cluster_resources()))
+        cluster = replace(cluster, pool=cluster.pool.decided(ray.cluster_resources()))
     with (
         place(cluster.bundles(generating=generating, adapting=adapting), cluster.placement) as placement,
         Crew(it.run, cluster, it.spaces, it.supplies, placement, it.store.folder.path) as crew,
     ):
-        starter = _Starter(it, crew, placement)
+        waiting = Waiting(placement.missing, stop)
+        starter = _Starter(it, crew, placement, waiting)
         begin()
-        return Supervisor(starter.start, crew, it.run.env_steps).run(watch, stop)
+        return Supervisor(starter.start, crew, it.run.env_steps, waiting.get).run(watch, stop)
 
 
 class _Starter:
     """Makes trainers, each at the point from which the run has to go on."""
 
-    def __init__(self, it: ClusterRun, crew: Crew, placement: Placement) -> None:
-        self._it, self._crew, self._placement = it, crew, placement
+    def __init__(self, it: ClusterRun, crew: Crew, placement: Placement, waiting: Waiting) -> None:
+        self._it, self._crew, self._placement, self._waiting = it, crew, placement, waiting
 
     def start(self, cause: Exception | None) -> ActorHandle:
         """The first trainer, or (after ``cause``) the next one; returns once it is where it has to be."""
@@ -86,7 +88,7 @@ class _Starter:
     def _started(self, begin: StartingPoint) -> ActorHandle:
         trainer = self._make()
         try:
-            ray.get(trainer.start.remote(begin))
+            self._waiting.get(trainer.start.remote(begin))
         except BaseException:
             ray.kill(trainer)  # its places are needed by the next one
             raise

@@ -19,6 +19,7 @@ from ray.util.placement_group import (
     PlacementGroup,
     get_current_placement_group,
     placement_group,
+    placement_group_table,
     remove_placement_group,
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -95,6 +96,12 @@ class Placement:
         """One for each actor of ``role``."""
         return [self.strategy(role, i) for i in range(sum(bundle.role == role for bundle in self._bundles))]
 
+    def missing(self) -> str | None:
+        """What was lost with a node and has no new place yet, and what there is; None where all have theirs."""
+        if placement_group_table(self._group)["state"] == "CREATED":
+            return None
+        return f"A node is gone, and its actors wait for new places: {_shortage(self._bundles)}"
+
     def __enter__(self) -> Self:
         return self
 
@@ -128,7 +135,7 @@ def place(bundles: Sequence[Bundle], config: PlacementConfig, tell: Callable[[st
             remove_placement_group(group)
             raise NoPlaceError(_shortage(bundles))
         if waited >= _TELL_AFTER_SECONDS and not told:
-            (tell or _to_stderr)(f"{_shortage(bundles)} Waiting for nodes, {config.wait_seconds:g} s in all.")
+            (tell or to_stderr)(f"{_shortage(bundles)} Waiting for nodes, {config.wait_seconds:g} s in all.")
             told = True
     return Placement(bundles, group)
 
@@ -189,5 +196,6 @@ def _amounts(resources: Mapping[str, float] | tuple[tuple[str, float], ...]) -> 
     return ", ".join(items) or "nothing"
 
 
-def _to_stderr(message: str) -> None:
+def to_stderr(message: str) -> None:
+    """For whoever sits before the run, beside its bar."""
     print(message, file=sys.stderr)

@@ -76,13 +76,17 @@ class PoolConfig:
         most = self.generators if self.maximum is None else self.maximum
         return ScaleRule(self.minimum, most, self.grow_at_age, self.grow_after, self.shrink_after)
 
-    def on(self, cluster: Mapping[str, float]) -> PoolConfig:
+    def decided(self, cluster: Mapping[str, float]) -> PoolConfig:
         """These settings with ``num_gpus`` decided, on a cluster that has ``cluster`` (Ray's resource names) in all.
 
-        Raises ``ValueError`` where it lacks a kind of resource that a generator asks for.
+        What was asked for stays, even where there is none of it: an autoscaler may bring it.
         """
-        gpus = self.num_gpus if self.num_gpus is not None else float(cluster.get("GPU", 0) >= 1)
-        asked = {"CPU": self.num_cpus, "GPU": gpus, **self.resources}
+        return self if self.num_gpus is not None else replace(self, num_gpus=float(cluster.get("GPU", 0) >= 1))
+
+    def on(self, cluster: Mapping[str, float]) -> PoolConfig:
+        """As :meth:`decided`; raises ``ValueError`` where the cluster lacks what a generator asks for."""
+        decided = self.decided(cluster)
+        asked = {"CPU": self.num_cpus, "GPU": decided.num_gpus or 0.0, **self.resources}
         lacking = {name: amount for name, amount in asked.items() if amount > cluster.get(name, 0)}
         if lacking:
             wants = ", ".join(f"{amount:g} {name}" for name, amount in lacking.items())
@@ -91,4 +95,4 @@ class PoolConfig:
                 f"each generator asks for {wants}, but the whole cluster has {has}. Lower num_cpus, num_gpus or "
                 "resources of the generators (num_gpus: 0 generates on CPUs), or add such nodes."
             )
-        return replace(self, num_gpus=gpus)
+        return decided

@@ -110,7 +110,7 @@ class _Starter:
         self._order, self._begun, self._config = order, begun, services.replay
         self._pool, self._adaptation = services.pool, None
         if order.generator is not None:
-            self._pool = services.pool.on(ray.cluster_resources())
+            self._pool = services.pool.decided(ray.cluster_resources())
             self._adaptation = None if services.adaptation is None else _Adaptation.of(services.adaptation, order)
         self._placement = begun.enter_context(_places(self._bundles(), services.placement))
 

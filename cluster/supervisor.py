@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import ray
+from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from atradiff.adaptation.report import AdaptationReport
+from cluster.errors import RunFailed
 from cluster.replay_actor import RowsLostError
 from cluster.session import Progress
 from rllib_ext.ensemble_sac.learner import LearnerLost
@@ -21,7 +23,7 @@ _FRUITLESS_DEATHS = 3
 """So many deaths in a row without a step in between are not bad luck."""
 
 
-class TrainerLost(RuntimeError):
+class TrainerLost(RunFailed):
     """The trainer died again and again without a step in between; the message holds its last words."""
 
 
@@ -45,12 +47,20 @@ class Supervisor:
     """Runs trainers, one after the other, until the run is finished or asked to stop.
 
     ``start`` makes a trainer; it is given what ended the one before, None for the first.
+    ``get`` waits for the trainer's answers, see :class:`cluster.waiting.Waiting`.
     """
 
-    def __init__(self, start: Callable[[Exception | None], ActorHandle], crew: Tended, env_steps: int) -> None:
+    def __init__(
+        self,
+        start: Callable[[Exception | None], ActorHandle],
+        crew: Tended,
+        env_steps: int,
+        get: Callable[[ObjectRef[Any]], Any] = ray.get,
+    ) -> None:
         self._start = start
         self._crew = crew
         self._env_steps = env_steps
+        self._get = get
         self._trainer: Any = None
         self.restarts = 0
 
@@ -59,16 +69,17 @@ class Supervisor:
 
         Raises :class:`TrainerLost`, what the crew raises, and what the run itself raised.
         """
-        most, deaths, cause = -1, 0, None
+        deaths, cause = 0, None
+        first: int | None = None  # steps that this trainer told of first: what it adds to them is progress
         while True:
             try:
                 progress = self._turn(cause)
                 watch(progress)
                 if progress.env_steps >= self._env_steps or stop.is_set():
-                    ray.get(self._trainer.conclude.remote())
+                    self._get(self._trainer.conclude.remote())
                     return progress
             except (RayActorError, LearnerLost, RowsLostError) as error:
-                deaths, cause = deaths + 1, error
+                deaths, cause, first = deaths + 1, error, None
                 if deaths > _FRUITLESS_DEATHS:
                     raise TrainerLost(
                         f"the trainer died {deaths} times without a step in between: {error} Its log (`ray logs`, or "
@@ -76,8 +87,9 @@ class Supervisor:
                     ) from error
                 self._bury()
                 continue
-            if progress.env_steps > most:
-                most, deaths = progress.env_steps, 0
+            first = progress.env_steps if first is None else first
+            if progress.env_steps > first:
+                deaths = 0
             self._crew.tend(progress)
 
     def _turn(self, cause: Exception | None) -> Progress:
@@ -85,7 +97,7 @@ class Supervisor:
             self._trainer = self._start(cause)
         gauges = {**self._crew.gauges(), "trainer": {"restarts": float(self.restarts)}}
         turn = self._trainer.advance.remote(_TURN_SECONDS, gauges, self._crew.take_reports())
-        progress: Progress = ray.get(turn)
+        progress: Progress = self._get(turn)
         return progress
 
     def _bury(self) -> None:

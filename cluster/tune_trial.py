@@ -43,7 +43,7 @@ def trial_resources(run: RunConfig, gpus: float) -> PlacementGroupFactory:
     if run.cluster is None:
         return PlacementGroupFactory([{"CPU": float(run.threads), "GPU": gpus}])
     pool = run.cluster.pool
-    known = replace(run.cluster, pool=pool.on(ray.cluster_resources()) if _generating(run) else pool)
+    known = replace(run.cluster, pool=pool.decided(ray.cluster_resources()) if _generating(run) else pool)
     return PlacementGroupFactory([{}, *as_ray(_places(run, known))], strategy=known.placement.strategy)
 
 

@@ -65,3 +65,14 @@ def test_amounts_that_cannot_be(resources: dict[str, float]) -> None:
 def test_strategies_that_do_not_exist() -> None:
     with pytest.raises(ValueError, match="PACK or SPREAD"):
         PlacementConfig(strategy="SOMEWHERE")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_whose_node_is_gone_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with place([Bundle("trainer", SMALL)], PlacementConfig()) as placement:
+        assert placement.missing() is None
+        monkeypatch.setattr("cluster.placement.placement_group_table", lambda _: {"state": "RESCHEDULING"})
+        missing = placement.missing()
+    assert missing is not None
+    assert "1 x trainer: 0.1 CPU" in missing
+    assert "node 0: " in missing

@@ -121,3 +121,11 @@ def test_trainers_that_die_at_once_are_given_up(tmp_path: Path) -> None:
     with pytest.raises(TrainerLost, match="4 times without a step"):
         Supervisor(stable.start, Idle(), ENV_STEPS).run(lambda _: None, threading.Event())
     assert len(stable.causes) == 4
+
+
+def test_deaths_before_lost_steps_are_regained_are_not_fruitless(tmp_path: Path) -> None:
+    """It went back from 60 steps to 0; each of the next trainers gets a little further than it began."""
+    stable = Stable(tmp_path / "log", [40, *[0] * 5, 0], [{60: "replay lost"}, *[{30: "killed"}] * 5, {}])
+    last = Supervisor(stable.start, Idle(), ENV_STEPS).run(lambda _: None, threading.Event())
+    assert last.env_steps == ENV_STEPS
+    assert len(stable.causes) == 7
