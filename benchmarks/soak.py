@@ -12,6 +12,7 @@ import json
 import os
 import random
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -29,6 +30,7 @@ from cluster.session import Progress
 
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny" / "halfcheetah_cluster.yaml"
 _ENDLESS = 10**9
+_AIM_SECONDS = 0.2
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Kill:
 class SoakReport:
     """``books`` are counters that must be equal, pair by pair; ``balanced`` says whether they are."""
 
+    kills_planned: int = 0
     kills: list[Kill] = field(default_factory=list)
     env_steps: int = 0
     seconds: float = 0.0
@@ -56,6 +59,11 @@ class SoakReport:
     def balanced(self) -> bool:
         return all(one == other for one, other in self.books.values())
 
+    @property
+    def passed(self) -> bool:
+        """Whether the books balance after all of the kills."""
+        return self.balanced and len(self.kills) == self.kills_planned
+
 
 class _Sniper:
     """Kills by the clock, from a thread; watches the run's progress and ends it."""
@@ -65,7 +73,8 @@ class _Sniper:
         self._roles = roles
         self._began = self._last_step = 0.0
         self._thread = threading.Thread(target=self._shoot, daemon=True)
-        self.report = SoakReport()
+        # The last kill leaves time to recover: the end is a checkpoint of a whole run.
+        self.report = SoakReport(kills_planned=int((seconds - every / 2) // every))
 
     def watch(self, progress: Progress) -> None:
         now, report = time.monotonic(), self.report
@@ -81,13 +90,22 @@ class _Sniper:
             os.kill(os.getpid(), signal.SIGINT)
 
     def _shoot(self) -> None:
-        # The last kill leaves time to recover: the end is a checkpoint of a whole run.
-        for turn in range(int((self._seconds - self._every / 2) // self._every)):
+        for turn in range(self.report.kills_planned):
             time.sleep(max(self._began + (turn + 1) * self._every - time.monotonic(), 0))
-            alive = {role: pids for role in self._roles if (pids := processes(role, os.getpid()))}
-            role = self._rng.choice(sorted(alive))
+            while not self._hit():  # nobody is there at the moment, or the victim has just ended by itself
+                time.sleep(_AIM_SECONDS)
+
+    def _hit(self) -> bool:
+        alive = {role: pids for role in self._roles if (pids := processes(role, os.getpid()))}
+        if not alive:
+            return False
+        role = self._rng.choice(sorted(alive))
+        try:
             os.kill(self._rng.choice(alive[role]), signal.SIGKILL)
-            self.report.kills.append(Kill(role, time.monotonic() - self._began, self.report.env_steps))
+        except ProcessLookupError:
+            return False
+        self.report.kills.append(Kill(role, time.monotonic() - self._began, self.report.env_steps))
+        return True
 
 
 def soak(run: RunConfig, seconds: float, every: float, seed: int = 0, roles: list[str] | None = None) -> SoakReport:
@@ -129,7 +147,8 @@ def _queued(folder: Path) -> int:
         return len(arrays["request_id"])
 
 
-def main() -> None:
+def main() -> int:
+    """Exit status: 0 where the books balance after all kills that were planned, else 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--minutes", type=float, default=20.0)
@@ -144,12 +163,13 @@ def main() -> None:
         run = load_run_config(args.config, [*places, *learners])
         report = soak(run, 60 * args.minutes, args.every, args.seed)
     kills = Counter(kill.role for kill in report.kills)
-    figures = asdict(report) | {"kills_by_role": dict(kills), "balanced": report.balanced}
+    figures = asdict(report) | {"kills_by_role": dict(kills), "balanced": report.balanced, "passed": report.passed}
     text = json.dumps(figures, indent=2)
     print(text)
     if args.json:
         args.json.write_text(text)
+    return 0 if report.passed else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

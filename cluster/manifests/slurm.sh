@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One run on a Slurm allocation: a Ray head on the first node, a worker on each other node, the run beside the head.
 #
-#   sbatch --nodes=4 cluster/manifests/slurm.sh configs/halfcheetah_atradiff.yaml [--setting VALUE ...]
+#   sbatch --nodes=4 cluster/manifests/slurm.sh configs/halfcheetah_cluster.yaml [--setting VALUE ...]
 #
 # Submit from the checkout, on a file system that all nodes share. GPUs: sbatch --gpus-per-node=1. Slurm's SIGTERM
 # before the time limit (--signal) makes the run write a checkpoint; sbatch slurm.sh --resume RUN_DIR goes on from it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,7 +85,17 @@ def test_the_job_runs_the_same_cluster_and_a_config_of_this_project() -> None:
     assert [python, flag, module] == ["python", "-m", "cluster.run"]
     run = load_run_config(ROOT / config, settings)
     assert (run.output, run.data.cache, run.generator.cache) == ("/runs", "/runs/data", "/runs/models")
+    assert run.cluster is not None
+    assert run.cluster.pool.num_gpus == 1  # the autoscaler brings what is asked for
+    assert run.cluster.placement.wait_seconds >= 600
     assert yaml.safe_load(job["runtimeEnvYAML"])["env_vars"]["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize("name", ["autoscaler-aws.yaml", "raycluster.yaml", "rayjob.yaml", "slurm.sh"])
+def test_what_the_manifests_name_as_a_run_is_one_of_actors(name: str) -> None:
+    configs = re.findall(r"configs/\S+\.yaml", (MANIFESTS / name).read_text())
+    assert configs
+    assert all(load_run_config(ROOT / config, []).cluster is not None for config in configs)
 
 
 def test_rays_autoscaler_takes_its_file() -> None:
