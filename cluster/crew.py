@@ -109,6 +109,12 @@ class Crew:
         """Real rows that the replay holds or has held: more than 0 where its journal knew the run already."""
         return int(ray.get(self.replay.env_steps.remote()))
 
+    @property
+    def generation(self) -> str | None:
+        """Of the replay's journal: another one whenever the replay goes back; None without a journal."""
+        generation: str | None = ray.get(self.replay.generation.remote())
+        return generation
+
     def restore_replay(self, checkpoint: Checkpoint | None) -> None:
         """Go back to ``checkpoint`` with the replay, before the trainer does; None: to the beginning."""
         if checkpoint is None:

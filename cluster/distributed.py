@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,10 @@ from cluster.session import Progress
 from cluster.supervisor import Supervisor
 from cluster.trainer_actor import StartingPoint, TrainerActor
 from cluster.waiting import Waiting
+
+_GENERATION_NOTE = ".journal-generation"
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class _Starter:
             begin = StartingPoint(checkpoint, replay_lives=not isinstance(cause, RowsLostError))
             if not begin.replay_lives:
                 self._crew.restore_replay(checkpoint)
+        self._note_generation()
         return self._started(begin)
 
     def _started(self, begin: StartingPoint) -> ActorHandle:
@@ -96,15 +102,26 @@ class _Starter:
 
     def _first_point(self) -> StartingPoint:
         """A journal that is ahead of the checkpoint holds real rows that cost env steps: they are not thrown away,
-        unless it is that very checkpoint that was asked for."""
+        unless it is that very checkpoint that was asked for, or the run went on elsewhere since they were written."""
         it, known = self._it, self._crew.env_steps
-        if not it.resumed and known > 0:
+        ours = it.resumed and self._crew.generation == self._noted_generation()
+        if known > 0 and not ours and (it.checkpoint is None or not it.resumed):
             raise ValueError(
                 f"the replay's journal holds {known} rows of another run: delete it, or set cluster.replay.journal to "
                 "a folder of this run's own."
             )
         ahead = known > (0 if it.checkpoint is None else it.checkpoint.state["env_steps"])
-        return StartingPoint(it.checkpoint, replay_lives=ahead and not it.store.names_checkpoint)
+        if ahead and not ours:
+            _logger.warning("The replay's journal (%d rows) is not of the run's last session: it is not used.", known)
+        return StartingPoint(it.checkpoint, replay_lives=ahead and ours and not it.store.names_checkpoint)
+
+    def _noted_generation(self) -> str | None:
+        note = self._it.store.location / _GENERATION_NOTE
+        return note.read_text() if note.exists() else None
+
+    def _note_generation(self) -> None:
+        """Where the run is kept, for those who resume it: the journal that its rows are in from now on."""
+        (self._it.store.location / _GENERATION_NOTE).write_text(self._crew.generation or "")
 
     def _make(self) -> ActorHandle:
         trainer = self._it.cluster.trainer

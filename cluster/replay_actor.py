@@ -14,6 +14,7 @@ import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from atradiff.config import ServingConfig
@@ -22,6 +23,7 @@ from atradiff.ports import EpisodeRows
 from atradiff.replay.batch import OriginArray, ReplayBatch
 from atradiff.replay.config import ReplayConfig
 from atradiff.replay.journal import Journal
+from atradiff.replay.journal_folder import JournalDamaged, generation_of, set_aside
 from atradiff.replay.memory import ReplayMemory, require_memory
 from atradiff.replay.mixed import MixedReplay
 from atradiff.replay.offline import OfflineRows
@@ -30,8 +32,12 @@ from atradiff.replay.shared import SharedReplay
 from atradiff.replay.watcher import Watcher
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticRows
 from cluster.checkpoint_files import FileEntry, StoredPart, write_part
+from cluster.errors import RunFailed
 from cluster.placement import Resources
 from cluster.storage import Location
+
+_KEY_SPACE = b"atradiff"
+_NO_JOURNAL = "none"
 
 _logger = logging.getLogger(__name__)
 
@@ -66,7 +72,7 @@ class ReplayActorConfig:
                 raise ValueError(f"cluster.replay.{name} must be at least {least}, got {getattr(self, name)}.")
 
 
-class RowsLostError(RuntimeError):
+class RowsLostError(RunFailed):
     """The actor was restarted where nothing was left of its rows; all calls raise this until a checkpoint is loaded."""
 
 
@@ -92,8 +98,7 @@ class ReplayActor:
         # Ray wraps what a constructor raises into pages of traces and repeats calls for ever: each call says it.
         self._opened: SharedReplay | Exception
         try:
-            _require_rows(config)
-            self._opened = self._open()
+            self._become_this(recovered(self._open, config.journal, _claimed()))
         except (ValueError, OSError, RowsLostError) as error:
             self._opened = error
 
@@ -106,6 +111,10 @@ class ReplayActor:
     def ping(self) -> None:
         """Return once the actor lives and has recovered; raise what kept it from that."""
         self._shared  # noqa: B018
+
+    def generation(self) -> str | None:
+        """See :attr:`SharedReplay.generation`."""
+        return self._shared.generation
 
     def env_steps(self) -> int:
         return self._shared.env_steps
@@ -169,12 +178,24 @@ class ReplayActor:
     def begin_anew(self) -> None:
         """After lost rows: go on with an empty replay, for a run that has no checkpoint yet."""
         if isinstance(self._opened, RowsLostError):
-            self._opened = self._open()
+            self._become_this(self._open(anew=True))
 
     def _become(self, folder: Path) -> None:
         """Load what was saved in ``folder``; with that, lost rows are forgotten."""
-        shared = self._open() if isinstance(self._opened, RowsLostError) else self._shared
-        shared.load(folder)
+        if not isinstance(self._opened, RowsLostError):
+            self._shared.load(folder)
+            self._become_this(self._shared)
+            return
+        shared = self._open(anew=True)
+        try:
+            shared.load(folder)
+        except BaseException:
+            shared.close()
+            raise
+        self._become_this(shared)
+
+    def _become_this(self, shared: SharedReplay) -> None:
+        _claim(shared.generation or _NO_JOURNAL)
         self._opened = shared
 
 
@@ -223,28 +244,68 @@ def _open(
     config: ReplayActorConfig,
     watcher: Watcher | None,
     offline: OfflineRows | None,
+    *,
+    anew: bool = False,
 ) -> SharedReplay:
     require_memory(spaces, replay, offline_rows=0 if offline is None else len(offline))
     journal = None
     if config.journal is not None:
         journal = Journal(Path(config.journal), config.snapshot_every, sync=config.sync)
-    return SharedReplay(MixedReplay(spaces, replay, seed, watcher=watcher, offline=offline), serving, journal)
+    return SharedReplay(
+        MixedReplay(spaces, replay, seed, watcher=watcher, offline=offline), serving, journal, anew=anew
+    )
 
 
-def _require_rows(config: ReplayActorConfig) -> None:
+def recovered(open_replay: Callable[..., SharedReplay], journal: str | None, claimed: str | None) -> SharedReplay:
+    """The replay with what its journal holds; ``claimed`` is the generation of its process before, None for the first.
+
+    Raises :class:`RowsLostError` where the rows of the process before are not there. The first one begins with an empty
+    replay where its journal is damaged: its driver goes on from a checkpoint then.
+    """
+    if claimed is not None:
+        _require_rows(journal, claimed)
+    try:
+        return open_replay()
+    except JournalDamaged as error:
+        aside = set_aside(Path(journal or ""))
+        lost = f"the replay's journal is damaged ({error}); what is left of it is kept in {aside}."
+        if claimed is not None:
+            raise RowsLostError(f"{lost} Resume the run from its newest checkpoint.") from error
+        _logger.warning("%s The run goes on from its newest checkpoint, if it has one.", lost)
+        return open_replay(anew=True)
+
+
+def _require_rows(journal: str | None, claimed: str) -> None:
     """Raise :class:`RowsLostError` in a restarted actor that has nothing to recover from.
 
-    An empty replay in the midst of a run would count its env steps from 0 again, and nobody would notice.
+    An empty replay in the midst of a run would count its env steps from 0 again, and nobody would notice; as little as
+    with an older copy of the journal, from when the actor was on this node before.
     """
-    if not ray.get_runtime_context().was_current_actor_reconstructed:
-        return
-    if config.journal is None:
+    if journal is None:
         raise RowsLostError(
             "the replay's process died, and with it its rows: it had no journal. Resume the run from its newest "
             "checkpoint; set cluster.replay.journal to a folder so that rows outlive the process."
         )
-    if not Path(config.journal).is_dir():
+    found = generation_of(Path(journal))
+    if found != claimed:
+        there = "is not on the node" if found is None else "is of an earlier time on the node"
         raise RowsLostError(
-            f"the replay's process died, and its journal {config.journal} is not on the node where it was started "
-            "again. Resume the run from its newest checkpoint; a folder that all nodes share outlives a node."
+            f"the replay's process died, and its journal {journal} {there} where it was started again. Resume the run "
+            "from its newest checkpoint; a folder that all nodes share outlives a node."
         )
+
+
+def _claim(generation: str) -> None:
+    """Tell the actor's next process, on whichever node, which journal is its own."""
+    _internal_kv_put(_claim_key(), generation.encode(), overwrite=True, namespace=_KEY_SPACE)
+
+
+def _claimed() -> str | None:
+    """What this actor's process before claimed last; None for the first process."""
+    claimed = _internal_kv_get(_claim_key(), namespace=_KEY_SPACE)
+    return None if claimed is None else claimed.decode()
+
+
+def _claim_key() -> bytes:
+    # Ray's own table of small values: it outlives every node but the head, without which there is no actor either.
+    return f"replay generation {ray.get_runtime_context().get_actor_id()}".encode()
