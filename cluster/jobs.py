@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import aiohttp
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -20,6 +21,10 @@ _STOPPED = 130
 _POLL_SECONDS = 0.5
 _NO_AGENT_YET = "No available agent"
 _YOUNG_CLUSTER_SECONDS = 60.0
+_UNREACHABLE_SECONDS = 600.0
+_LostConnection = (requests.ConnectionError, requests.Timeout)
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class JobClient:
         shown = 0
         while not self._status(job).is_terminal():
             shown = asyncio.run(_show_log(self._client, job, shown))
-        log = self._client.get_job_logs(job)  # what came between the last look and the end
+        log = self._patiently(lambda: self._client.get_job_logs(job))  # what came between the last look and the end
         print(log[shown:], end="", flush=True)
 
     def _wait(self, job: str) -> None:
@@ -100,11 +105,29 @@ class JobClient:
             time.sleep(_POLL_SECONDS)
 
     def _status(self, job: str) -> JobStatus:
-        return self._client.get_job_status(job)
+        return self._patiently(lambda: self._client.get_job_status(job))
+
+    def _patiently(self, ask: Callable[[], _Answer]) -> _Answer:
+        """The answer, also where the dashboard cannot be reached for some minutes (a tunnel that broke, say)."""
+        lost_at: float | None = None
+        while True:
+            try:
+                return ask()
+            except _LostConnection as error:
+                now = time.monotonic()
+                if lost_at is None:
+                    lost_at = now
+                    print(f"\nlost {self._address}, trying again", file=sys.stderr)
+                if now - lost_at >= _UNREACHABLE_SECONDS:
+                    raise ValueError(
+                        f"{self._address} has not answered for {_UNREACHABLE_SECONDS:g} s. The job may go on: look "
+                        "again once the dashboard is reached."
+                    ) from error
+            time.sleep(_POLL_SECONDS)
 
     def _exit_status(self, job: str) -> int:
         """Of the entry point, as far as Ray knows it; 130 for a job that was stopped, as after Ctrl-C."""
-        info = self._client.get_job_info(job)
+        info = self._patiently(lambda: self._client.get_job_info(job))
         print(f"{job}: {info.status}", file=sys.stderr)
         if info.status == JobStatus.SUCCEEDED:
             return 0
@@ -123,7 +146,7 @@ async def _show_log(client: JobSubmissionClient, job: str, shown: int) -> int:
             print(text[max(shown - position, 0) :], end="", flush=True)
             position += len(text)
             shown = max(shown, position)
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, aiohttp.ClientError) as error:
         print(f"\nlost the log ({error}), looking again", file=sys.stderr)
         await asyncio.sleep(_POLL_SECONDS)
     return shown

@@ -157,7 +157,14 @@ METRICS: tuple[Metric, ...] = (
     _of_result(
         "replay/requests_dropped",
         "requests",
-        "Answers that came later than `replay.max_request_age`. 0 in process.",
+        "Older than `replay.max_request_age`: dropped from the queue unanswered, or their answers came too late. 0 in "
+        "process; many: more generators.",
+        "counter",
+    ),
+    _of_result(
+        "replay/answers_ignored",
+        "requests",
+        "Answers to requests that were answered or put back before. Grows with restarts and put-backs only.",
         "counter",
     ),
     _of_result(
@@ -209,9 +216,14 @@ METRICS: tuple[Metric, ...] = (
         "ms",
         "Half of the batches take a generator less. Latencies far above: batches wait for generators.",
     ),
-    _of_result("pool/latency_p50_ms", "ms", "Half of the requests are answered faster."),
-    _of_result("pool/latency_p99_ms", "ms", "99 of 100 requests are answered faster."),
+    _of_result(
+        "pool/latency_p50_ms",
+        "ms",
+        "Half of the batches take less from the moment that a generator is sent them until their rows are stored.",
+    ),
+    _of_result("pool/latency_p99_ms", "ms", "99 of 100 batches take less, measured likewise."),
     _of_result("pool/version_served", "versions", "Of the weights that the newest rows were made with."),
+    _of_result("pool/gpu_bytes", "bytes", "Held on its GPU by the generator that answered last; 0 on CPUs."),
     _of_result("pool/restarts", "restarts", "Times that Ray started a generator again.", "counter"),
     _of_result("adapter/updates", "updates", "Versions that the adapter has made.", "counter"),
     _of_result(
