@@ -5,11 +5,13 @@ replay actor --picked windows--> adapter actor --report, weights--> driver --wei
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import ray
@@ -23,11 +25,13 @@ from atradiff.adaptation.report import AdaptationReport
 from atradiff.adaptation.windows import WindowPool
 from atradiff.data.trajectories import Trajectories
 from atradiff.generator import TrajectoryDiffuser
-from atradiff.staging import staged_folder
+from atradiff.staging import staged_folder, sync_folder, sync_tree
 from atradiff.types import Transitions
 from cluster.checkpoint_files import FileEntry, StoredPart, write_part
 from cluster.placement import Resources
 from cluster.storage import Location
+
+_logger = logging.getLogger(__name__)
 
 ToEnvironment = Callable[[Transitions], Transitions]
 
@@ -92,9 +96,9 @@ class AdapterWorker:
 
     def __init__(self, adapter: Adapter, folder: Path) -> None:
         self.adapter, self._folder = adapter, folder
-        newest = self._states()[-1:]
-        for state in newest:
-            adapter.load(state)
+        self._deleting = Lock()
+        if not self._load_newest():
+            self.keep()
 
     def update(self, feed: WindowFeed, env_steps: int, version: int, fetch: Callable[[], Weights]) -> AdaptationReport:
         """One attempt. Where the state was lost with its node, it goes on from the published ``version``."""
@@ -105,13 +109,34 @@ class AdapterWorker:
         return report
 
     def keep(self) -> None:
-        """Write the state beside the one before, which is removed then."""
+        """Write the state beside the one before, which is removed once the disk holds the new one."""
         earlier = self._states()
         number = int(earlier[-1].name) + 1 if earlier else 0
         with staged_folder(self._folder / f"{number:08d}") as stage:
             self.adapter.save(stage)
-        for state in earlier:
-            shutil.rmtree(state)
+            sync_tree(stage)
+        sync_folder(self._folder)
+        with self._deleting:
+            for state in earlier:
+                shutil.rmtree(state)
+
+    def copy_kept(self, folder: Path) -> None:
+        """Put the state that :meth:`keep` wrote last into ``folder``; meanwhile another thread may be updating."""
+        with self._deleting:
+            shutil.copytree(self._states()[-1], folder, dirs_exist_ok=True)
+
+    def _load_newest(self) -> bool:
+        """Go on from the newest state that can be read; False where there is none."""
+        for state in reversed(self._states()):
+            try:
+                self.adapter.load(state)
+            except ValueError as error:
+                if isinstance(error.__cause__, RuntimeError):  # it can be read: it is of another model
+                    raise
+                _logger.warning("%s is passed over: %s", state, error)
+            else:
+                return True
+        return False
 
     def _states(self) -> list[Path]:
         """Whole states, the newest last: those under a temporary name were never finished."""
@@ -124,6 +149,7 @@ class AdapterActor:
     def __init__(self, order: AdapterOrder, device: str) -> None:
         self._order, self._device = order, device
         self._opened: AdapterWorker | None = None
+        self._opening = Lock()
 
     def ready(self, made_of: MadeOf | None = None) -> int:
         """The id of the process, once the adapter is in place; raises what kept it from that."""
@@ -150,9 +176,13 @@ class AdapterActor:
         adapter = self._worker(made_of).adapter
         return (adapter.version, adapter.env_steps), adapter.weights()
 
+    @ray.method(concurrency_group="files")
     def write(self, target: Location, made_of: MadeOf | None = None) -> list[FileEntry]:
-        """Put everything that is needed to go on into a checkpoint; see :func:`write_part`."""
-        return write_part(target, self._worker(made_of).adapter.save)
+        """Put everything that is needed to go on into a checkpoint; see :func:`write_part`.
+
+        Of an update that is under way it has nothing, and does not wait for it.
+        """
+        return write_part(target, self._worker(made_of).copy_kept)
 
     def read(self, part: StoredPart, made_of: MadeOf | None = None) -> None:
         """Become what :meth:`write` put there."""
@@ -163,12 +193,13 @@ class AdapterActor:
 
     def _worker(self, made_of: MadeOf | None) -> AdapterWorker:
         """Without ``made_of`` only for calls that follow another one in the same process."""
-        if self._opened is None:
-            if made_of is None:
-                raise ValueError("the adapter's process has just been started: say what it is made of.")
-            model, data = ray.get([made_of.model, made_of.data])
-            self._opened = _open_worker(model, data, self._order, self._device)
-        return self._opened
+        with self._opening:
+            if self._opened is None:
+                if made_of is None:
+                    raise ValueError("the adapter's process has just been started: say what it is made of.")
+                model, data = ray.get([made_of.model, made_of.data])
+                self._opened = _open_worker(model, data, self._order, self._device)
+            return self._opened
 
 
 def start_adapter_actor(
@@ -187,7 +218,7 @@ def start_adapter_actor(
     resources = resources or Resources()
     made_of = MadeOf(ray.put(model.on("cpu")), ray.put(data))
     actor: Any = (
-        ray.remote(AdapterActor)
+        ray.remote(concurrency_groups={"files": 1})(AdapterActor)
         .options(
             num_cpus=resources.num_cpus,
             num_gpus=resources.num_gpus,
@@ -263,7 +294,7 @@ class AdapterClient:
             self._pass_on(version, weights)
 
     def write(self, target: Location) -> list[FileEntry]:
-        """Have the actor write its part of a checkpoint, after an update that is under way."""
+        """Have the actor write its part of a checkpoint: not of an update under way, nor waiting for that."""
         entries: list[FileEntry] = ray.get(self.actor.write.remote(target, self.made_of))
         return entries
 

@@ -169,6 +169,46 @@ def test_a_worker_without_its_state_adopts_what_is_published(model: TrajectoryDi
     assert len(list((tmp_path / "there").iterdir())) == 1
 
 
+class Stuck:
+    """A replay that answers no question."""
+
+    def consult(self, _: Any) -> None:
+        time.sleep(100 * PATIENCE)
+
+
+def test_a_checkpoint_does_not_wait_for_an_update(model: TrajectoryDiffuser, tmp_path: Path) -> None:
+    replay: Any = ray.remote(num_cpus=0)(Stuck).remote()
+    started = start_adapter_actor(model, offline_data(), order(tmp_path / "state", QUICK))
+    client = AdapterClient(started, replay, QUICK.every, Board().publish)
+    client.step(300)
+    location = Location.of(tmp_path / "part")
+    ray.get(started.actor.write.remote(location, started.made_of), timeout=PATIENCE)
+    assert client.step(310) is None  # under way
+    found = Adapter(model, offline_data(), QUICK, 0)
+    found.load(tmp_path / "part")
+    assert_equal(found.weights(), Adapter(model, offline_data(), QUICK, 0).weights())
+    for actor in (started.actor, replay):
+        ray.kill(actor)
+
+
+def test_a_damaged_state_is_passed_over(
+    model: TrajectoryDiffuser, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = AdapterWorker(Adapter(model, offline_data(), QUICK, 0), tmp_path)
+    first.update(LocalFeed(filled_replay(moved_data(20)), double_actions), 300, 0, dict)
+    (state,) = tmp_path.iterdir()
+    file = state / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    again = AdapterWorker(Adapter(model, offline_data(), QUICK, 0), tmp_path)
+    assert (again.adapter.version, again.adapter.env_steps) == (0, 0)
+    assert f"{state} is passed over" in caplog.text
+    assert_equal(again.adapter.weights(), Adapter(model, offline_data(), QUICK, 0).weights())
+    again.copy_kept(tmp_path / "copy")
+    found = Adapter(model, offline_data(), QUICK, 0)
+    found.load(tmp_path / "copy")
+    assert found.version == 0
+
+
 def test_the_learner_scores_the_index_when_an_update_is_due() -> None:
     """And only then: at multiples of ``every``, all rows at once, with the number of draws that was asked for."""
     pick_up, asked = PickUpConfig("td", entries=100, picked=10, draws=4), []

@@ -70,7 +70,7 @@ def newest_step(run: RunConfig) -> int:
 def test_a_run_as_actors_is_stopped_and_resumed(cluster_run: RunConfig) -> None:
     adapted = cluster_run.folder / ".adapter"
     with pytest.raises(Stopped):
-        train(replace(cluster_run, env_steps=10**6), interrupt_once(lambda: any(adapted.glob("[0-9]*"))))
+        train(replace(cluster_run, env_steps=10**6), interrupt_once(lambda: any(adapted.glob("*[1-9]"))))
     stopped_at = newest_step(cluster_run)
     run = replace(cluster_run, env_steps=stopped_at + 400)
     seen: list[int] = []
