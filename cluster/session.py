@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,12 @@ from rllib_ext.ensemble_sac import EnsembleSAC
 from rllib_ext.evaluation import evaluate
 
 ALGORITHM_PART = "algorithm"
+_CHECKPOINTS_FORGIVEN = 3
+"""So many in a row may fail."""
 _EVALUATION = 1
 """Sets the evaluation's stream of seeds apart from whatever else is drawn from the run's seed."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Session:
         self._env_steps = 0
         self._checkpointed_at = -1
         self._behind = False
+        self._checkpoints_failed = 0
         self._wall_before, self._cpu_before = 0.0, 0.0
         self._began, self._cpu_began = time.perf_counter(), time.process_time()
         self._last_return: float | None = None
@@ -112,7 +118,7 @@ class Session:
         else:
             self._log.iteration(self._env_steps, self._wall_seconds, result)
         if self.finished or _passed(self._run.checkpoint.every, before, self._env_steps):
-            self.checkpoint()
+            self._checkpoint_if_possible()
         return self.progress
 
     def note(self, reports: Sequence[AdaptationReport]) -> None:
@@ -133,6 +139,21 @@ class Session:
         parts = {ALGORITHM_PART: here(self._algorithm.save_state), **self._other_parts}
         self._store.write_checkpoint(self._env_steps, parts, state, keep=self._run.checkpoint.keep)
         self._checkpointed_at = self._env_steps
+
+    def _checkpoint_if_possible(self) -> None:
+        """A store that fails once, as object stores do, does not end a run of days: the next checkpoint is soon due.
+
+        The last checkpoint of a run is not lost so: whoever ends it calls :meth:`checkpoint`.
+        """
+        try:
+            self.checkpoint()
+        except OSError as error:
+            self._checkpoints_failed += 1
+            if self._checkpoints_failed > _CHECKPOINTS_FORGIVEN:
+                raise
+            _logger.warning("The checkpoint of step %d could not be written: %s", self._env_steps, error)
+        else:
+            self._checkpoints_failed = 0
 
     def finish(self) -> None:
         """Write the summary, which says that the run is complete."""

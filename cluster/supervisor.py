@@ -13,6 +13,7 @@ from ray.exceptions import RayActorError
 
 from atradiff.adaptation.report import AdaptationReport
 from cluster.errors import RunFailed
+from cluster.placement import to_stderr
 from cluster.replay_actor import RowsLostError
 from cluster.session import Progress
 from rllib_ext.ensemble_sac.learner import LearnerLost
@@ -90,7 +91,18 @@ class Supervisor:
             first = progress.env_steps if first is None else first
             if progress.env_steps > first:
                 deaths = 0
+            self._tend(progress)
+
+    def _tend(self, progress: Progress) -> None:
+        """What is wrong with the crew ends the run, but not without a checkpoint, where there can be one."""
+        try:
             self._crew.tend(progress)
+        except Exception:
+            try:
+                self._get(self._trainer.conclude.remote())
+            except Exception as error:
+                to_stderr(f"no checkpoint could be written before the end: {error}")
+            raise
 
     def _turn(self, cause: Exception | None) -> Progress:
         if self._trainer is None:

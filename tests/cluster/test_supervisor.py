@@ -129,3 +129,28 @@ def test_deaths_before_lost_steps_are_regained_are_not_fruitless(tmp_path: Path)
     last = Supervisor(stable.start, Idle(), ENV_STEPS).run(lambda _: None, threading.Event())
     assert last.env_steps == ENV_STEPS
     assert len(stable.causes) == 7
+
+
+@dataclass
+class Broken(Idle):
+    """A crew whose generators give up."""
+
+    def tend(self, progress: Progress) -> None:
+        if progress.env_steps == 30:
+            raise ValueError("generator 0 failed and would fail again")
+
+
+def test_what_is_wrong_with_the_crew_ends_the_run_after_a_checkpoint(tmp_path: Path) -> None:
+    stable = Stable(tmp_path / "log", [0], [{}])
+    with pytest.raises(ValueError, match="would fail again"):
+        Supervisor(stable.start, Broken(), ENV_STEPS).run(lambda _: None, threading.Event())
+    assert stable.log.read_text() == "concluded at 30"
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_hide_what_was_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stable = Stable(tmp_path / "no such folder" / "log", [0], [{}])
+    with pytest.raises(ValueError, match="would fail again"):
+        Supervisor(stable.start, Broken(), ENV_STEPS).run(lambda _: None, threading.Event())
+    assert "no checkpoint could be written before the end" in capsys.readouterr().err
