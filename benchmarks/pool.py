@@ -81,7 +81,7 @@ class LoadSource:
         self._finished: list[tuple[float, float]] = []
 
     @ray.method(concurrency_group="waiting")
-    def wait_for_requests(self, limit: int, timeout_s: float) -> list[GenerationRequest]:
+    def wait_for_requests(self, limit: int, timeout_s: float, question: str) -> list[GenerationRequest]:  # noqa: ARG002
         if self._returned:
             return self._returned.pop()
         taken: list[GenerationRequest] = []

@@ -6,8 +6,10 @@ again (their seed travels with them), and what is unanswered at the end goes bac
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +82,7 @@ class PoolDispatcher:
         self._scaler = None if config.rule is None else Scaler(config.rule)
         self._size = config.generators
         self._asked: ray.ObjectRef | None = None
+        self._id, self._questions = uuid.uuid4().hex, itertools.count()
         self._status: ray.ObjectRef | None = None
         self._generating: dict[ray.ObjectRef, _Batch] = {}
         self._storing: dict[ray.ObjectRef, _Batch] = {}
@@ -162,7 +165,8 @@ class PoolDispatcher:
     def _ask(self) -> None:
         """Have one question for requests at the replay actor, as long as somebody could answer them."""
         if self._asked is None and (batches := self._fleet.roster.wanted()):
-            self._asked = self._replay.wait_for_requests.remote(batches * self._requests_per_batch, _POLL_SECONDS)
+            limit, question = batches * self._requests_per_batch, f"{self._id}-{next(self._questions)}"
+            self._asked = self._replay.wait_for_requests.remote(limit, _POLL_SECONDS, question)
 
     def _look(self) -> None:
         now = time.monotonic()

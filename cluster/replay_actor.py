@@ -136,8 +136,8 @@ class ReplayActor:
         self._shared.report_td_errors(row_ids, origins, td_errors)
 
     @ray.method(concurrency_group="waiting")
-    def wait_for_requests(self, limit: int, timeout_s: float) -> list[GenerationRequest]:
-        return self._shared.wait_for_requests(limit, timeout_s)
+    def wait_for_requests(self, limit: int, timeout_s: float, question: str = "") -> list[GenerationRequest]:
+        return self._shared.wait_for_requests(limit, timeout_s, question)
 
     @ray.method(concurrency_group="answers")
     def put_back(self, requests: list[GenerationRequest]) -> int:

@@ -47,6 +47,7 @@ class SharedReplay:
         elif journal is not None:
             self.recovery = journal.recover(replay)
         self._newest_version = _newest_version(replay)
+        self._answered: tuple[str, list[GenerationRequest]] = ("", [])
 
     @property
     def generation(self) -> str | None:
@@ -83,19 +84,23 @@ class SharedReplay:
         with self._changed:
             self._replay.report_td_errors(row_ids, origins, td_errors)
 
-    def wait_for_requests(self, limit: int, timeout_s: float) -> list[GenerationRequest]:
+    def wait_for_requests(self, limit: int, timeout_s: float, question: str = "") -> list[GenerationRequest]:
         """At most ``limit`` requests once some are due by the :class:`ServingConfig`; none after ``timeout_s``.
 
         Whole batches where there is one: who cuts them again, from the first request on, has the batches that a server
-        in process makes.
+        in process makes. Who names its ``question`` gets the same answer when it has to ask again because the first
+        answer did not arrive.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
+            if question and question == self._answered[0]:
+                return self._answered[1]
             while not self._due():
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     return []
-            return self._replay.take_requests(min(limit, self._whole_batches()))
+            self._answered = question, self._replay.take_requests(min(limit, self._whole_batches()))
+            return self._answered[1]
 
     def put_back(self, requests: list[GenerationRequest]) -> int:
         """Let taken requests wait again; returns how many were still outstanding."""

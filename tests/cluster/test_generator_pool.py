@@ -111,6 +111,7 @@ def test_growing_and_shrinking_under_load_answers_everything_once(open_books) ->
         pool.scale(1)
         until(lambda: pool.metrics()["size"] == 1, pool)
         until(answered(books, 1200), pool)
+        until(lambda: pool.metrics()["requests_answered"] == 1200, pool)  # it hears of that a moment later
         figures = pool.metrics()
     after = counts(books)  # a question that was on its way when the pool shrank brought more than it could hold
     assert (after["waiting"], after["lent"], after["answered"]) == (0, 0, 1200)

@@ -73,6 +73,19 @@ def test_waits_until_requests_are_due() -> None:
     assert [r.request_id for r in shared.wait_for_requests(12, 0.0)] == list(range(8, 16))  # two batches at once
 
 
+def test_a_question_that_is_asked_again_has_the_same_answer() -> None:
+    """As when the reply was lost: what was lent with it is not lost for ever."""
+    shared = _shared()
+    shared.store(chunk(0, 12))
+    first = shared.wait_for_requests(4, 0.0, "one")
+    assert [r.request_id for r in first] == [0, 1, 2, 3]
+    assert [r.request_id for r in shared.wait_for_requests(4, 0.0, "one")] == [0, 1, 2, 3]
+    assert shared.status()["requests_outstanding"] == 4
+    assert [r.request_id for r in shared.wait_for_requests(4, 0.0, "two")] == [4, 5, 6, 7]
+    assert [r.request_id for r in shared.wait_for_requests(4, 0.0)] == [8, 9, 10, 11]
+    assert shared.wait_for_requests(4, 0.0) == []
+
+
 def test_a_request_that_waited_long_is_due_alone() -> None:
     shared = _shared(serving=ServingConfig(1000, max_wait=5))
     shared.store(chunk(0, 1))
