@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -110,6 +113,29 @@ def test_rows_that_died_with_their_process_are_missed(tmp_path: Path) -> None:
     client.load(tmp_path)
     assert client.env_steps == 10
     assert client.metrics()["restarts"] == 1
+
+
+@pytest.mark.faults
+def test_an_older_copy_of_the_journal_is_not_taken_for_it(tmp_path: Path) -> None:
+    """As on a node that the actor comes back to after it was elsewhere, and went on from a checkpoint there."""
+    journal = tmp_path / "journal"
+    config = ReplayActorConfig(str(journal), resources=Resources(num_cpus=0))
+    actor = start_replay_actor(SPACES, ReplayConfig(capacity=100), ServingConfig(), 0, config)
+    client = RemoteReplay(actor, config)
+    client.store(chunk(0, 10, "runner", 0))
+    client.save(tmp_path / "checkpoint")
+    client.store(chunk(10, 10, "runner", 1))
+    shutil.copytree(journal, tmp_path / "older")
+    client.load(tmp_path / "checkpoint")
+    shutil.rmtree(journal)
+    (tmp_path / "older").rename(journal)
+    os.kill(int(ray.get(actor.status.remote())["process"]), signal.SIGKILL)
+    with pytest.raises(RowsLostError, match="is of an earlier time on the node"):
+        _until_it_fails(client)
+    client.load(tmp_path / "checkpoint")
+    assert client.env_steps == 10
+    kill(actor)
+    assert client.env_steps == 10  # it has a journal of its own again
 
 
 def _until_it_fails(client: RemoteReplay) -> None:
