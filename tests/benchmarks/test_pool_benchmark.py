@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
 from benchmarks import pool
 
@@ -18,6 +19,7 @@ from benchmarks import pool
 @pytest.mark.faults
 @pytest.mark.slow
 def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    ray.shutdown()  # of other files: a benchmark has a Ray of its own
     out = tmp_path / "pool.json"
     small = pool.measure
     monkeypatch.setattr(pool, "measure", lambda most, seconds, _: small(most, seconds, 4.0))
