@@ -104,6 +104,7 @@ def ray_with_endpoint() -> Iterator[str]:
     """A Ray of its own whose node serves metrics; yields the address of its endpoint."""
     ray.shutdown()  # the session's Ray, where another file began one: it is started again when asked for
     ray.init(
+        address="local",
         num_cpus=1,
         include_dashboard=False,
         log_to_driver=False,
