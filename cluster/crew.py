@@ -166,7 +166,7 @@ class Crew:
     def _start_replay(self, spaces: Spaces, supplies: Supplies) -> tuple[Any, AttachedServices]:
         run, place, imagination = self._run, self._placement.strategy("replay"), supplies.imagination
         config = replace(self._cluster.replay, journal=_journal(self._cluster.replay.journal, self._folder))
-        rows = run.replay if imagination is not None else replace(run.replay, rho=0.0, rho_end=None)
+        rows = run.replay if imagination is not None else run.replay.plain()
         offline_rows = 0 if supplies.offline is None else supplies.offline.n_transitions
         print(f"replay       {ReplayMemory.of(spaces, rows, offline_rows)}", file=sys.stderr)
         adaptation = None if imagination is None else imagination.adaptation

@@ -136,7 +136,7 @@ class _Starter:
 
     def _start_replay(self) -> ActorHandle:
         order, config, watcher = self._order, self._config, None
-        rows = order.replay if order.generator is not None else replace(order.replay, rho=0.0, rho_end=None)
+        rows = order.replay if order.generator is not None else order.replay.plain()
         if config.journal is not None:
             config = replace(config, journal=str(self._begun.enter_context(_own_folder(Path(config.journal)))))
         if self._adaptation is not None:

@@ -77,6 +77,7 @@ class RewardPickUp:
         return picked
 
     def save(self, folder: Path) -> None:
+        """See :class:`atradiff.adaptation.pickup.PickUp`: the index as npy, counters and random state as JSON."""
         state = {"total": self.ring.total, "rng": self._rng.bit_generator.state}
         rows = [np.concatenate(episode.row_ids) for episode in self._open.values()]
         arrays: dict[str, NDArray[Any]] = {
@@ -91,6 +92,7 @@ class RewardPickUp:
         write_state(folder, "reward", self._sizes, state, arrays)
 
     def load(self, folder: Path) -> None:
+        """Become what :meth:`save` wrote; ``ValueError``, changing nothing, for another strategy or size."""
         state, arrays = read_state(folder, "reward", self._sizes, _ARRAYS)
         self.ring.total = state["total"]
         self._rng.bit_generator.state = state["rng"]

@@ -92,11 +92,13 @@ class TdErrorPickUp:
         return self.ring.picked(self._row[entries], self._importance[entries])
 
     def save(self, folder: Path) -> None:
+        """See :class:`atradiff.adaptation.pickup.PickUp`: the index as npy, counters and random state as JSON."""
         state = {"total": self.ring.total, "rng": self._rng.bit_generator.state}
         arrays: dict[str, NDArray[Any]] = {"row": self._row, "importance": self._importance, "free": self._free}
         write_state(folder, "td", self._sizes, state, arrays)
 
     def load(self, folder: Path) -> None:
+        """Become what :meth:`save` wrote; ``ValueError``, changing nothing, for another strategy or size."""
         state, arrays = read_state(folder, "td", self._sizes, ("row", "importance", "free"))
         self.ring.total = state["total"]
         self._rng.bit_generator.state = state["rng"]

@@ -24,6 +24,7 @@ class ChunkLog:
         return sequence < self._next.get(source, 0) or sequence in self._early.get(source, ())
 
     def add(self, chunk: ChunkName) -> None:
+        """Remember ``chunk``; what came in order is kept as one number, however long the run."""
         source, sequence = chunk
         early = self._early.setdefault(source, set())
         early.add(sequence)
@@ -40,5 +41,6 @@ class ChunkLog:
         return {source: [first, sorted(self._early.get(source, ()))] for source, first in self._next.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Become what :meth:`state` told."""
         self._next = {source: int(first) for source, (first, _) in state.items()}
         self._early = {source: {int(n) for n in early} for source, (_, early) in state.items() if early}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -46,6 +46,10 @@ class ReplayConfig:
                 f"offline_share must lie in [0, 1), got {self.offline_share}: with 1 no row of the agent's own would "
                 "ever be learned from."
             )
+
+    def plain(self) -> ReplayConfig:
+        """The same replay without anybody who imagines: nothing is requested, no row is synthetic."""
+        return replace(self, rho=0.0, rho_end=None)
 
     def rho_at(self, env_step: int) -> float:
         """The synthetic share after ``env_step`` env steps."""

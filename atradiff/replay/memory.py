@@ -30,6 +30,7 @@ class ReplayMemory:
 
     @classmethod
     def of(cls, spaces: Spaces, config: ReplayConfig, offline_rows: int = 0) -> ReplayMemory:
+        """What a replay of these settings takes; the capacities count, not how full it is."""
         return cls(
             config.capacity,
             row_bytes(transition_columns(spaces)) + _LINK_BYTES,

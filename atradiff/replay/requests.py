@@ -25,6 +25,7 @@ class GenerationRequest:
     state: FloatArray
 
     def same_as(self, other: GenerationRequest) -> bool:
+        """Whether both ask for the same; dataclass equality cannot compare arrays."""
         return (
             self.request_id == other.request_id
             and self.requested_at == other.requested_at

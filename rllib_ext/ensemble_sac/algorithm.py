@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +110,7 @@ class EnsembleSAC(Algorithm):
 
     def _replay_config(self, generator: TrajectoryGenerator | None) -> ReplayConfig:
         """Without a generator rho is 0: nothing is requested, every row is real."""
-        return replace(self.config.replay, rho=0.0, rho_end=None) if generator is None else self.config.replay
+        return self.config.replay.plain() if generator is None else self.config.replay
 
     def _build_sampler(self) -> Sampler:
         group = self.env_runner_group

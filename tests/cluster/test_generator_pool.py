@@ -211,6 +211,7 @@ def test_the_size_follows_the_age_of_the_queue(open_books) -> None:
         until(lambda: pool.metrics()["size"] == 2, pool)
         ray.get(books.set_age.remote(0))
         until(lambda: pool.metrics()["size"] == 1, pool)
+        assert pool.metrics()["restarts"] == 0  # the one that went was sent away
 
 
 @pytest.mark.faults

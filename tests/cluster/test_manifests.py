@@ -58,6 +58,9 @@ def test_kubernetes_takes_every_pod(name: str) -> None:
     for group in groups(cluster_spec(name)):
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
         kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+        pod["spec"] = {**pod["spec"], "restartPolcy": "Never"}  # a slip of the pen
+        with pytest.raises(kubernetes_validate.ValidationError, match="restartPolcy"):
+            kubernetes_validate.validate(pod, KUBERNETES, strict=True)
 
 
 @pytest.mark.parametrize("name", KUBERAY_FILES)

@@ -55,8 +55,8 @@ def test_silent_runners_end_it_too_but_only_waits_count() -> None:
 
 def test_a_step_in_between_forgives() -> None:
     asked = sampler([*[failed("x")] * 9, Fragment(20, None, {}), *[failed("y")] * 9])
-    for _ in range(19):
-        asked.collect(random_actions=False, wait=True)
+    told = [asked.collect(random_actions=False, wait=True) for _ in range(19)]
+    assert [sum(fragment.steps for fragment in turn) for turn in told] == [0] * 9 + [20] + [0] * 9
 
 
 def test_what_the_sink_met_is_raised_at_once() -> None:
