@@ -33,6 +33,9 @@ class Sizes(RowNetwork):
         assert (condition.lengths == self.length).all()
         return torch.full_like(rows, self.length) + noise[:, None, None]
 
+    def matrices(self):
+        return []
+
 
 def test_each_window_goes_to_the_network_of_its_length():
     bank = NetworkBank({3: Sizes(3), 6: Sizes(6)})

@@ -98,29 +98,6 @@ def _resume_an_interrupted_trial(run: RunConfig, before: SearchResult) -> None:
     assert again.table == before.table
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
-def test_a_search_that_was_cut_off_goes_on_from_its_checkpoints(
-    tiny_run: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The driver dies as a trial reports; the search goes on where the trial's run stood."""
-    run = replace(tiny_run, augmentation="none")
-    one = replace(SETTINGS, samples=1)
-    space = {"algorithm.actor_lr": {"choice": [0.001]}}
-
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("cluster.tune._SearchBar.on_trial_result", die)
-        with pytest.raises(BaseException):  # noqa: B017, PT011 - however Ray Tune passes the interruption on
-            search(run, space, one)
-    (folder,) = (Path(run.output) / run.name / "tune" / "runs").iterdir()
-    result = search(run, space, one, resume=True)
-    (trial,) = result.trials
-    assert (trial.trial, trial.env_steps, trial.error) == (folder.name, 400, None)
-
-
 @pytest.fixture
 def distributed_run(tiny_run: RunConfig) -> RunConfig:
     run = load_run_config(CONFIGS / "tiny" / "halfcheetah_cluster.yaml")
@@ -170,3 +147,29 @@ def test_the_command_wants_a_config(capsys: pytest.CaptureFixture[str]) -> None:
         main(["tune", "--samples", "2"])
     assert stop.value.code == 1
     assert "give a config file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_search_that_was_cut_off_goes_on_from_its_checkpoints(
+    tiny_run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver dies as a trial reports; the search goes on where the trial's run stood.
+
+    The last test of this Ray: the trial that is cut off may keep its CPU, of which another test would starve.
+    """
+    run = replace(tiny_run, augmentation="none")
+    one = replace(SETTINGS, samples=1)
+    space = {"algorithm.actor_lr": {"choice": [0.001]}}
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cluster.tune._SearchBar.on_trial_result", die)
+        with pytest.raises(BaseException):  # noqa: B017, PT011 - however Ray Tune passes the interruption on
+            search(run, space, one)
+    (folder,) = (Path(run.output) / run.name / "tune" / "runs").iterdir()
+    result = search(run, space, one, resume=True)
+    (trial,) = result.trials
+    assert (trial.trial, trial.env_steps, trial.error) == (folder.name, 400, None)
