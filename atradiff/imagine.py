@@ -37,6 +37,8 @@ class GenerationReport:
     """Share of trajectories that end in a terminal row."""
     residual: float
     """Mean gap between diffused and one-step next states, in units of the differences' scale; 0 if not asked."""
+    left_data: float = 0.0
+    """The part of ``disagreement`` that left the data's range."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Link:
     pruned: BoolArray  # (B,)
     stopped: BoolArray  # (B,) by refinement
     residual: FloatArray  # (B,)
+    left_data: BoolArray  # (B,) of those stopped
 
 
 class WindowSource(Protocol):
@@ -110,6 +113,7 @@ def make_link(
         pruned=pruned,
         stopped=refined.stopped,
         residual=refined.residual,
+        left_data=refined.left_data,
     )
 
 
@@ -206,4 +210,5 @@ def _report(trajectories: SyntheticTrajectories, links: list[Link], ending: Endi
         mean_length=float(trajectories.lengths.mean()),
         terminated=float(trajectories.terminated.any(1).mean()),
         residual=float(np.concatenate([link.residual for link in links]).mean()),
+        left_data=float(np.concatenate([link.left_data for link in links]).mean()),
     )

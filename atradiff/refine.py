@@ -38,6 +38,7 @@ class Refined:
     lengths: IntArray  # (B,), each at least 1
     stopped: BoolArray  # (B,) cut by the residual, the disagreement or the data's range: not to be continued
     residual: FloatArray  # (B,) mean over kept rows of the gap between diffused and one-step next states
+    left_data: BoolArray  # (B,) of those stopped, whose next state the data's range does not hold
 
 
 def refine_windows(
@@ -46,7 +47,7 @@ def refine_windows(
     """Refine windows of ``lengths`` (B,) rows; none comes back empty."""
     if method == "none":
         nothing = np.zeros(len(lengths), np.bool_)
-        return Refined(rows, lengths, nothing, np.zeros(len(lengths), np.float32))
+        return Refined(rows, lengths, nothing, np.zeros(len(lengths), np.float32), nothing)
     if method == "cut":
         return _cut(model, thresholds.residual, rows, lengths)
     return _reroll(model, thresholds.disagreement, rows, lengths)
@@ -62,7 +63,8 @@ def _cut(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: IntA
     beyond = (residual > limit) & (np.arange(residual.shape[1]) < lengths[:, None])
     stopped: BoolArray = np.any(beyond, axis=1)
     kept = np.where(stopped, np.maximum(beyond.argmax(1), 1), lengths)
-    return Refined(_with_modelled_first(model, rows, beyond[:, 0]), kept, stopped, _mean_over(residual, kept))
+    whole = _with_modelled_first(model, rows, beyond[:, 0])
+    return Refined(whole, kept, stopped, _mean_over(residual, kept), np.zeros_like(stopped))
 
 
 def _with_modelled_first(model: DynamicsEnsemble, rows: DecodedRows, which: BoolArray) -> DecodedRows:
@@ -106,7 +108,8 @@ def _reroll(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: I
     gap = roll.states.cpu().numpy()[:, 1:] - rows.states[:, 1:]
     kept = roll.lengths.cpu().numpy()
     gap = np.sqrt(np.square(gap * model.delta_inverse.cpu().numpy()).sum(-1) / model.moving)
-    return Refined(roll.decoded(), kept, roll.stopped.cpu().numpy(), _mean_over(gap, kept))
+    stopped, left = roll.stopped.cpu().numpy(), roll.left_data.cpu().numpy()
+    return Refined(roll.decoded(), kept, stopped, _mean_over(gap, kept), left)
 
 
 class _Roll:
@@ -122,6 +125,7 @@ class _Roll:
         self.rewards = torch.zeros(shape, device=device)
         self.terminated = torch.zeros(shape, dtype=torch.bool, device=device)
         self.stopped = torch.zeros(shape[0], dtype=torch.bool, device=device)
+        self.left_data = torch.zeros_like(self.stopped)
         self.lengths = torch.zeros(shape[0], dtype=torch.int64, device=device)
 
     def step(self, alive: Tensor, j: int, limit: float) -> Tensor:
@@ -129,8 +133,9 @@ class _Roll:
         tasks = None if self.tasks is None else self.tasks[alive]
         outcome = self._model.predict(self.states[alive, j], self.actions[alive, j], tasks)
         following = self.states[alive, j] + outcome.deltas
-        lost = (outcome.disagreement > limit) | self._model.leaves_data(following)
-        self.stopped[alive] = lost
+        left = self._model.leaves_data(following)
+        lost = (outcome.disagreement > limit) | left
+        self.stopped[alive], self.left_data[alive] = lost, left
         written = ~lost | (j == 0)
         target = alive[written]
         self.states[target, j + 1] = following[written]

@@ -116,6 +116,16 @@ def test_disagreement_ends_a_trajectory_but_never_empties_it(learned):
     refined = refine_windows("dynamics", learned, Thresholds(np.inf, -1.0), rows, np.array([10]))
     assert refined.lengths.tolist() == [1]
     assert refined.stopped.tolist() == [True]
+    assert refined.left_data.tolist() == [False]
+
+
+def test_leaving_the_data_ends_a_trajectory_and_is_told_apart(learned):
+    rows = window([0.0] * 3, np.array([-0.5, 0.0], np.float32))
+    rows.states[0, 0] = 50.0
+    refined = refine_windows("dynamics", learned, FREE, rows, np.array([3]))
+    assert refined.lengths.tolist() == [1]
+    assert refined.stopped.tolist() == [True]
+    assert refined.left_data.tolist() == [True]
 
 
 def test_none_changes_nothing(learned):

@@ -164,7 +164,7 @@ def test_report_counts_what_happened(diffuser):
     assert report.windows == 20
     assert report.mean_length == pytest.approx(trajectories.lengths.mean())
     assert report.terminated == pytest.approx(trajectories.terminated.any(1).mean())
-    assert 0 <= report.disagreement <= 1
+    assert 0 <= report.left_data <= report.disagreement <= 1
     assert report.cut == 0
     assert report.residual > 0
 
