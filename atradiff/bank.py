@@ -6,6 +6,7 @@ The bank is one module: it is fitted within one budget, lies in one model folder
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from atradiff.config import DiffuserConfig, require
 from atradiff.data.normalize import RowCodec
 from atradiff.diffusion.conditioning import Condition
+from atradiff.diffusion.guided import SCORE_FEATURES, ScoreConditioned
 from atradiff.diffusion.network import RowNetwork
 from atradiff.diffusion.residual_mlp import ResidualMLP
 from atradiff.diffusion.transformer import RowTransformer
@@ -49,6 +51,9 @@ class NetworkBank(RowNetwork):
 
 def diffuser_network(config: DiffuserConfig, codec: RowCodec) -> RowNetwork:
     """A network with fresh weights for the rows of ``codec``; ``width`` and ``depth`` must be set by now."""
+    if config.guide != "none":
+        told = replace(config, guide="none", task_size=config.task_size + SCORE_FEATURES)
+        return ScoreConditioned(diffuser_network(told, codec))
     if config.generator == "one":
         return _network(config, codec, config.longest)
     return NetworkBank({length: _network(config, codec, length) for length in config.lengths})

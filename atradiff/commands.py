@@ -18,6 +18,7 @@ def fit_command(
     threads: int = 1,
     device: str = "auto",
     overwrite: bool = False,
+    relevance: Path | None = None,
     model: DiffuserConfig = _MODEL,
 ) -> None:
     """Fit a trajectory diffuser on a trajectory store; called again with the same options it resumes.
@@ -31,14 +32,26 @@ def fit_command(
         threads: of torch.
         device: where to fit: auto, cpu or cuda.
         overwrite: replace a fit with other settings in the same folder.
+        relevance: .npy file with a number for each row of the store, for --model.guide relevance; without it the
+            one-step model's error is taken.
         model: settings of the model, e.g. --model.process edm.
     """
+    import numpy as np
+
     from atradiff.data.store import open_trajectories
     from atradiff.fit import fit
 
     budget = 5.0 if steps is None and cpu_minutes is None else cpu_minutes
     settings = FitConfig(steps=steps, cpu_minutes=budget, seed=seed, threads=threads)
-    diffuser = fit(open_trajectories(data), out, config=model, settings=settings, device=device, overwrite=overwrite)
+    diffuser = fit(
+        open_trajectories(data),
+        out,
+        config=model,
+        settings=settings,
+        device=device,
+        overwrite=overwrite,
+        relevance=None if relevance is None else np.load(relevance, allow_pickle=False),
+    )
     source = diffuser.provenance
     print(
         f"Model in {out}: {source.steps} steps, {source.cpu_seconds:.0f} CPU seconds, "

@@ -11,6 +11,7 @@ Refine = Literal["none", "cut", "dynamics"]
 Process = Literal["shortcut", "edm"]
 Solver = Literal["dpm++", "heun", "stochastic"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Guide = Literal["none", "return", "relevance"]
 
 
 def require(holds: bool, what: str, value: object, remedy: str) -> None:
@@ -51,6 +52,13 @@ class DiffuserConfig(_JsonConfig):
     network: Literal["transformer", "residual_mlp"] = "transformer"
     condition: Literal["state", "none"] = "state"
     """``none``: trajectories start at states of the data, not at the agent's (the paper's ablation, table 5)."""
+    guide: Guide = "none"
+    """A score of each window that sampling can ask for (:mod:`atradiff.guidance`): the ``return`` to go of its first
+    row, or its ``relevance``, which is the one-step model's error, and in adaptation the pick-up's own indicator."""
+    guide_discount: float = 0.99
+    """Of the return to go."""
+    guide_drop: float = 0.15
+    """Share of training windows whose score is left out, so that sampling can do without it, too."""
     width: int | None = None
     depth: int | None = None
     heads: int = 4
@@ -72,6 +80,9 @@ class DiffuserConfig(_JsonConfig):
         require_one_of("rows", self.rows, ("differences", "absolute"))
         require_one_of("network", self.network, ("transformer", "residual_mlp"))
         require_one_of("condition", self.condition, ("state", "none"))
+        require_one_of("guide", self.guide, ("none", "return", "relevance"))
+        require(0 < self.guide_discount <= 1, "guide_discount", self.guide_discount, "must lie in (0, 1]")
+        require(0 < self.guide_drop < 1, "guide_drop", self.guide_drop, "must lie between 0 and 1")
         require_one_of("process", self.process, ("shortcut", "edm"))
         require_one_of("solver", self.solver, ("dpm++", "heun", "stochastic"))
         require_one_of("prune", self.prune, ("none", "paper", "gated"))
@@ -103,6 +114,10 @@ class SamplingConfig(_JsonConfig):
     the rows of each window, instead of the length estimator; short windows with a horizon plan anew every few steps.
     ``temperature`` scales the noise that sampling starts from: below 1, likelier and more alike trajectories (low
     temperature sampling, Ajay et al. 2023).
+
+    ``guidance_scale`` is how far sampling leans on the score that the model was fitted with (``guide``): 0 not at all,
+    1 as the data go together with it; more exaggerates, and takes two predictions at each step. ``target`` is the score
+    that is asked for, as a quantile of the data: 1 the best.
     """
 
     horizon: int | None = None
@@ -111,6 +126,8 @@ class SamplingConfig(_JsonConfig):
     prune: Prune | None = None
     calls: int | None = None
     temperature: float = 1.0
+    guidance_scale: float = 0.0
+    target: float = 0.95
 
     def __post_init__(self) -> None:
         for name in ("horizon", "length", "calls"):
@@ -121,6 +138,13 @@ class SamplingConfig(_JsonConfig):
         if self.prune is not None:
             require_one_of("prune", self.prune, ("none", "paper", "gated"))
         require(0 < self.temperature <= 1, "temperature", self.temperature, "must lie in (0, 1]")
+        require(0 <= self.guidance_scale < float("inf"), "guidance_scale", self.guidance_scale, "must be at least 0")
+        require(0 <= self.target <= 1, "target", self.target, "must lie in 0..1: it is a quantile of the data's scores")
+
+    def require_guide(self, guide: Guide) -> None:
+        """Raise ``ValueError`` where a model that was fitted with ``guide`` cannot be sampled like this."""
+        remedy = "must be 0: this model was fitted without a guide (fit one with guide: return, or relevance)"
+        require(guide != "none" or self.guidance_scale == 0, "guidance_scale", self.guidance_scale, remedy)
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -132,6 +156,8 @@ class SamplingOptions(TypedDict, total=False):
     prune: Prune | None
     calls: int | None
     temperature: float | None
+    guidance_scale: float | None
+    target: float | None
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,11 @@ from atradiff.diffusion.sample import resolve_device
 from atradiff.fit_folder import FitFolder, data_fingerprint
 from atradiff.fit_progress import Bar, Board, open_board
 from atradiff.generator import Provenance, TrajectoryDiffuser
+from atradiff.guidance import fitted_curiosity, guide_scores
 from atradiff.model_folder import load_model, write_model_files
 from atradiff.trainer import OfflineMaterial, StepLosses, Trainer, learning_rate_share
 from atradiff.training_state import Progress, load_state, save_state
+from atradiff.types import FloatArray
 
 _CLOSING_SHARE = 0.02
 """Share of a CPU budget kept back for calibration and for writing the model."""
@@ -38,21 +40,26 @@ def fit(
     device: str = "auto",
     overwrite: bool = False,
     quiet: bool = False,
+    relevance: FloatArray | None = None,
 ) -> TrajectoryDiffuser:
     """Fit a diffuser on ``data``; with ``out``, checkpoint there, resume from there and leave the model folder there.
 
     A folder that holds an unfinished fit of the same data and settings is resumed, a finished one is loaded. Raises
     ``FileExistsError`` where it holds anything else (unless ``overwrite``), ``ValueError`` for data too short to cut
     windows from and for a ``task_size`` that is not theirs (0 leaves their task vectors out).
+
+    ``relevance`` (N,) are the scores of all rows for ``guide: relevance``, in any unit; None: the errors of a one-step
+    model.
     """
     task_size, there = (config or DiffuserConfig()).task_size, data.task_size
     fits = task_size in (0, there)
     require(fits, "task_size", task_size, f"must be 0, or {there} as the task vectors of the data (0: they have none)")
     chosen = resolve_device(device)
     _require_learnable(data)
+    _require_relevance(relevance, config or DiffuserConfig(), data)
     train, held_out = data.split(settings.held_out, settings.seed)
     config = _completed(config or DiffuserConfig(), train, chosen)
-    folder = None if out is None else FitFolder(Path(out), config, settings, data)
+    folder = None if out is None else FitFolder(Path(out), config, settings, data, relevance)
     if folder is not None and folder.prepare(overwrite):
         return load_model(folder.path, device, settings.precision)
     with _threads(settings.threads):
@@ -60,7 +67,16 @@ def fit(
         if config.condition == "none":
             normalizer = normalizer.with_starts(train.columns.observations, settings.seed)
         codec = row_codec(config.rows, train.spaces, normalizer)
-        trainer = Trainer(OfflineMaterial(train, config), codec, config, settings, chosen)
+        scores = guide_scores(
+            train,
+            config,
+            lambda: (
+                fitted_curiosity(train, config, codec, settings.seed, chosen)
+                if relevance is None
+                else _of_training(relevance, data, settings)
+            ),
+        )
+        trainer = Trainer(OfflineMaterial(train, config, scores), codec, config, settings, chosen)
         progress, loss = _train(trainer, _held_out_windows(held_out, config), folder, quiet)
         model = _finished(trainer, data, progress, loss, device)
         model.calibration = calibrate(model, data, held_out, settings.seed)
@@ -78,6 +94,21 @@ def _require_learnable(data: Trajectories) -> None:
     inside = np.setdiff1d(np.flatnonzero(data.columns.terminated | data.columns.truncated), data.offsets[1:] - 1)
     if len(inside):
         raise ValueError(f"row {inside[0]} ends an episode but lies inside one: the episode offsets are wrong.")
+
+
+def _require_relevance(relevance: FloatArray | None, config: DiffuserConfig, data: Trajectories) -> None:
+    if relevance is None:
+        return
+    require(config.guide == "relevance", "relevance", f"{len(relevance)} scores", "needs a model with guide: relevance")
+    shape, wanted = np.shape(relevance), (data.n_transitions,)
+    require(shape == wanted, "relevance", shape, f"must be one score for each row of the data, of shape {wanted}")
+    require(bool(np.isfinite(relevance).all()), "relevance", "NaN or infinity", "must be finite")
+
+
+def _of_training(relevance: FloatArray, data: Trajectories, settings: FitConfig) -> FloatArray:
+    """Those of ``relevance`` (N,) that belong to the training episodes: split along with the data, as if rewards."""
+    carrier = replace(data, columns=replace(data.columns, rewards=np.asarray(relevance, np.float32)))
+    return carrier.split(settings.held_out, settings.seed)[0].columns.rewards
 
 
 def _require_finite(losses: StepLosses, step: int) -> None:

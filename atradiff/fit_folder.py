@@ -13,6 +13,7 @@ import numpy as np
 from atradiff.config import DiffuserConfig, FitConfig
 from atradiff.data.trajectories import Trajectories
 from atradiff.staging import write_text
+from atradiff.types import FloatArray
 
 
 def data_fingerprint(data: Trajectories) -> str:
@@ -30,12 +31,21 @@ def data_fingerprint(data: Trajectories) -> str:
 class FitFolder:
     """Decides whether a fit starts, resumes, is already there, or must not touch what it finds."""
 
-    def __init__(self, path: Path, config: DiffuserConfig, settings: FitConfig, data: Trajectories) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: DiffuserConfig,
+        settings: FitConfig,
+        data: Trajectories,
+        relevance: FloatArray | None = None,
+    ) -> None:
         self.path = path
         self.state = path / "training" / "state.safetensors"
         self.tensorboard = path / "tensorboard"
         self._settings = path / "training" / "settings.json"
         self._wanted = {"config": config.to_json(), "fit": settings.to_json(), "data": data_fingerprint(data)}
+        if relevance is not None:
+            self._wanted["relevance"] = sha256(np.ascontiguousarray(relevance).tobytes()).hexdigest()
 
     def prepare(self, overwrite: bool) -> bool:
         """Make the folder ready to fit into; true where it already holds the finished model that was asked for."""
@@ -62,7 +72,7 @@ class FitFolder:
 def _in_the_way(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]) -> str:
     if found is None:
         return f"{path} is not empty and no fit made it: choose another folder."
-    named = {"config": "model settings", "fit": "fit settings", "data": "data"}
-    parts = [what for name, what in named.items() if found.get(name) != wanted[name]]
+    named = {"config": "model settings", "fit": "fit settings", "data": "data", "relevance": "relevance"}
+    parts = [what for name, what in named.items() if found.get(name) != wanted.get(name)]
     other = f"of other {' and '.join(parts)}" if parts else "of the same settings and data"
     return f"{path} holds a fit {other}: choose another folder, or replace it with --overwrite true."

@@ -18,6 +18,7 @@ from atradiff.config import DiffuserConfig, Precision, Prune, Refine, SamplingCo
 from atradiff.data.normalize import DecodedRows, RowCodec
 from atradiff.data.tasks import TaskRows
 from atradiff.diffusion.conditioning import Condition
+from atradiff.diffusion.guided import guided
 from atradiff.diffusion.network import RowNetwork
 from atradiff.diffusion.sample import resolve_device, resolve_precision, sample_rows
 from atradiff.dynamics import DynamicsEnsemble
@@ -98,6 +99,16 @@ class TrajectoryDiffuser:
         return self.codec.spaces
 
     @property
+    def sampling(self) -> SamplingConfig:
+        """Options of :meth:`generate`; setting them raises ``ValueError`` for guidance that was not fitted."""
+        return self._sampling
+
+    @sampling.setter
+    def sampling(self, sampling: SamplingConfig) -> None:
+        sampling.require_guide(self.config.guide)
+        self._sampling = sampling
+
+    @property
     def starts_at_states(self) -> bool:
         """False with ``condition: none``: trajectories start at states of the data, whatever is asked for."""
         return self.config.condition == "state"
@@ -152,6 +163,7 @@ class TrajectoryDiffuser:
             states = starts[np.random.default_rng([generator_seed, 1]).integers(len(starts), size=len(states))]
         given = {name: value for name, value in options.items() if value is not None}
         sampling = replace(self.sampling, **given)  # type: ignore[arg-type]
+        sampling.require_guide(self.config.guide)
         request = _Request(self, self._checked_task(task, len(states)), generator_seed, sampling)
         ending = self._ending(sampling.refine or self.config.refine, sampling.prune or self.config.prune)
         with self._autocast():
@@ -301,6 +313,7 @@ class _Request:
         self._model, self._sampling = model, sampling
         self._task = None if task is None else torch.as_tensor(task, device=model.device)
         self._generator = torch.Generator().manual_seed(seed)
+        self._denoiser = guided(model.denoiser, sampling.guidance_scale)
         self.total = horizon or length or longest
         self.chained = horizon is not None
 
@@ -319,9 +332,9 @@ class _Request:
         """See :class:`atradiff.imagine.WindowSource`; a length that was not trained is cut from the next longer one."""
         model = self._model
         trained = round_up(torch.as_tensor(lengths, device=model.device), model.config.lengths)
-        condition = Condition(self._states(states), trained, self._tasks(rows))
+        condition = Condition(self._states(states), trained, self._tasks(rows), self._scores(len(rows)))
         sampled = sample_rows(
-            model.denoiser,
+            self._denoiser,
             model.config,
             condition,
             self._generator,
@@ -335,6 +348,11 @@ class _Request:
 
     def _states(self, states: FloatArray) -> Tensor:
         return torch.as_tensor(self._model.codec.normalizer.states(states), device=self._model.device)
+
+    def _scores(self, count: int) -> Tensor | None:
+        """(count,) what is asked for; None without guidance."""
+        asked = self._sampling.target if self._sampling.guidance_scale > 0 else None
+        return None if asked is None else torch.full((count,), asked, device=self._model.device)
 
     def _tasks(self, rows: IntArray) -> Tensor | None:
         return None if self._task is None else self._task[torch.as_tensor(rows, device=self._task.device)]

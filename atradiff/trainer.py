@@ -25,6 +25,7 @@ from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import Windows, WindowSampler
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.edm import edm_loss
+from atradiff.diffusion.guided import with_some_dropped
 from atradiff.diffusion.network import RowNetwork
 from atradiff.diffusion.sample import resolve_precision
 from atradiff.diffusion.shortcut import shortcut_loss
@@ -89,8 +90,9 @@ class Material(Protocol):
 class OfflineMaterial:
     """Whole episodes at rest: what a fit learns from."""
 
-    def __init__(self, data: Trajectories, config: DiffuserConfig) -> None:
-        self.windows = WindowSampler(data, config.lengths)
+    def __init__(self, data: Trajectories, config: DiffuserConfig, scores: FloatArray | None = None) -> None:
+        """``scores`` (N,) of all rows, for a model with a guide."""
+        self.windows = WindowSampler(data, config.lengths, scores)
         self.transitions = data.columns
         self.tasks = TaskRows.of(data) if config.task_size else None
         self._remaining = remaining_rows(data, config.longest)
@@ -152,7 +154,7 @@ class Trainer:
         rows = torch.as_tensor(self.codec.encode(windows), device=self.device)
         states = torch.as_tensor(self.codec.normalizer.states(windows.states[:, 0]), device=self.device)
         lengths = torch.full((len(rows),), rows.shape[1], device=self.device)
-        condition = Condition(states, lengths, self._tasks(windows.tasks))
+        condition = Condition(states, lengths, self._tasks(windows.tasks), self._scores(windows, generator))
         with self._autocast():
             if self.config.process == "edm":
                 return edm_loss(network, rows, condition, generator)
@@ -167,6 +169,12 @@ class Trainer:
     def _tasks(self, tasks: FloatArray | None) -> Tensor | None:
         """(B, T); None for a model that is not told of tasks, whatever the data hold."""
         return None if tasks is None or self.config.task_size == 0 else torch.as_tensor(tasks, device=self.device)
+
+    def _scores(self, windows: Windows, generator: torch.Generator) -> Tensor | None:
+        """(B,) for a model with a guide, some of them left out."""
+        if self.config.guide == "none" or windows.scores is None:
+            return None
+        return with_some_dropped(torch.as_tensor(windows.scores, device=self.device), self.config.guide_drop, generator)
 
     def _dynamics_steps(self, rng: np.random.Generator) -> float:
         total = 0.0

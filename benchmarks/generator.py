@@ -29,7 +29,7 @@ from atradiff.data.store import open_trajectories
 from atradiff.data.trajectories import Trajectories
 from atradiff.fit import fit
 from atradiff.generator import TrajectoryDiffuser
-from atradiff.report.fidelity import VARIANTS, ends_at_termination, real_windows
+from atradiff.report.fidelity_windows import VARIANTS, ends_at_termination, real_windows
 from atradiff.report.judge import Judge
 from atradiff.report.tables import aligned
 from atradiff.types import FloatArray, SyntheticTrajectories
@@ -85,7 +85,7 @@ class Method:
     name: str
     calls: int
     length: int  # rows of a window; 1 for single transitions
-    variant: str  # see atradiff.report.fidelity.VARIANTS
+    variant: str  # see atradiff.report.fidelity_windows.VARIANTS
     imagine: Callable[[FloatArray, int], SyntheticTrajectories]
 
 

@@ -71,6 +71,10 @@ class GeneratorConfig:
     task: tuple[float, ...] | None = None
     cache: str = "models"
 
+    def __post_init__(self) -> None:
+        if self.path is None:
+            self.sampling.require_guide(self.model.guide)
+
 
 @dataclass(frozen=True)
 class SyntherSettings:

@@ -22,6 +22,7 @@ from atradiff.config import FitConfig, require
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
 from atradiff.generator import TrajectoryDiffuser
+from atradiff.guidance import curiosity, guide_scores
 from atradiff.staging import write_text
 from atradiff.trainer import OfflineMaterial, Trainer, WindowDraws, learning_rate_share
 from atradiff.training_state import STATE_FILE, Progress, fill_trainer, load_state, save_state, state_tensors
@@ -72,7 +73,8 @@ class Adapter:
         self._task = _task(model, data)
         self.config, self.seed = config, seed
         train, held_out = data.split(config.held_out, seed)
-        self._offline = OfflineMaterial(train, model.config)
+        scores = guide_scores(train, model.config, lambda: curiosity(model.dynamics, train, model.config))
+        self._offline = OfflineMaterial(train, model.config, scores)
         self._held_out = _measurable(held_out, train, model.config.lengths)
         fit = _fit_settings(config, model.precision, seed)
         self._trainer = Trainer(self._offline, model.codec, model.config, fit, model.device)
@@ -137,7 +139,7 @@ class Adapter:
         if drift <= self.config.drift_ratio:
             return AdaptationReport("no_drift", self.number, env_steps, self.version, drift=drift)
         batch = feed.picked(self.config.pick_up.picked, lengths)
-        batch = replace(batch, pool=batch.pool.of_task(self._task))
+        batch = replace(batch, pool=batch.scored_pool(self._trainer.config.guide).of_task(self._task))
         if len(batch.pool) < self.config.min_windows:
             return AdaptationReport(
                 "too_few_windows", self.number, env_steps, self.version, len(batch.pool), drift=drift

@@ -12,6 +12,8 @@ from atradiff.adaptation.config import PickUpConfig
 from atradiff.adaptation.pickup import Picked, PickUp
 from atradiff.adaptation.td_index import TdErrorPickUp
 from atradiff.adaptation.windows import WindowPool, pool_windows
+from atradiff.config import Guide
+from atradiff.guidance import quantiles
 from atradiff.ports import Score
 from atradiff.replay.mixed import MixedReplay
 from atradiff.types import FloatArray, IntArray, Transitions
@@ -23,6 +25,19 @@ class PickedWindows:
 
     pool: WindowPool
     picked: Picked
+
+    def scored_pool(self, guide: Guide) -> WindowPool:
+        """The pool with the scores that a model with ``guide`` learns. Relevance is the importance of a window's first
+        row among all picked ones; the return to go is unknown, since a window is shorter than its episode.
+        """
+        if guide == "none":
+            return self.pool
+        picked, wanted = self.picked, self.pool.row_ids
+        if guide == "return":
+            return self.pool.scored(np.full(len(wanted), np.nan, np.float32))
+        order = np.argsort(picked.row_ids)
+        places = order[np.searchsorted(picked.row_ids, wanted, sorter=order)]
+        return self.pool.scored(quantiles(picked.importance)[places])
 
 
 class WindowFeed(Protocol):

@@ -82,6 +82,10 @@ class WindowPool:
         tasks = None if task is None else np.tile(np.asarray(task, np.float32), (len(self), 1))
         return replace(self, windows=replace(self.windows, tasks=tasks))
 
+    def scored(self, scores: FloatArray) -> WindowPool:
+        """The same windows with ``scores`` (M,) that guide."""
+        return replace(self, windows=replace(self.windows, scores=scores))
+
     def _only(self, rows: BoolArray) -> WindowPool:
         return WindowPool(_each(self.windows, lambda x: x[rows]), self.available[rows], self.row_ids[rows], self.asked)
 

@@ -26,6 +26,7 @@ class Windows:
     terminated: BoolArray  # (B, K)
     padding: BoolArray  # (B, K), true on rows after the episode's end
     tasks: FloatArray | None = None  # (B, T)
+    scores: FloatArray | None = None  # (B,) quantiles that guide, NaN where unknown (atradiff.guidance)
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -34,9 +35,10 @@ class Windows:
 class WindowSampler:
     """Draws windows of any of ``lengths`` uniformly over all rows where one may start; never crosses an episode."""
 
-    def __init__(self, data: Trajectories, lengths: tuple[int, ...]) -> None:
-        """Leaves out lengths that fit nowhere; raises ``ValueError`` where none fits."""
-        self._columns, self._tasks = data.columns, TaskRows.of(data)
+    def __init__(self, data: Trajectories, lengths: tuple[int, ...], scores: FloatArray | None = None) -> None:
+        """``scores`` (N,) of the windows that start at each row. Leaves out lengths that fit nowhere; raises
+        ``ValueError`` where none fits."""
+        self._columns, self._tasks, self._scores = data.columns, TaskRows.of(data), scores
         rows = np.arange(data.n_transitions, dtype=np.int64)
         self._last = np.repeat(data.offsets[1:] - 1, data.lengths).astype(np.int64)
         self._padded = np.asarray(data.columns.terminated)[self._last]
@@ -75,4 +77,5 @@ class WindowSampler:
             terminated=padding | self._columns.terminated[rows],
             padding=padding,
             tasks=None if self._tasks is None else self._tasks[starts],
+            scores=None if self._scores is None else self._scores[starts],
         )

@@ -15,9 +15,13 @@ class Condition:
     states: Tensor  # (B, S) s_1, standardised
     lengths: Tensor  # (B,) int64, real rows per window
     task: Tensor | None = None  # (B, task_size)
+    scores: Tensor | None = None  # (B,) quantiles that guide, NaN where unknown; see atradiff.diffusion.guided
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
-        return Condition(self.states[rows], self.lengths[rows], None if self.task is None else self.task[rows])
+        task = None if self.task is None else self.task[rows]
+        return Condition(
+            self.states[rows], self.lengths[rows], task, None if self.scores is None else self.scores[rows]
+        )
 
 
 def sinusoid(values: Tensor, width: int, period: float = 1e4) -> Tensor:

@@ -53,7 +53,7 @@ def sample_rows(
     order = torch.argsort(condition.lengths, stable=True)  # equal lengths side by side: little padding per chunk
     rows = torch.zeros_like(noise)
     for chunk in order.split(GPU_CHUNK if device.type == "cuda" else CHUNK):
-        part = _take(condition, chunk)
+        part = condition[chunk]
         width = int(part.lengths.max())
         rows[chunk, :width] = _walk(network, config, noise[chunk, :width], part, calls, generator)
     real = torch.arange(longest, device=device) < condition.lengths[:, None]
@@ -71,8 +71,3 @@ def _walk(
     if config.process == "edm":
         return sample_edm(network, noise, condition, calls, config.solver, generator)
     return sample_shortcut(network, noise, condition, calls)
-
-
-def _take(condition: Condition, rows: Tensor) -> Condition:
-    task = None if condition.task is None else condition.task[rows]
-    return Condition(condition.states[rows], condition.lengths[rows], task)

@@ -9,15 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atradiff.data.trajectories import Trajectories
-from atradiff.report.fidelity import VARIANTS, FidelityModel, ends_at_termination, real_windows
+from atradiff.report.fidelity_chains import ChainFidelity
+from atradiff.report.fidelity_windows import FidelityModel, imagine_variant, real_windows
 from atradiff.report.plots import PALETTE, STYLE, new_figure, save
-from atradiff.types import FloatArray, IntArray, SyntheticTrajectories
+from atradiff.types import IntArray, SyntheticTrajectories
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 STARTS, DIMENSIONS, SAMPLES = 3, 4, 6
+DRIFT = {
+    "relative_dynamics_error": "dynamics error of chains",
+    "running": "share still running",
+    "state_distance": "distance from the data, held-out: 1",
+}
+"""Figures of a link that are drawn, with their titles."""
+
 COLORS = {"raw": PALETTE[0], "dynamics": PALETTE[1], "cut": PALETTE[2], "pruned": PALETTE[3]}
 
 
@@ -28,22 +36,24 @@ def save_fidelity_picture(
     *,
     length: int,
     ks_by_column: Mapping[str, tuple[float, ...]],
+    chains: Mapping[str, ChainFidelity] | None = None,
     title: str = "",
     seed: int = 0,
 ) -> None:
     """Draw the dimensions that move most over time, real and imagined, and the marginal similarity of each column.
 
-    The variants drawn are the keys of ``ks_by_column``; their values are the bars.
+    The variants drawn are the keys of ``ks_by_column``; their values are the bars. ``chains`` add a row of plots: what
+    becomes of them, link by link.
     """
     import matplotlib as mpl
 
     real = real_windows(held_out, length, 200, seed)
     chosen = _evenly(np.flatnonzero(real.lengths == real.lengths.max()), STARTS)
     starts = np.repeat(real.observations[chosen, 0], SAMPLES, axis=0)
-    imagined = {name: _imagine(model, name, starts, length, seed) for name in ks_by_column}
+    imagined = {name: imagine_variant(model, name, starts, seed=seed, length=length)[0] for name in ks_by_column}
     dimensions = shown_dimensions(real)
     with mpl.rc_context(STYLE):
-        figure, paths, bars = _layout(len(chosen), len(dimensions))
+        figure, paths, bars, drift = _layout(len(chosen), len(dimensions), bool(chains))
         for row, window in enumerate(chosen):
             for column, dimension in enumerate(dimensions):
                 _draw_path(paths[row][column], real, int(window), imagined, row, int(dimension))
@@ -51,6 +61,7 @@ def save_fidelity_picture(
         for axes in paths[-1]:
             axes.set_xlabel("step")
         _draw_bars(bars, ks_by_column, held_out.spaces.observation_size)
+        _draw_chains(drift, chains or {})
         figure.suptitle(title or f"Imagined and real trajectories from the same held-out states, K = {length}")
         handles, labels = paths[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
@@ -68,17 +79,14 @@ def _evenly(values: IntArray, count: int) -> IntArray:
     return values[np.unique(np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int))]
 
 
-def _imagine(model: FidelityModel, variant: str, states: FloatArray, length: int, seed: int) -> SyntheticTrajectories:
-    refine, prune = VARIANTS[variant]
-    imagined, _ = model.generate_with_report(states, generator_seed=seed, length=length, refine=refine, prune=prune)
-    return ends_at_termination(imagined)
-
-
-def _layout(rows: int, columns: int) -> tuple[Figure, list[list[Axes]], Axes]:
-    figure = new_figure(2.7 * max(columns, 3), 2.05 * (rows + 1))
-    grid = figure.add_gridspec(rows + 1, columns)
-    paths = [[figure.add_subplot(grid[row, column]) for column in range(columns)] for row in range(rows)]
-    return figure, paths, figure.add_subplot(grid[rows, :])
+def _layout(rows: int, columns: int, chains: bool) -> tuple[Figure, list[list[Axes]], Axes, list[Axes]]:
+    """Paths above, bars below them, and at the bottom one plot for each of :data:`DRIFT` where there are chains."""
+    total = rows + 1 + chains
+    figure = new_figure(2.7 * max(columns, 3), 2.05 * total)
+    grid = figure.add_gridspec(total, 1)
+    paths = [list(grid[row].subgridspec(1, columns).subplots(squeeze=False)[0]) for row in range(rows)]
+    drift = list(grid[total - 1].subgridspec(1, len(DRIFT)).subplots()) if chains else []
+    return figure, paths, figure.add_subplot(grid[rows]), drift
 
 
 def _draw_path(
@@ -98,6 +106,18 @@ def _draw_path(
     axes.plot(truth, color="black", linewidth=1.8, label="real")
     axes.plot(0, truth[0], "o", color="black", markersize=4)
     axes.margins(x=0.02)
+
+
+def _draw_chains(drift: list[Axes], chains: Mapping[str, ChainFidelity]) -> None:
+    """One line per variant, with a point for each link at its first row."""
+    for axes, (what, title) in zip(drift, DRIFT.items(), strict=False):
+        for name, chain in chains.items():
+            known = [link for link in chain.links if getattr(link, what) is not None]
+            values = [getattr(link, what) for link in known]
+            axes.plot([link.start for link in known], values, color=COLORS[name], label=f"imagined, {name}")
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("row of the chain")
+        axes.set_ylim(bottom=0)
 
 
 def _draw_bars(axes: Axes, ks_by_column: Mapping[str, tuple[float, ...]], states: int) -> None:

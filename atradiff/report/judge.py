@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ QUERY_ROWS = 1_000
 """Rows whose nearest neighbour is looked for, on either side."""
 
 SIMULATED = ("relative_dynamics_error", "relative_reward_error", "terminal_accuracy")
+COMPARED = ("ks", "correlation", "step_size_ratio", "novelty")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class RowFigures:
     terminal_accuracy: float | None = None  # share of rows whose terminated flag is the environment's
     terminal_precision: float | None = None  # of the rows said to be terminal; None where none was
     terminal_recall: float | None = None  # of the rows that are terminal; None where none is
+    terminal_share: float | None = None  # of the rows stepped in the environment: said to be terminal
+    true_terminal_share: float | None = None  # and terminal by the environment; calibrated: the same
+    crisp_rewards: float | None = None  # share among the data's reward values; None where those are a scale
     ks: float | None = None  # marginal similarity, mean over columns; 1 is alike
     ks_by_column: tuple[float, ...] = ()  # next state, action, reward
     correlation: float | None = None  # mean absolute difference of correlations; 0 is alike
@@ -52,6 +57,7 @@ class Judge:
     no_simulator: str  # why there is none
     references: FloatArray | None  # (M, C) training rows in units of ``feature_scale``
     feature_scale: FloatArray  # (C,)
+    usual_state_distance: float  # median, of held-out states to the nearest training row's; NaN without training rows
     simulated_rows: int
     seed: int
 
@@ -72,31 +78,53 @@ class Judge:
         if simulator is not None:
             data.spaces.require_equal(simulator.spaces, "the data", str(env_id))
         references = None if train is None else features / scale
-        return cls(data.spaces, Normalizer.fit(data), simulator, reason, references, scale, simulated_rows, seed)
+        judge = cls(data.spaces, Normalizer.fit(data), simulator, reason, references, scale, nan, simulated_rows, seed)
+        return replace(judge, usual_state_distance=judge._distance_of_states(held_out.columns.next_observations))
 
-    def figures(self, imagined: Transitions, real: Transitions) -> RowFigures:
-        """All figures of the rows ``imagined`` (N) against the rows ``real`` (M)."""
-        ours, theirs = metrics.row_features(imagined, self.spaces), metrics.row_features(real, self.spaces)
-        by_column = metrics.marginal_similarity(ours, theirs)
-        real_step = float(metrics.step_sizes(real, self.scales).mean())
-        step = float(metrics.step_sizes(imagined, self.scales).mean())
+    def figures(self, imagined: Transitions, real: Transitions | None) -> RowFigures:
+        """All figures of the rows ``imagined`` (N) against the rows ``real`` (M), or without real ones what there is."""
         reasons: dict[str, str] = {}
+        if real is None:
+            reasons.update(dict.fromkeys(COMPARED, "no real rows were given to compare with"))
         return RowFigures(
-            **self._simulated(imagined, reasons),
-            ks=float(by_column.mean()),
-            ks_by_column=tuple(float(x) for x in by_column),
-            correlation=metrics.correlation_distance(ours, theirs),
-            step_size_ratio=step / real_step if real_step > 0 else None,
-            novelty=self._novelty(ours, theirs, reasons),
+            **self.simulated(imagined, reasons),
+            **({} if real is None else self._compared(imagined, real, reasons)),
+            crisp_rewards=metrics.share_among(imagined.rewards, self.scales.reward_levels),
             rows=len(imagined),
             reasons=reasons,
         )
 
-    def _simulated(self, imagined: Transitions, reasons: dict[str, str]) -> dict[str, Any]:
+    def drawn(self, rows: Transitions, limit: int | None = None) -> Transitions:
+        """At most ``limit`` of ``rows`` (:attr:`simulated_rows` where None), drawn without replacement."""
+        return rows[_draw(len(rows), limit or self.simulated_rows, self.seed)]
+
+    def state_distance(self, states: FloatArray) -> float | None:
+        """Median distance of ``states`` (N, S) to the training rows' states, over that of held-out states."""
+        usual = self.usual_state_distance
+        return self._distance_of_states(states) / usual if usual > 0 else None
+
+    def _compared(self, imagined: Transitions, real: Transitions, reasons: dict[str, str]) -> dict[str, Any]:
+        ours, theirs = metrics.row_features(imagined, self.spaces), metrics.row_features(real, self.spaces)
+        by_column = metrics.marginal_similarity(ours, theirs)
+        real_step = float(metrics.step_sizes(real, self.scales).mean())
+        step = float(metrics.step_sizes(imagined, self.scales).mean())
+        return {
+            "ks": float(by_column.mean()),
+            "ks_by_column": tuple(float(x) for x in by_column),
+            "correlation": metrics.correlation_distance(ours, theirs),
+            "step_size_ratio": step / real_step if real_step > 0 else None,
+            "novelty": self._novelty(ours, theirs, reasons),
+        }
+
+    def simulated(self, imagined: Transitions, reasons: dict[str, str], limit: int | None = None) -> dict[str, Any]:
+        """The figures of :class:`RowFigures` that the environment gives, from at most ``limit`` rows drawn at random.
+
+        Why one could not be had is added to ``reasons``.
+        """
         if self.simulator is None:
             reasons.update(dict.fromkeys(SIMULATED, self.no_simulator))
             return {}
-        rows = imagined[_draw(len(imagined), self.simulated_rows, self.seed)]
+        rows = self.drawn(imagined, limit)
         truth = self.simulator.step(rows.observations, rows.actions)
         accuracy, precision, recall = (_or_none(x) for x in metrics.terminal_agreement(rows, truth))
         dynamics = metrics.relative_dynamics_error(rows, truth, self.scales)
@@ -108,6 +136,8 @@ class Judge:
             "terminal_accuracy": accuracy,
             "terminal_precision": precision,
             "terminal_recall": recall,
+            "terminal_share": metrics.share(rows.terminated, truth.valid),
+            "true_terminal_share": metrics.share(truth.terminated, truth.valid),
             "simulated_rows": int(truth.valid.sum()),
             "undetermined_rows": int((~truth.valid).sum()),
         }
@@ -133,6 +163,14 @@ class Judge:
         """Median distance to the nearest training row, in units of the training rows' spread per column."""
         queries = features[_draw(len(features), QUERY_ROWS, self.seed)] / self.feature_scale
         return float(np.median(metrics.nearest_distances(queries, references)))
+
+    def _distance_of_states(self, states: FloatArray) -> float:
+        """The same for states and the training rows' next states; NaN without training rows."""
+        if self.references is None:
+            return nan
+        size = self.spaces.observation_size
+        queries = states[_draw(len(states), QUERY_ROWS, self.seed)] / self.feature_scale[:size]
+        return float(np.median(metrics.nearest_distances(queries, np.ascontiguousarray(self.references[:, :size]))))
 
 
 def _simulator(env_id: str | None) -> tuple[Simulator | None, str]:

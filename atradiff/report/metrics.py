@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from atradiff.data.normalize import Normalizer, inverse
 from atradiff.report.simulator import SimulatedSteps
-from atradiff.types import FloatArray, Spaces, Transitions
+from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, Transitions
 
 
 def marginal_similarity(imagined: FloatArray, real: FloatArray) -> FloatArray:
@@ -47,6 +47,12 @@ def step_sizes(rows: Transitions, scales: Normalizer) -> FloatArray:
     return np.asarray(np.linalg.norm(steps, axis=1))
 
 
+def step_errors(rows: Transitions, truth: SimulatedSteps, scales: Normalizer) -> FloatArray:
+    """(N,) distance of s' to the true one, each dimension in units of its differences' spread; NaN where not valid."""
+    gap = (rows.next_observations - truth.next_observations) * inverse(scales.delta_scale)
+    return np.asarray(np.linalg.norm(gap, axis=1))
+
+
 def relative_dynamics_error(rows: Transitions, truth: SimulatedSteps, scales: Normalizer) -> float | None:
     """Root mean square of the one-step error over that of the guess "the next state is the state", on the same rows.
 
@@ -78,6 +84,16 @@ def terminal_agreement(rows: Transitions, truth: SimulatedSteps) -> tuple[float,
     )
 
 
+def share(flags: BoolArray, among: BoolArray) -> float | None:
+    """Of ``among`` (N,), where the flag is set; None where there is nobody."""
+    return float(np.mean(flags[among])) if among.any() else None
+
+
+def share_among(values: FloatArray, levels: FloatArray) -> float | None:
+    """Share of ``values`` that equal one of ``levels``; None where there are no levels."""
+    return float(np.isin(values, levels).mean()) if len(levels) else None
+
+
 def row_features(rows: Transitions, spaces: Spaces) -> FloatArray:
     """(N, S + A + 1) next state, action (one-hot where discrete) and reward: what is imagined in a row."""
     actions = np.eye(spaces.n_actions, dtype=np.float32)[rows.actions] if spaces.discrete else rows.actions
@@ -95,6 +111,39 @@ def nearest_distances(queries: FloatArray, references: FloatArray, chunk: int = 
         np.argmin(squares - 2 * (queries[i : i + chunk] @ references.T), axis=1) for i in range(0, len(queries), chunk)
     ]
     return np.asarray(np.linalg.norm(queries - references[np.concatenate(nearest)], axis=1))
+
+
+def nearest_windows(
+    queries: FloatArray, lengths: IntArray, rows: FloatArray, windows: IntArray, chunk: int = 4096
+) -> FloatArray:
+    """(B,) distance from each window (B, K, C), its first ``lengths`` (B,) rows, to the nearest of M others.
+
+    Those are ``rows[windows]``, (R, C) rows and (M, K) row numbers. The distance is the root mean square over the
+    numbers that are compared, so that windows of all lengths have one unit.
+    """
+    batch, length, width = queries.shape
+    mask = (np.arange(length) < lengths[:, None]).astype(np.float32)
+    flat = (queries * mask[..., None]).reshape(batch, -1)
+    best, nearest = np.full(batch, np.inf, np.float32), np.zeros(batch, np.int64)
+    for start in range(0, len(windows), chunk):
+        others = rows[windows[start : start + chunk]]
+        squares = np.einsum("mkc,mkc->km", others, others)
+        distances = mask @ squares - 2 * (flat @ others.reshape(len(others), -1).T)
+        here = distances.argmin(axis=1)
+        found = distances[np.arange(batch), here]
+        nearest = np.where(found < best, start + here, nearest)
+        best = np.minimum(best, found)
+    gaps = (queries - rows[windows[nearest]]) * mask[..., None]  # anew: the product's rounding would hide exact copies
+    return np.asarray(np.sqrt(np.square(gaps).sum(axis=(1, 2)) / (lengths * width)), np.float32)
+
+
+def rank_correlation(a: FloatArray, b: FloatArray) -> float | None:
+    """Spearman's; None where fewer than three values, or only equal ones, say nothing."""
+    from scipy.stats import spearmanr
+
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(spearmanr(a, b).statistic)
 
 
 def _rms(values: NDArray[np.floating[Any]]) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -48,6 +48,10 @@ class SimulatedSteps:
     rewards: FloatArray  # (N,), meaningless where the simulator's ``hidden_reward`` says so
     terminated: BoolArray  # (N,)
     valid: BoolArray  # (N,)
+
+    def only(self, rows: BoolArray) -> SimulatedSteps:
+        """The same, with only ``rows`` (N,) of the valid ones valid."""
+        return replace(self, valid=self.valid & rows)
 
 
 class Simulator:

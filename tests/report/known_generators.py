@@ -13,7 +13,7 @@ from atradiff.data.store import write_trajectories
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
 from atradiff.imagine import GenerationReport
-from atradiff.report.fidelity import as_trajectories
+from atradiff.report.fidelity_windows import as_trajectories
 from atradiff.report.simulator import simulator_for
 from atradiff.types import FloatArray, Spaces, SyntheticTrajectories, Transitions
 

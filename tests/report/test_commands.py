@@ -12,9 +12,10 @@ from known_generators import Copy, collect, stored
 from atradiff.config import DiffuserConfig, FitConfig
 from atradiff.data.store import open_trajectories
 from atradiff.fit import fit
-from atradiff.report.commands import fidelity_command, fidelity_table
+from atradiff.report.commands import fidelity_command
 from atradiff.report.fidelity import fidelity
 from atradiff.report.fidelity_picture import save_fidelity_picture, shown_dimensions
+from atradiff.report.fidelity_table import fidelity_table
 from atradiff.types import SyntheticTrajectories
 
 

@@ -10,7 +10,8 @@ import pytest
 from known_generators import Copy, Fake, Perfect, Still, collect
 
 from atradiff.data.trajectories import Trajectories
-from atradiff.report.fidelity import VARIANTS, FidelityReport, ends_at_termination, fidelity, real_windows
+from atradiff.report.fidelity import FidelityReport, fidelity
+from atradiff.report.fidelity_windows import VARIANTS, ends_at_termination, real_windows
 from atradiff.types import SyntheticTrajectories
 
 KEYS = {
