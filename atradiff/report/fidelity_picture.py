@@ -17,6 +17,7 @@ from atradiff.types import IntArray, SyntheticTrajectories
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.gridspec import SubplotSpec
 
 STARTS, DIMENSIONS, SAMPLES = 3, 4, 6
 DRIFT = {
@@ -63,8 +64,12 @@ def save_fidelity_picture(
         _draw_bars(bars, ks_by_column, held_out.spaces.observation_size)
         _draw_chains(drift, chains or {})
         figure.suptitle(title or f"Imagined and real trajectories from the same held-out states, K = {length}")
-        handles, labels = paths[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        lines = {
+            label: line
+            for axes in (paths[0][0], *drift[:1])
+            for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines))
         save(figure, path)
 
 
@@ -84,8 +89,8 @@ def _layout(rows: int, columns: int, chains: bool) -> tuple[Figure, list[list[Ax
     total = rows + 1 + chains
     figure = new_figure(2.7 * max(columns, 3), 2.05 * total)
     grid = figure.add_gridspec(total, 1)
-    paths = [list(grid[row].subgridspec(1, columns).subplots(squeeze=False)[0]) for row in range(rows)]
-    drift = list(grid[total - 1].subgridspec(1, len(DRIFT)).subplots()) if chains else []
+    paths = [_plots(figure, grid[row], columns) for row in range(rows)]
+    drift = _plots(figure, grid[total - 1], len(DRIFT)) if chains else []
     return figure, paths, figure.add_subplot(grid[rows]), drift
 
 
@@ -106,6 +111,11 @@ def _draw_path(
     axes.plot(truth, color="black", linewidth=1.8, label="real")
     axes.plot(0, truth[0], "o", color="black", markersize=4)
     axes.margins(x=0.02)
+
+
+def _plots(figure: Figure, place: SubplotSpec, count: int) -> list[Axes]:
+    grid = place.subgridspec(1, count)
+    return [figure.add_subplot(grid[0, column]) for column in range(count)]
 
 
 def _draw_chains(drift: list[Axes], chains: Mapping[str, ChainFidelity]) -> None:

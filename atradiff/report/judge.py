@@ -82,7 +82,7 @@ class Judge:
         return replace(judge, usual_state_distance=judge._distance_of_states(held_out.columns.next_observations))
 
     def figures(self, imagined: Transitions, real: Transitions | None) -> RowFigures:
-        """All figures of the rows ``imagined`` (N) against the rows ``real`` (M), or without real ones what there is."""
+        """All figures of the rows ``imagined`` (N) against the rows ``real`` (M); None: those that need no such."""
         reasons: dict[str, str] = {}
         if real is None:
             reasons.update(dict.fromkeys(COMPARED, "no real rows were given to compare with"))

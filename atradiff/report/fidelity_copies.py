@@ -1,0 +1,114 @@
+"""Does a generator recite what it learned from? Imagined windows beside their nearest training windows.
+
+Held-out real windows from the same start states are the yardstick: where the data repeat themselves, honest windows
+lie near training windows, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from atradiff.data.trajectories import Trajectories
+from atradiff.data.windows import WindowSampler
+from atradiff.report import metrics
+from atradiff.types import FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
+
+COMPARED_ROWS = 10
+"""Leading rows of a window that are compared: who copies 25 rows has copied ten."""
+
+NEAR = 1 / 3
+"""A near copy lies within this share of the usual (median) distance of held-out windows from the training windows."""
+
+QUERIES = 256
+REFERENCE_VALUES = 60_000_000
+"""Numbers that the training windows may have in all; of more windows as many as fit are drawn at random."""
+
+SUSPICIOUS_DISTANCE, SUSPICIOUS_SHARE, SUSPICIOUS_EXCESS = 0.5, 0.1, 3.0
+"""Warned about: a median distance below this part of held-out windows', or this share of near copies if it is so many
+times theirs."""
+
+
+@dataclass(frozen=True)
+class CopyFigures:
+    """How near windows lie to training windows; ``held_out`` figures are those of real windows, row for row as long."""
+
+    window_novelty: float | None  # median distance over that of held-out windows; None where that is 0
+    near_copies: float  # share of windows within NEAR of the held-out windows' median distance
+    held_out_near_copies: float
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether imagined windows lie nearer to training windows than held-out data explains."""
+        near = self.window_novelty is not None and self.window_novelty < SUSPICIOUS_DISTANCE
+        many = self.near_copies > max(SUSPICIOUS_SHARE, SUSPICIOUS_EXCESS * self.held_out_near_copies)
+        return near or many
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """Sorts the nearest to copies first."""
+        return -self.near_copies, self.window_novelty if self.window_novelty is not None else 0.0
+
+    @property
+    def sentence(self) -> str:
+        times = "-" if self.window_novelty is None else f"{self.window_novelty:.2f}"
+        return (
+            f"{self.near_copies:.1%} of them nearly repeat a training window, of held-out real windows "
+            f"{self.held_out_near_copies:.1%}; their median distance to the training data is {times} times that of "
+            "held-out real windows."
+        )
+
+
+@dataclass(frozen=True)
+class TrainingWindows:
+    """The leading rows of all training windows of one length. Build with :meth:`of`."""
+
+    spaces: Spaces
+    rows: FloatArray  # (N, C) all training rows, in units of ``scale``
+    windows: IntArray  # (M, K) row numbers
+    scale: FloatArray  # (C,)
+
+    @classmethod
+    def of(cls, train: Trajectories, length: int, scale: FloatArray, seed: int) -> TrainingWindows:
+        """Windows of ``length`` rows, of which the first :data:`COMPARED_ROWS` count; ``scale`` (C,) is of features."""
+        rows = metrics.row_features(train.columns, train.spaces) / scale
+        starts = WindowSampler(train, (length,)).starts(length)
+        compared = min(length, COMPARED_ROWS)
+        most = max(REFERENCE_VALUES // (compared * rows.shape[1]), 1)
+        if len(starts) > most:
+            starts = np.sort(np.random.default_rng(seed).choice(starts, most, replace=False))
+        last = np.repeat(train.offsets[1:] - 1, train.lengths)[starts]
+        windows = np.minimum(starts[:, None] + np.arange(compared), last[:, None])
+        return cls(train.spaces, rows, windows, scale)
+
+    def figures(self, imagined: SyntheticTrajectories, real: SyntheticTrajectories) -> CopyFigures:
+        """``imagined`` and ``real`` windows (B) start at the same states; each pair is compared as far as both go."""
+        compared = np.arange(min(len(imagined), QUERIES))
+        lengths = np.minimum(np.minimum(imagined.lengths, real.lengths), self.windows.shape[1])[compared]
+        ours, theirs = self._distances(imagined, lengths), self._distances(real, lengths)
+        usual = float(np.median(theirs))
+        return CopyFigures(
+            window_novelty=float(np.median(ours)) / usual if usual > 0 else None,
+            near_copies=float(np.mean(ours <= NEAR * usual)),
+            held_out_near_copies=float(np.mean(theirs <= NEAR * usual)),
+        )
+
+    def _distances(self, trajectories: SyntheticTrajectories, lengths: IntArray) -> FloatArray:
+        """Of the first ``len(lengths)`` trajectories."""
+        features = np.zeros((len(lengths), self.windows.shape[1], self.rows.shape[1]), np.float32)
+        for i, length in enumerate(lengths.tolist()):
+            features[i, :length] = metrics.row_features(_rows(trajectories, i, length), self.spaces) / self.scale
+        return metrics.nearest_windows(features, lengths, self.rows, self.windows)
+
+
+def _rows(trajectories: SyntheticTrajectories, i: int, length: int) -> Transitions:
+    """The first ``length`` rows of trajectory ``i``."""
+    return Transitions(
+        observations=trajectories.observations[i, :length],
+        actions=trajectories.actions[i, :length],
+        rewards=trajectories.rewards[i, :length],
+        next_observations=trajectories.observations[i, 1 : length + 1],
+        terminated=trajectories.terminated[i, :length],
+        truncated=np.zeros(length, np.bool_),
+    )
