@@ -48,7 +48,7 @@ class Supervisor:
     """Runs trainers, one after the other, until the run is finished or asked to stop.
 
     ``start`` makes a trainer; it is given what ended the one before, None for the first.
-    ``get`` waits for the trainer's answers, see :class:`cluster.waiting.Waiting`.
+    ``get`` waits for the trainer's answers, see :class:`cluster.waiting.Waiting`; ``kill`` ends a trainer.
     """
 
     def __init__(
@@ -57,11 +57,12 @@ class Supervisor:
         crew: Tended,
         env_steps: int,
         get: Callable[[ObjectRef[Any]], Any] = ray.get,
+        kill: Callable[[ActorHandle], None] = ray.kill,
     ) -> None:
         self._start = start
         self._crew = crew
         self._env_steps = env_steps
-        self._get = get
+        self._get, self._kill = get, kill
         self._trainer: Any = None
         self.restarts = 0
 
@@ -115,6 +116,6 @@ class Supervisor:
     def _bury(self) -> None:
         """A trainer that lost its learner lives on, and would hold its places."""
         if self._trainer is not None:
-            ray.kill(self._trainer)
+            self._kill(self._trainer)
         self._trainer = None
         self.restarts += 1

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import RayActorError
+from ray.cloudpickle import register_pickle_by_value
+from ray.exceptions import ActorDiedError, RayActorError
 
 from cluster.replay_actor import RowsLostError
 from cluster.session import Progress
 from cluster.supervisor import Supervisor, TrainerLost
 from rllib_ext.ensemble_sac.learner import LearnerLost
 
-pytestmark = pytest.mark.usefixtures("local_ray")
 ENV_STEPS = 100
+register_pickle_by_value(sys.modules[__name__])  # Ray's workers do not find this file
 
 
-@ray.remote(num_cpus=0, max_restarts=0)
 class CountingTrainer:
     """Ten steps a turn; what is to happen at which step is written in ``accidents``, and happens once."""
 
@@ -38,7 +41,7 @@ class CountingTrainer:
     ) -> Progress:
         accident = self.accidents.get(self.steps)
         if accident == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.die()
         if accident == "learner lost":
             raise LearnerLost("learner 1 is gone")
         if accident == "replay lost":
@@ -50,6 +53,20 @@ class CountingTrainer:
 
     def conclude(self) -> None:
         self.log.write_text(f"concluded at {self.steps}")
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class TrainerHere(CountingTrainer):
+    """The same in the process of the test, with the face of an actor's handle."""
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return SimpleNamespace(remote=partial(partial, found)) if name in ("advance", "conclude") else found
+
+    def die(self) -> None:
+        raise ActorDiedError
 
 
 @dataclass
@@ -75,27 +92,43 @@ class Stable:
     log: Path
     begins: list[int]
     accidents: list[dict[int, str]]
+    make: Callable[[int, dict[int, str], Path], Any] = TrainerHere
     causes: list[Exception | None] = field(default_factory=list)
+    killed: list[Any] = field(default_factory=list)
 
     def start(self, cause: Exception | None) -> Any:
         self.causes.append(cause)
-        return CountingTrainer.remote(self.begins.pop(0), self.accidents.pop(0), self.log)
+        return self.make(self.begins.pop(0), self.accidents.pop(0), self.log)
+
+    def supervisor(self, crew: Any) -> Supervisor:
+        """Of trainers here."""
+        return Supervisor(self.start, crew, ENV_STEPS, get=lambda call: call(), kill=self.killed.append)
 
 
-@pytest.mark.parametrize("accident", ["killed", "learner lost", "replay lost"])
-def test_a_trainer_that_dies_is_replaced(tmp_path: Path, accident: str) -> None:
-    stable = Stable(tmp_path / "log", [0, 20], [{50: accident}, {}])
+@pytest.mark.usefixtures("local_ray")
+def test_trainers_that_die_are_replaced(tmp_path: Path) -> None:
+    """Actors of a real Ray: one is killed, the next loses a learner, the one after that the replay."""
+    actors = ray.remote(num_cpus=0, max_restarts=0)(CountingTrainer)
+    accidents = [{50: "killed"}, {40: "learner lost"}, {60: "replay lost"}, {}]
+    stable = Stable(tmp_path / "log", [0, 20, 30, 40], accidents, actors.remote)
     crew, seen = Idle(), []
     supervisor = Supervisor(stable.start, crew, ENV_STEPS)
     last = supervisor.run(lambda p: seen.append(p.env_steps), threading.Event())
-    kinds = {"killed": RayActorError, "learner lost": LearnerLost, "replay lost": RowsLostError}
     assert stable.causes[0] is None
-    assert isinstance(stable.causes[1], kinds[accident])
-    assert supervisor.restarts == 1
-    assert last == Progress(ENV_STEPS, 1.0)  # the new trainer heard of the restart
-    assert seen == [*range(10, 60, 10), *range(30, ENV_STEPS + 1, 10)]
+    for cause, kind in zip(stable.causes[1:], (RayActorError, LearnerLost, RowsLostError), strict=True):
+        assert isinstance(cause, kind)
+    assert supervisor.restarts == 3
+    assert last == Progress(ENV_STEPS, 3.0)  # the last trainer heard of the restarts
+    assert seen == [*range(10, 60, 10), 30, 40, *range(40, 70, 10), *range(50, ENV_STEPS + 1, 10)]
     assert crew.tended == seen[:-1]
     assert stable.log.read_text() == "concluded at 100"
+
+
+def test_a_trainer_that_lost_its_learner_is_ended(tmp_path: Path) -> None:
+    """It would hold its places, which the next one needs."""
+    stable = Stable(tmp_path / "log", [0, 20], [{50: "learner lost"}, {}])
+    assert stable.supervisor(Idle()).run(lambda _: None, threading.Event()).env_steps == ENV_STEPS
+    assert [trainer.steps for trainer in stable.killed] == [50]
 
 
 def test_a_stop_concludes_the_run_where_it_is(tmp_path: Path) -> None:
@@ -105,7 +138,7 @@ def test_a_stop_concludes_the_run_where_it_is(tmp_path: Path) -> None:
         if progress.env_steps == 30:
             stop.set()
 
-    last = Supervisor(stable.start, Idle(), ENV_STEPS).run(watch, stop)
+    last = stable.supervisor(Idle()).run(watch, stop)
     assert last.env_steps == 30
     assert stable.log.read_text() == "concluded at 30"
 
@@ -113,20 +146,20 @@ def test_a_stop_concludes_the_run_where_it_is(tmp_path: Path) -> None:
 def test_what_is_wrong_with_the_run_itself_is_not_tried_again(tmp_path: Path) -> None:
     stable = Stable(tmp_path / "log", [0], [{20: "diverged"}])
     with pytest.raises(FloatingPointError, match="critic loss is nan"):
-        Supervisor(stable.start, Idle(), ENV_STEPS).run(lambda _: None, threading.Event())
+        stable.supervisor(Idle()).run(lambda _: None, threading.Event())
 
 
 def test_trainers_that_die_at_once_are_given_up(tmp_path: Path) -> None:
     stable = Stable(tmp_path / "log", [0] * 4, [{0: "killed"}] * 4)
     with pytest.raises(TrainerLost, match="4 times without a step"):
-        Supervisor(stable.start, Idle(), ENV_STEPS).run(lambda _: None, threading.Event())
+        stable.supervisor(Idle()).run(lambda _: None, threading.Event())
     assert len(stable.causes) == 4
 
 
 def test_deaths_before_lost_steps_are_regained_are_not_fruitless(tmp_path: Path) -> None:
     """It went back from 60 steps to 0; each of the next trainers gets a little further than it began."""
     stable = Stable(tmp_path / "log", [40, *[0] * 5, 0], [{60: "replay lost"}, *[{30: "killed"}] * 5, {}])
-    last = Supervisor(stable.start, Idle(), ENV_STEPS).run(lambda _: None, threading.Event())
+    last = stable.supervisor(Idle()).run(lambda _: None, threading.Event())
     assert last.env_steps == ENV_STEPS
     assert len(stable.causes) == 7
 
@@ -143,7 +176,7 @@ class Broken(Idle):
 def test_what_is_wrong_with_the_crew_ends_the_run_after_a_checkpoint(tmp_path: Path) -> None:
     stable = Stable(tmp_path / "log", [0], [{}])
     with pytest.raises(ValueError, match="would fail again"):
-        Supervisor(stable.start, Broken(), ENV_STEPS).run(lambda _: None, threading.Event())
+        stable.supervisor(Broken()).run(lambda _: None, threading.Event())
     assert stable.log.read_text() == "concluded at 30"
 
 
@@ -152,5 +185,5 @@ def test_a_checkpoint_that_cannot_be_written_does_not_hide_what_was_wrong(
 ) -> None:
     stable = Stable(tmp_path / "no such folder" / "log", [0], [{}])
     with pytest.raises(ValueError, match="would fail again"):
-        Supervisor(stable.start, Broken(), ENV_STEPS).run(lambda _: None, threading.Event())
+        stable.supervisor(Broken()).run(lambda _: None, threading.Event())
     assert "no checkpoint could be written before the end" in capsys.readouterr().err
