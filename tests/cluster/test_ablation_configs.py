@@ -25,7 +25,7 @@ def settings(name: str) -> dict:
 
 
 def test_the_folder_holds_the_papers_generator_and_its_ablations() -> None:
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {"paper_generator", *CHANGES}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {"paper_generator", "guided_return", *CHANGES}
     paper = settings("paper_generator")
     assert (paper["generator"], paper["lengths"], paper["prune"]) == ("bank", (5, 10, 15, 20, 25), "paper")
     assert (paper["network"], paper["rows"], paper["condition"]) == ("residual_mlp", "absolute", "state")
@@ -37,7 +37,17 @@ def test_an_ablation_changes_one_setting(name: str) -> None:
     assert {key: ablation[key] for key in ablation if ablation[key] != paper[key]} == CHANGES[name]
 
 
-@pytest.mark.parametrize("name", ["paper_generator", *CHANGES])
+def test_guidance_is_all_that_a_guided_run_changes() -> None:
+    ours, run = (
+        load_run_config(path) for path in (FOLDER.parent / "hopper_atradiff.yaml", FOLDER / "guided_return.yaml")
+    )
+    assert (run.generator.model.guide, run.generator.sampling.guidance_scale) == ("return", 1)
+    sampling = replace(run.generator.sampling, guidance_scale=0.0, target=ours.generator.sampling.target)
+    generator = replace(run.generator, model=replace(run.generator.model, guide="none"), sampling=sampling)
+    assert replace(run, name=ours.name, generator=generator) == ours
+
+
+@pytest.mark.parametrize("name", ["paper_generator", "guided_return", *CHANGES])
 def test_an_ablation_fits_and_generates(name: str) -> None:
     run = load_run_config(FOLDER / f"{name}.yaml")
     small = replace(run.generator.model, width=16, depth=1, calls=3, dynamics_models=1, dynamics_width=16)
