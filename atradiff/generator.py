@@ -352,7 +352,7 @@ class _Request:
     def _scores(self, count: int) -> Tensor | None:
         """(count,) what is asked for; None without guidance."""
         asked = self._sampling.target if self._sampling.guidance_scale > 0 else None
-        return None if asked is None else torch.full((count,), asked, device=self._model.device)
+        return None if asked is None else torch.full((count,), float(asked), device=self._model.device)
 
     def _tasks(self, rows: IntArray) -> Tensor | None:
         return None if self._task is None else self._task[torch.as_tensor(rows, device=self._task.device)]

@@ -134,6 +134,25 @@ def test_saved_loaded_and_set_it_guides_the_same(decided, tmp_path):
     assert "| guide | `return` |" in (tmp_path / "m" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"generator": "bank", "network": "residual_mlp", "process": "edm", "calls": 3, "rows": "absolute"},
+        {"generator": "bank", "task_size": 2},
+    ],
+)
+def test_every_network_and_process_can_be_guided(settings):
+    data = chain_data(10)
+    data = replace(data, tasks=np.eye(2, dtype=np.float32)[np.arange(10) % 2]) if "task_size" in settings else data
+    model = tiny_diffuser(data, replace(GUIDED, **settings))
+    states, task = data.columns.observations[:40], np.tile(np.float32([1, 0]), (40, 1))
+    asked = {"task": task if "task_size" in settings else None, "generator_seed": 0, "refine": "none"}
+    plain, told, guided = (model.generate(states, **asked, guidance_scale=scale, target=1) for scale in (0, 1, 2))
+    assert np.isfinite(guided.observations).all()
+    assert not np.array_equal(plain.actions[:, 0], told.actions[:, 0])
+    assert not np.array_equal(told.actions[:, 0], guided.actions[:, 0])
+
+
 def test_a_model_without_a_guide_says_so_at_once():
     model, wanted = tiny_diffuser(), SamplingConfig(guidance_scale=1)
     with pytest.raises(ValueError, match=r"guidance_scale must be 0: this model was fitted without a guide .*got 1"):
