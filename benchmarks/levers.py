@@ -94,7 +94,7 @@ def cell(out: Path, name: str, lever: Lever, store: Path, plan: Plan) -> Path:
             raise ValueError(f"{file} was made with {found}, now {settings} is asked for: choose another --out.")
         return file
     data = open_trajectories(store)
-    model = _fitted(data, out / "models" / file.stem, lever, plan)
+    model = _fitted(data, out / "models" / f"{_first_alike(name, lever)}__{store.name}", lever, plan)
     report = _judged(model, data, plan)
     source = model.provenance
     document = {
@@ -108,6 +108,12 @@ def cell(out: Path, name: str, lever: Lever, store: Path, plan: Plan) -> Path:
     }
     write_text(file, json.dumps(document, indent=1) + "\n")
     return file
+
+
+def _first_alike(name: str, lever: Lever) -> str:
+    """The first lever with the same fit, whose model is taken: levers may differ in sampling only."""
+    alike = (other for other, it in LEVERS.items() if (it.model, it.fit) == (lever.model, lever.fit))
+    return next(alike, name)
 
 
 def _fitted(data: Trajectories, folder: Path, lever: Lever, plan: Plan) -> TrajectoryDiffuser:

@@ -24,11 +24,13 @@ def test_cells_are_written_once_and_shown(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["levers", "--tiny", "--out", str(out), "--data", str(store), "--only", "base", "ema_0.99"]
+    arguments = ["levers", "--tiny", "--out", str(out), "--data", str(store), "--only", "base", "ema_0.99", "calls_1"]
     monkeypatch.setattr(sys, "argv", arguments)
     levers.main()
     found = json.loads((out / "ema_0.99__hopper.json").read_text())
     assert found["steps"] == 2
+    models = sorted(folder.name for folder in (out / "models").iterdir())
+    assert models == ["base__hopper", "ema_0.99__hopper"]  # fewer calls sample the same model
     assert found["settings"]["lever"]["fit"] == {"ema_decay": 0.99}
     assert set(found["fidelity"]["K"]["10"]) == {"real", "raw", "cut", "dynamics"}
     raw = found["fidelity"]["K"]["10"]["raw"]["relative_dynamics_error"]
