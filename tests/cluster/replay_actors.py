@@ -1,17 +1,13 @@
-"""A small Ray of its own and rows for tests of the replay actor."""
+"""Rows for tests of the replay actor, and its end."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import ray
 
 from atradiff.ports import EpisodeRows
@@ -19,20 +15,6 @@ from atradiff.types import Spaces, Transitions
 
 SPACES = Spaces(2, "continuous", (-1.0,), (1.0,))
 PATIENCE = 60.0
-
-
-@contextmanager
-def small_ray() -> Iterator[None]:
-    """A new local Ray for the length of the block, whichever others run on this machine."""
-    ray.shutdown()
-    with pytest.MonkeyPatch.context() as patch:
-        # What tests send by reference to this folder's modules must be found by the workers.
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def chunk(first: int, n: int, source: str, sequence: int) -> EpisodeRows:

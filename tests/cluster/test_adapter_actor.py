@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import ray
 from adapter_world import WrittenPickUp, double_actions, order, picks
-from replay_actors import PATIENCE, small_ray
+from replay_actors import PATIENCE
 
 from atradiff.adaptation.adapt import Adapter, Weights
 from atradiff.adaptation.config import PickUpConfig
@@ -36,11 +36,7 @@ from cluster.storage import Location
 from tests.adaptation.adapting import QUICK, filled_replay, moved_data, offline_data
 from tests.toys import CHAIN, random_data, tiny_diffuser
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    with small_ray():
-        yield
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,10 @@ from cluster.pool_config import PoolConfig
 from tests.cluster.pool_world import AskingReplay, Books, Failing, Homeless, Stamping, asking_replay, halved, stamp
 from tests.toys import chain_data, tiny_diffuser
 
+pytestmark = pytest.mark.usefixtures("local_ray")
 PATIENCE_SECONDS = 150.0
 """Fails a hang; nothing is measured against it."""
 SMALL = {"num_cpus": 0.1, "num_gpus": 0.0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_ray() -> Iterator[None]:
-    ray.shutdown()  # the one of other files
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000, address="local")
-    yield
-    ray.shutdown()
 
 
 def actor_of(kind: type, *args: Any, restarts: int = 0, **settings: Any) -> Any:

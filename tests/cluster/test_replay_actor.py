@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from replay_actors import PATIENCE, SPACES, chunk, small_ray
+from replay_actors import PATIENCE, SPACES, chunk
 
 from atradiff.config import ServingConfig
 from atradiff.data.trajectories import Trajectories
@@ -23,14 +22,9 @@ from atradiff.types import SyntheticRows
 from cluster.placement import Resources
 from cluster.replay_actor import ReplayActorConfig, start_replay_actor
 
+pytestmark = pytest.mark.usefixtures("local_ray")
 REPLAY = ReplayConfig(capacity=1000, rho=0.5, expected_length=1.0)  # a request per row
 NOTHING = Resources(num_cpus=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    with small_ray():
-        yield
 
 
 def _start(journal: Path | None = None, **options: Any) -> Any:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from replay_actors import PATIENCE, SPACES, chunk, kill, small_ray, wait_for_another_process
+from replay_actors import PATIENCE, SPACES, chunk, kill, wait_for_another_process
 
 from atradiff.config import ServingConfig
 from atradiff.ports import RowSink
@@ -25,15 +24,10 @@ from cluster.placement import Resources
 from cluster.replay_actor import ReplayActorConfig, RowsLostError, start_replay_actor
 from cluster.replay_client import RemoteReplay
 
+pytestmark = pytest.mark.usefixtures("local_ray")
 KILLS = 2
 ROWS, CHUNK = 1_000_000, 20
 """Of one sender: more than it will push, so that senders never count alike."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    with small_ray():
-        yield
 
 
 @ray.remote(num_cpus=0, concurrency_groups={"push": 1})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
-from replay_actors import SPACES, chunk, small_ray
+from replay_actors import SPACES, chunk
 
 from atradiff.config import ServingConfig
 from atradiff.ports import ReplayService, RowSink
@@ -20,6 +19,7 @@ from cluster.placement import Resources
 from cluster.replay_actor import ReplayActorConfig, start_replay_actor
 from cluster.replay_client import ActorRowSink, RemoteReplay
 
+pytestmark = pytest.mark.usefixtures("local_ray")
 REPLAY = ReplayConfig(capacity=1000, rho=0.0)
 
 
@@ -39,12 +39,6 @@ class Scores:
     def save(self, folder: Path) -> None: ...
 
     def load(self, folder: Path) -> None: ...
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    with small_ray():
-        yield
 
 
 def _client(**options: Any) -> tuple[Any, RemoteReplay]:

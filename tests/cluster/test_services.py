@@ -15,7 +15,7 @@ import pytest
 import ray
 from ray.rllib.algorithms.sac import SACConfig
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from replay_actors import PATIENCE, SPACES, chunk, small_ray
+from replay_actors import PATIENCE, SPACES, chunk
 
 from atradiff.config import ServingConfig
 from atradiff.data.store import write_trajectories
@@ -33,14 +33,9 @@ from tests.adaptation.adapting import QUICK, moved_data, offline_data
 from tests.cluster.services_world import ENV, REWARD, Bringing, Elsewhere, Failing, Still
 from tests.toys import tiny_diffuser
 
+pytestmark = pytest.mark.usefixtures("local_ray")
 SLIVER = Resources(num_cpus=0.1)
 SMALL = ActorServices(2, num_cpus=0.1, replay=ReplayActorConfig(resources=SLIVER))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    with small_ray():
-        yield
 
 
 def stock_sac(services: ActorServices = SMALL) -> SACConfig:
@@ -235,7 +230,7 @@ def test_no_room_is_said_at_once() -> None:
         crowd.start(order(Still()))
     with pytest.raises(NoPlaceError, match="1 GPU asked for, 0 there"):
         ActorServices(num_gpus=1, placement=PlacementConfig(wait_seconds=0.5)).start(order(Still()))
-    assert ray.available_resources()["CPU"] == 2
+    wait_for(lambda: ray.available_resources()["CPU"] == 2)
 
 
 def test_what_cannot_be_is_refused_where_it_is_given(tmp_path: Path) -> None:

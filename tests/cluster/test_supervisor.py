@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from typing import Any
 
 import pytest
 import ray
-from ray.cloudpickle import register_pickle_by_value
 from ray.exceptions import ActorDiedError, RayActorError
 
 from cluster.replay_actor import RowsLostError
@@ -24,7 +22,6 @@ from cluster.supervisor import Supervisor, TrainerLost
 from rllib_ext.ensemble_sac.learner import LearnerLost
 
 ENV_STEPS = 100
-register_pickle_by_value(sys.modules[__name__])  # Ray's workers do not find this file
 
 
 class CountingTrainer:
