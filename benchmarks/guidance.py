@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class GuidanceFigures:
     imagined: float  # sum of the windows' own rewards
     relative_dynamics_error: float | None  # of the windows' rows, see atradiff.report.judge
     surprise: float  # error of the one-step model at the played rows, in units of the differences' scale
+    cpu_seconds: float | None  # to make all windows
 
 
 def play(simulator: Simulator, plans: SyntheticTrajectories) -> Played:
@@ -89,8 +91,10 @@ def measure(
     judge = Judge.over(held_out, None, env_id, simulated_rows=2000, seed=seed)
     truth = real_windows(held_out, length, windows, seed)
     settings = [(None, 0.0)] + [(target, scale) for scale in scales for target in targets]
-    yield _figures(None, None, truth, model, simulator, judge)
+    yield _figures(None, None, truth, model, simulator, judge, None)
+    model.generate(truth.observations[:8, 0], generator_seed=seed)  # first calls load what is not timed
     for target, scale in settings:
+        started = time.process_time()
         plans = model.generate(
             truth.observations[:, 0],
             generator_seed=seed,
@@ -100,7 +104,8 @@ def measure(
             guidance_scale=scale,
             target=target,
         )
-        yield _figures(target, scale, plans, model, simulator, judge)
+        seconds = time.process_time() - started
+        yield _figures(target, scale, plans, model, simulator, judge, seconds)
 
 
 def _figures(
@@ -110,6 +115,7 @@ def _figures(
     model: TrajectoryDiffuser,
     simulator: Simulator,
     judge: Judge,
+    cpu_seconds: float | None,
 ) -> GuidanceFigures:
     played = play(simulator, plans)
     returns = played.returns[np.isfinite(played.returns)]
@@ -123,6 +129,7 @@ def _figures(
         imagined=float(np.where(plans.mask, plans.rewards, 0).sum(1).mean()),
         relative_dynamics_error=judge.figures(plans.to_transitions(), None).relative_dynamics_error,
         surprise=_surprise(model, played.rows),
+        cpu_seconds=cpu_seconds,
     )
 
 
@@ -134,7 +141,7 @@ def _surprise(model: TrajectoryDiffuser, rows: Transitions) -> float:
 
 def table(figures: Sequence[GuidanceFigures]) -> str:
     """The figures as a table for the terminal."""
-    header = ["scale", "target", "played", "+-", "survived", "imagined", "dynamics", "surprise"]
+    header = ["scale", "target", "played", "+-", "survived", "imagined", "dynamics", "surprise", "CPU s"]
     return aligned([header, *(_line(f) for f in figures)])
 
 
@@ -142,7 +149,8 @@ def _line(f: GuidanceFigures) -> list[str]:
     scale = "data" if f.scale is None else f"{f.scale:g}"
     error = "-" if f.relative_dynamics_error is None else f"{f.relative_dynamics_error:.3f}"
     cells = [f"{f.played:.1f}", f"{f.standard_error:.1f}", f"{f.survived:.0%}", f"{f.imagined:.1f}"]
-    return [scale, "-" if f.target is None else f"{f.target:g}", *cells, error, f"{f.surprise:.3f}"]
+    cells += [error, f"{f.surprise:.3f}", "-" if f.cpu_seconds is None else f"{f.cpu_seconds:.2f}"]
+    return [scale, "-" if f.target is None else f"{f.target:g}", *cells]
 
 
 def _held_out(model: TrajectoryDiffuser, data: Trajectories) -> Trajectories:
