@@ -51,7 +51,7 @@ class ChainFidelity:
     full_length: float  # as long as the horizon, not terminated
     mean_return: float  # over the rows of ``compared_length``
     real_mean_return: float  # of the data from the same states, over as many rows
-    real_ended_terminal: float  # of the data within as many rows
+    real_ended_terminal: float | None  # of the data within ``horizon`` rows, where no time-out ends them before
     compared_length: float  # mean rows for which the data go on: the shorter of both, of each pair
     reward_per_row: float
     real_reward_per_row: float
@@ -99,7 +99,7 @@ def _chains(
     length: int | None,
     longest: int,
 ) -> ChainFidelity:
-    real = _Continuations(held_out, starts, imagined.lengths)
+    real = _Continuations(held_out, starts, imagined.lengths, horizon)
     windows = account.windows / len(imagined)  # shares of windows become shares of trajectories: one ends in one window
     at_end = imagined.terminated[np.arange(len(imagined)), imagined.lengths - 1]
     return ChainFidelity(
@@ -125,12 +125,13 @@ def _chains(
 class _Continuations:
     """How the data go on from the rows ``starts`` (B,): at most ``lengths`` (B,) rows, less where an episode ends."""
 
-    def __init__(self, data: Trajectories, starts: IntArray, lengths: IntArray) -> None:
-        last = np.repeat(data.offsets[1:], data.lengths)[starts]
-        self.rows = np.minimum(lengths, last - starts)
+    def __init__(self, data: Trajectories, starts: IntArray, lengths: IntArray, horizon: int) -> None:
+        after = np.repeat(data.offsets[1:], data.lengths)[starts]
+        self.rows = np.minimum(lengths, after - starts)
         total = np.concatenate([[0], np.cumsum(data.columns.rewards, dtype=np.float64)])
         self.mean_return = float(np.mean(total[starts + self.rows] - total[starts]))
-        self.ended_terminal = float(np.mean(data.columns.terminated[starts + self.rows - 1]))
+        ends = (after - starts <= horizon) & data.columns.terminated[after - 1]
+        self.ended_terminal = metrics.share(ends, ends | (after - starts >= horizon))
 
     def imagined_return(self, imagined: SyntheticTrajectories) -> float:
         """Mean over the chains of their rewards, each over as many rows as the data go on."""

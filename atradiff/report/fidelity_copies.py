@@ -62,11 +62,16 @@ class CopyFigures:
 
 @dataclass(frozen=True)
 class TrainingWindows:
-    """The leading rows of all training windows of one length. Build with :meth:`of`."""
+    """The leading rows of all training windows of one length. Build with :meth:`of`.
+
+    A model may recite where training windows go or, from another start, how they move: windows are compared by their
+    states and by their states' way from the first, beside actions and rewards, and the smaller distance counts.
+    """
 
     spaces: Spaces
     rows: FloatArray  # (N, C) all training rows, in units of ``scale``
     windows: IntArray  # (M, K) row numbers
+    origins: FloatArray  # (M, C) first states in the columns of states, zeros in the others
     scale: FloatArray  # (C,)
 
     @classmethod
@@ -80,7 +85,7 @@ class TrainingWindows:
             starts = np.sort(np.random.default_rng(seed).choice(starts, most, replace=False))
         last = np.repeat(train.offsets[1:] - 1, train.lengths)[starts]
         windows = np.minimum(starts[:, None] + np.arange(compared), last[:, None])
-        return cls(train.spaces, rows, windows, scale)
+        return cls(train.spaces, rows, windows, _origins(train.columns.observations[starts], scale), scale)
 
     def figures(self, imagined: SyntheticTrajectories, real: SyntheticTrajectories) -> CopyFigures:
         """``imagined`` and ``real`` windows (B) start at the same states; each pair is compared as far as both go."""
@@ -96,10 +101,19 @@ class TrainingWindows:
 
     def _distances(self, trajectories: SyntheticTrajectories, lengths: IntArray) -> FloatArray:
         """Of the first ``len(lengths)`` trajectories."""
-        features = np.zeros((len(lengths), self.windows.shape[1], self.rows.shape[1]), np.float32)
+        states = np.zeros((len(lengths), self.windows.shape[1], self.rows.shape[1]), np.float32)
         for i, length in enumerate(lengths.tolist()):
-            features[i, :length] = metrics.row_features(_rows(trajectories, i, length), self.spaces) / self.scale
-        return metrics.nearest_windows(features, lengths, self.rows, self.windows)
+            states[i, :length] = metrics.row_features(_rows(trajectories, i, length), self.spaces) / self.scale
+        ways = states - _origins(trajectories.observations[: len(lengths), 0], self.scale)[:, None]
+        there = metrics.nearest_windows(states, lengths, self.rows, self.windows, np.zeros_like(self.origins))
+        return np.minimum(there, metrics.nearest_windows(ways, lengths, self.rows, self.windows, self.origins))
+
+
+def _origins(states: FloatArray, scale: FloatArray) -> FloatArray:
+    """(B, C) states (B, S) in the columns of row features that hold them."""
+    origins = np.zeros((len(states), len(scale)), np.float32)
+    origins[:, : states.shape[1]] = states
+    return origins / scale
 
 
 def _rows(trajectories: SyntheticTrajectories, i: int, length: int) -> Transitions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -12,6 +13,7 @@ from atradiff.report.fidelity_stages import OneStepFigures, StageFidelity, Stage
 from atradiff.report.tables import aligned
 
 _SHOWN_LINKS = 8
+_WIDTH = 120
 
 
 def fidelity_table(report: FidelityReport) -> str:
@@ -21,7 +23,7 @@ def fidelity_table(report: FidelityReport) -> str:
         parts.append(_chains(report.chains))
     if report.stages:
         parts.append(_stages(report.stages))
-    return "\n\n".join([*parts, *(f"WARNING: {sentence}" for sentence in report.warnings)])
+    return "\n\n".join([*parts, *(_wrapped(f"WARNING: {sentence}") for sentence in report.warnings)])
 
 
 def _windows(report: FidelityReport) -> str:
@@ -70,11 +72,12 @@ def _copies(report: FidelityReport) -> Iterator[str]:
         return
     length, name, nearest = min(found, key=lambda entry: entry[2].order)
     said = "" if nearest.suspicious else "no sign of them. "
-    yield f"Copies of training data: {said}Nearest come {name} windows of {length} rows. {nearest.sentence}"
+    yield _wrapped(f"Copies of training data: {said}Nearest come {name} windows of {length} rows. {nearest.sentence}")
 
 
 def _chains(chains: Mapping[str, ChainFidelity]) -> str:
-    horizon = next(iter(chains.values())).horizon
+    first = next(iter(chains.values()))
+    ended = _cell(first.real_ended_terminal, ".0%")
     header = ["chains", "length", "terminal", "disagreed", "left data", "residual", "full", "return", "real", "rows"]
     lines = [[name, *_chain_cells(chain)] for name, chain in chains.items()]
     links = ["link", "rows", "running", "dynamics", "reward", "step ratio", "distance"]
@@ -84,8 +87,9 @@ def _chains(chains: Mapping[str, ChainFidelity]) -> str:
         for number in _some(len(chain.links))
     ]
     notes = [
-        f"Chains of at most {horizon} rows, by what ended them. return: over as many rows as the data go on from the",
-        "same state (rows); real: of the data.",
+        f"Chains of at most {first.horizon} rows, by what ended them; of the data, {ended} end in a terminal row within "
+        "as many. return:",
+        "over as many rows as the data go on from the same state (rows); real: of the data.",
         "",
         aligned([links, *drift]),
         "running: share of the chains that come so far. distance: of their states from training states, 1 is as far as",
@@ -151,6 +155,10 @@ def _one_step_cells(found: StageFidelity) -> list[str]:
     ratios = [_cell(value, ".3f") for value in (found.state_distance, figures.relative_error)]
     rest = [_cell(value, ".3f") for value in (figures.error_within, figures.error_beyond)]
     return [steps, *ratios, _cell(figures.rank_correlation, ".2f"), beyond, *rest]
+
+
+def _wrapped(sentence: str) -> str:
+    return textwrap.fill(sentence, _WIDTH)
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -114,26 +114,33 @@ def nearest_distances(queries: FloatArray, references: FloatArray, chunk: int = 
 
 
 def nearest_windows(
-    queries: FloatArray, lengths: IntArray, rows: FloatArray, windows: IntArray, chunk: int = 4096
+    queries: FloatArray,
+    lengths: IntArray,
+    rows: FloatArray,
+    windows: IntArray,
+    origins: FloatArray,
+    chunk: int = 4096,
 ) -> FloatArray:
     """(B,) distance from each window (B, K, C), its first ``lengths`` (B,) rows, to the nearest of M others.
 
-    Those are ``rows[windows]``, (R, C) rows and (M, K) row numbers. The distance is the root mean square over the
-    numbers that are compared, so that windows of all lengths have one unit.
+    Those are ``rows[windows]``, of (R, C) rows and (M, K) row numbers, less ``origins`` (M, C). The distance is the
+    root mean square over the numbers that are compared, so that windows of all lengths have one unit.
     """
     batch, length, width = queries.shape
     mask = (np.arange(length) < lengths[:, None]).astype(np.float32)
     flat = (queries * mask[..., None]).reshape(batch, -1)
     best, nearest = np.full(batch, np.inf, np.float32), np.zeros(batch, np.int64)
     for start in range(0, len(windows), chunk):
-        others = rows[windows[start : start + chunk]]
+        here = slice(start, start + chunk)
+        others = rows[windows[here]] - origins[here, None]
         squares = np.einsum("mkc,mkc->km", others, others)
         distances = mask @ squares - 2 * (flat @ others.reshape(len(others), -1).T)
-        here = distances.argmin(axis=1)
-        found = distances[np.arange(batch), here]
-        nearest = np.where(found < best, start + here, nearest)
+        closest = distances.argmin(axis=1)
+        found = distances[np.arange(batch), closest]
+        nearest = np.where(found < best, start + closest, nearest)
         best = np.minimum(best, found)
-    gaps = (queries - rows[windows[nearest]]) * mask[..., None]  # anew: the product's rounding would hide exact copies
+    # Anew from the differences: the product's rounding would hide exact copies.
+    gaps = (queries - (rows[windows[nearest]] - origins[nearest, None])) * mask[..., None]
     return np.asarray(np.sqrt(np.square(gaps).sum(axis=(1, 2)) / (lengths * width)), np.float32)
 
 

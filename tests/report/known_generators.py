@@ -50,9 +50,10 @@ class Fake:
     data: Trajectories
 
     def generate_with_report(
-        self, states: FloatArray, *_: Any, generator_seed: int, length: int, **__: Any
+        self, states: FloatArray, *_: Any, generator_seed: int, length: int, horizon: int | None = None, **__: Any
     ) -> tuple[SyntheticTrajectories, GenerationReport]:
-        return self.imagine(states, length, np.random.default_rng(generator_seed)), account(pruned=0.25, cut=0.5)
+        rng = np.random.default_rng(generator_seed)
+        return self.imagine(states, horizon or length, rng), account(pruned=0.25, cut=0.5)
 
     def imagine(self, states: FloatArray, length: int, rng: np.random.Generator) -> SyntheticTrajectories:
         raise NotImplementedError
@@ -102,6 +103,19 @@ class Copy(Fake):
         recited = as_trajectories(sampler.at(starts, length))
         recited.observations[:, 0] = states
         return recited
+
+
+class Retrace(Fake):
+    """Moves as its training data did from the nearest state: what memory of differences amounts to."""
+
+    def imagine(self, states: FloatArray, length: int, rng: np.random.Generator) -> SyntheticTrajectories:  # noqa: ARG002
+        sampler = WindowSampler(self.data, (length,))
+        starts = sampler.starts(length)
+        known = self.data.columns.observations[starts]
+        nearest = [int(np.square(known - state).sum(1).argmin()) for state in states]
+        moves = as_trajectories(sampler.at(starts[nearest], length))
+        moves.observations[:] += (states - moves.observations[:, 0])[:, None]
+        return moves
 
 
 def stored(folder: Path, data: Trajectories) -> Path:

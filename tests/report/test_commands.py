@@ -12,6 +12,7 @@ from known_generators import Copy, collect, stored
 from atradiff.config import DiffuserConfig, FitConfig
 from atradiff.data.store import open_trajectories
 from atradiff.fit import fit
+from atradiff.replay.ring import ColumnRing, transition_columns
 from atradiff.report.commands import fidelity_command
 from atradiff.report.fidelity import fidelity
 from atradiff.report.fidelity_picture import save_fidelity_picture, shown_dimensions
@@ -51,6 +52,37 @@ def test_the_command_prints_a_table_and_writes_json_and_picture(
     assert [line.split()[:2] for line in printed.splitlines()[2:7]] == [
         ["5", name] for name in ("real", "raw", "pruned", "cut", "dynamics")
     ]
+
+
+def test_chains_and_the_states_of_a_run_join_the_report(
+    fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, store = fitted
+    data = open_trajectories(store)
+    ring = ColumnRing(transition_columns(data.spaces), 500)
+    ring.add(dict(data.columns[:90].items()))
+    ring.save(tmp_path / "run" / "checkpoints" / "step_000000000090" / "algorithm" / "replay" / "real")
+    out, picture = tmp_path / "f.json", tmp_path / "f.png"
+    common = {"windows": 12, "simulated_rows": 30, "device": "cpu"}
+    fidelity_command(
+        model, store, horizon=12, length=5, run=tmp_path / "run", json=out, picture=picture, temperature=0.5, **common
+    )
+    document = json.loads(out.read_text())
+    assert set(document["K"]) == {"5", "10"}  # all lengths of the model
+    assert document["chains"]["raw"]["links"][0]["running"] == 1
+    assert list(document["stages"]) == ["held-out", "early", "middle", "late"]
+    assert (document["stages"]["middle"]["first"], document["stages"]["middle"]["last"]) == (30, 59)
+    assert document["stages"]["late"]["one_step"]["relative_error"] > 0
+    assert document["stages"]["late"]["K"]["5"]["dynamics"]["relative_dynamics_error"] > 0
+    printed = capsys.readouterr().out
+    assert "Chains of at most 12 rows" in printed
+    assert "60-89" in printed
+
+    np.save(tmp_path / "states.npy", np.zeros((9, 3), np.float32))
+    with pytest.raises(ValueError, match="have 3 columns, the model's have 11"):
+        fidelity_command(model, store, states=tmp_path / "states.npy", **common)
+    with pytest.raises(ValueError, match="give one of them"):
+        fidelity_command(model, store, states=tmp_path / "states.npy", run=tmp_path, **common)
 
 
 def test_other_data_than_the_fit_was_made_on_is_held_out_whole(fitted: tuple[Path, Path], tmp_path: Path) -> None:

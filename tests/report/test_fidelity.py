@@ -23,6 +23,12 @@ KEYS = {
     "transitions_per_cpu_second",
     "terminal_accuracy",
     "novelty",
+    "window_novelty",
+    "near_copies",
+    "terminal_share",
+    "true_terminal_share",
+    "share_terminated",
+    "share_left_data",
     "share_pruned",
     "share_cut",
     "mean_length",
@@ -50,6 +56,8 @@ def test_the_environment_itself_is_judged_perfect(hopper: tuple[Trajectories, Tr
     assert figures.rows.correlation < 0.05
     assert figures.rows.step_size_ratio == pytest.approx(1, abs=0.05)
     assert figures.rows.novelty == pytest.approx(1, abs=0.15)
+    assert figures.rows.terminal_share == figures.rows.true_terminal_share > 0
+    assert figures.rows.crisp_rewards is None  # Hopper's are a scale
     assert figures.transitions_per_cpu_second > 0
 
 
@@ -114,6 +122,7 @@ def test_discrete_actions_and_rewards_that_never_vary() -> None:
     assert len(raw.ks_by_column) == 4 + 2 + 1
     assert raw.relative_reward_error is None
     assert "do not vary" in raw.reasons["relative_reward_error"]
+    assert raw.crisp_rewards == 1
 
 
 def test_data_of_another_environment_is_refused(hopper: tuple[Trajectories, Trajectories]) -> None:

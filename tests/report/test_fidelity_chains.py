@@ -1,0 +1,116 @@
+"""Chained trajectories whose drift, ends and returns are known beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from known_generators import Fake, Perfect, Still, account, collect
+
+from atradiff.data.trajectories import Trajectories
+from atradiff.imagine import GenerationReport
+from atradiff.report.fidelity_chains import chain_fidelity, rows_between
+from atradiff.report.judge import Judge
+from atradiff.types import FloatArray, SyntheticTrajectories
+
+HORIZON, LENGTH = 15, 5
+
+
+class Tiring(Fake):
+    """Right for one link, then believes that nothing moves."""
+
+    def imagine(self, states: FloatArray, length: int, rng: np.random.Generator) -> SyntheticTrajectories:
+        right = Perfect(self.data).imagine(states, length, rng)
+        right.observations[:, LENGTH + 1 :] = right.observations[:, LENGTH, None]
+        right.terminated[:, LENGTH:] = False
+        return right
+
+
+class Ending(Still):
+    """Ends a quarter of its chains after 3 rows and says why."""
+
+    def generate_with_report(
+        self, states: FloatArray, *args: Any, **kwargs: Any
+    ) -> tuple[SyntheticTrajectories, GenerationReport]:
+        full, _ = super().generate_with_report(states, *args, **kwargs)
+        lengths = np.where(np.arange(len(states)) % 4 == 0, 3, full.lengths)
+        links = 3 * len(states)
+        stopped = float((lengths == 3).sum())
+        report = account(windows=links, disagreement=stopped / links, left_data=stopped / 4 / links)
+        return replace(full, lengths=lengths), replace(report, cut=0.0)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Trajectories, Judge]:
+    train, held_out = collect("Hopper-v5", 80).split(0.5, seed=0)
+    return held_out, Judge.over(held_out, train, "Hopper-v5", simulated_rows=600, seed=0)
+
+
+def chained(kind: type[Fake], data: tuple[Trajectories, Judge], count: int = 100) -> Any:
+    held_out, judge = data
+    found = chain_fidelity(
+        kind(held_out), held_out, judge, horizon=HORIZON, length=LENGTH, trajectories=count, variants=("raw",)
+    )
+    return found["raw"]
+
+
+def test_the_environment_itself_does_not_drift(data: tuple[Trajectories, Judge]) -> None:
+    chain = chained(Perfect, data, 400)
+    assert [(link.start, link.stop) for link in chain.links] == [(0, 5), (5, 10), (10, 15)]
+    for link in chain.links:
+        assert link.relative_dynamics_error == pytest.approx(0, abs=1e-4)
+        assert link.relative_reward_error == pytest.approx(0, abs=1e-4)
+    running = [link.running for link in chain.links]
+    assert running[0] == 1
+    assert running == sorted(running, reverse=True)
+    assert running[2] < 1  # random actions make hoppers fall
+    assert chain.ended_terminal == pytest.approx(chain.real_ended_terminal, abs=0.1)
+    assert chain.full_length + chain.ended_terminal == pytest.approx(1)
+    assert chain.mean_return == pytest.approx(chain.real_mean_return, rel=0.1)
+    assert chain.links[0].state_distance == pytest.approx(1, abs=0.2)
+
+
+def test_drift_is_told_link_by_link(data: tuple[Trajectories, Judge]) -> None:
+    first, *rest = chained(Tiring, data).links
+    assert first.relative_dynamics_error == pytest.approx(0, abs=1e-4)
+    for link in rest:
+        assert link.relative_dynamics_error == pytest.approx(1)
+        assert link.step_size == 0
+
+
+def test_ends_are_shares_of_chains_and_disjoint(data: tuple[Trajectories, Judge]) -> None:
+    chain = chained(Ending, data)
+    assert chain.mean_length == pytest.approx(0.25 * 3 + 0.75 * HORIZON)
+    assert chain.ended_disagreement == pytest.approx(0.25 * 3 / 4)
+    assert chain.ended_range == pytest.approx(0.25 / 4)
+    assert chain.full_length == 0.75
+    assert [link.running for link in chain.links] == [1, 0.75, 0.75]
+
+
+def test_returns_are_compared_over_rows_that_both_have(data: tuple[Trajectories, Judge]) -> None:
+    held_out, _ = data
+    chain = chained(Still, data, held_out.n_transitions)  # from every row there is
+    returns, rows, ended = [], [], []
+    for episode in map(held_out.episode, range(len(held_out))):
+        for t in range(len(episode)):
+            n = min(HORIZON, len(episode) - t)
+            returns.append(episode.rewards[t : t + n].sum())
+            rows.append(n)
+            if n == HORIZON or episode.terminated[-1]:
+                ended.append(episode.terminated[t + n - 1])
+    assert chain.real_mean_return == pytest.approx(np.mean(returns), rel=1e-5)
+    assert chain.compared_length == pytest.approx(np.mean(rows))
+    assert chain.real_ended_terminal == pytest.approx(np.mean(ended))
+    assert chain.mean_return == pytest.approx(np.mean(rows) * held_out.columns.rewards.mean(), rel=1e-4)
+
+
+def test_rows_between_are_those_of_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.array([1, 4, 6, 3])
+    states = rng.normal(size=(4, 7, 2)).astype(np.float32)
+    flat = np.zeros((4, 6), np.float32)
+    trajectories = SyntheticTrajectories(states, flat[..., None], flat, flat > 0, lengths, 0)
+    naive = [states[i, j + 1] for i in range(4) for j in range(2, 5) if j < lengths[i]]
+    np.testing.assert_array_equal(rows_between(trajectories, 2, 5).next_observations, naive)
