@@ -1,4 +1,4 @@
-"""A whole run as actors: trained, adapted, stopped, resumed, shot at."""
+"""A whole run as actors: trained, adapted, shot at, stopped, resumed. All tests look at the same one: it is dear."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -26,12 +25,11 @@ CONFIG = Path(__file__).parents[2] / "configs" / "tiny" / "halfcheetah_cluster.y
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 
-@pytest.fixture
-def cluster_run(tmp_path: Path, made_once: Path) -> RunConfig:
+def distributed(output: Path, made_once: Path) -> RunConfig:
     run = load_run_config(CONFIG)
     return replace(
         run,
-        output=str(tmp_path / "runs"),
+        output=str(output),
         data=replace(run.data, cache=str(made_once / "data")),
         generator=replace(run.generator, cache=str(made_once / "models")),
     )
@@ -40,16 +38,6 @@ def cluster_run(tmp_path: Path, made_once: Path) -> RunConfig:
 def curve(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def interrupt_once(ready: Callable[[], bool]) -> Callable[[Progress], None]:
-    """A watcher that does what Ctrl-C does."""
-
-    def watch(progress: Progress) -> None:
-        if progress.env_steps >= 200 and ready():
-            os.kill(os.getpid(), signal.SIGINT)
-
-    return watch
 
 
 def all_gone(roles: tuple[str, ...], patience: float = 30.0) -> bool:
@@ -62,27 +50,90 @@ def all_gone(roles: tuple[str, ...], patience: float = 30.0) -> bool:
     return True
 
 
-def newest_step(run: RunConfig) -> int:
-    checkpoint = RunStore.of(run.folder).checkpoints.newest_whole()
-    return -1 if checkpoint is None else checkpoint.step
+def kill_one(role: str) -> bool:
+    """False where nobody plays it at the moment."""
+    pids = processes(role, os.getpid())
+    if pids:
+        os.kill(pids[0], signal.SIGKILL)
+    return bool(pids)
 
 
-def test_a_run_as_actors_is_stopped_and_resumed(cluster_run: RunConfig) -> None:
-    adapted = cluster_run.folder / ".adapter"
+@dataclass
+class Told:
+    """What a watcher of a run was told, and the number of messages before the last kill."""
+
+    run: RunConfig
+    env_steps: list[int] = field(default_factory=list)
+    before_kill: int = 0
+
+    def __call__(self, progress: Progress) -> None:
+        self.env_steps.append(progress.env_steps)
+
+    def kill(self, role: str) -> bool:
+        killed = kill_one(role)
+        self.before_kill = len(self.env_steps) if killed else self.before_kill
+        return killed
+
+
+@pytest.fixture(scope="module")
+def under_fire(local_ray: None, tmp_path_factory: pytest.TempPathFactory, made_once: Path) -> Told:  # noqa: ARG001
+    """A run that lost a process of each role, and was stopped once its adapter had adapted again."""
+    run = replace(distributed(tmp_path_factory.mktemp("runs"), made_once), env_steps=10**6)
+    victims, told, adapted = ["generator", "trainer", "replay", "env_runner", "adapter"], Told(run), set()
+
+    def states() -> set[str]:
+        return {path.name for path in (run.folder / ".adapter").glob("*[1-9]")}
+
+    def watch(progress: Progress) -> None:
+        told(progress)
+        if not victims and states() - adapted:
+            os.kill(os.getpid(), signal.SIGINT)
+        elif victims and progress.env_steps >= 300 * (6 - len(victims)) and told.kill(victims[0]):
+            victims.pop(0)
+            adapted.update(states())
+
     with pytest.raises(Stopped):
-        train(replace(cluster_run, env_steps=10**6), interrupt_once(lambda: any(adapted.glob("*[1-9]"))))
-    stopped_at = newest_step(cluster_run)
-    run = replace(cluster_run, env_steps=stopped_at + 400)
-    seen: list[int] = []
-    folder = train(run, lambda progress: seen.append(progress.env_steps), resume=cluster_run.folder)
-    assert seen[0] >= stopped_at
-    assert json.loads((folder / "summary.json").read_text())["env_steps"] >= stopped_at + 400
+        train(run, watch)
+    return told
+
+
+@pytest.fixture(scope="module")
+def resumed(under_fire: Told) -> Told:
+    """The same run, resumed without a journal; its replay is killed once."""
+    checkpoint = RunStore.of(under_fire.run.folder).checkpoints.newest_whole()
+    assert checkpoint is not None
+    assert under_fire.run.cluster is not None
+    replay = replace(under_fire.run.cluster.replay, journal="off")
+    forgetful = replace(under_fire.run.cluster, replay=replay)
+    told = Told(replace(under_fire.run, cluster=forgetful, env_steps=checkpoint.step + 500))
+
+    def watch(progress: Progress) -> None:
+        told(progress)
+        if not told.before_kill and progress.env_steps >= checkpoint.step + 100:
+            told.kill("replay")
+
+    train(told.run, watch, resume=under_fire.run.folder)
+    return told
+
+
+@pytest.mark.faults
+def test_any_process_may_die_and_training_goes_on(under_fire: Told) -> None:
+    assert under_fire.env_steps == sorted(under_fire.env_steps)  # nothing that was acknowledged is lost
+    assert under_fire.env_steps[-1] > under_fire.env_steps[under_fire.before_kill - 1] >= 1_500
+
+
+@pytest.mark.faults
+def test_a_stopped_run_goes_on_where_it_was(under_fire: Told, resumed: Told) -> None:
+    folder, run = under_fire.run.folder, resumed.run
+    assert resumed.env_steps[0] >= under_fire.env_steps[-1]
+    assert json.loads((folder / "summary.json").read_text())["env_steps"] >= run.env_steps
     rows = curve(folder)
     assert [int(row["env_steps"]) for row in rows] == sorted({int(row["env_steps"]) for row in rows})
-    last = rows[-1]
-    assert float(last["replay/synthetic_rows"]) > 0
-    assert float(last["pool/size"]) == 2
-    assert all(one == other for one, other in balance(cluster_run).values())
+    before = [row for row in rows if int(row["env_steps"]) <= under_fire.env_steps[-1]][-1]
+    assert float(before["trainer/restarts"]) == 1
+    assert float(before["pool/restarts"]) >= 1
+    assert float(rows[-1]["replay/synthetic_rows"]) > 0
+    assert float(rows[-1]["pool/size"]) == 2
     checkpoint = RunStore.of(folder).checkpoints.newest_whole()
     assert checkpoint is not None
     assert {file.name.partition("/")[0] for file in checkpoint.manifest.files} == {"algorithm", "replay", "adaptation"}
@@ -92,45 +143,16 @@ def test_a_run_as_actors_is_stopped_and_resumed(cluster_run: RunConfig) -> None:
 
 
 @pytest.mark.faults
-def test_any_process_may_die_and_training_goes_on(cluster_run: RunConfig) -> None:
-    run = replace(cluster_run, env_steps=4_000)
-    victims = ["generator", "trainer", "replay", "env_runner", "adapter"]
-    told: list[int] = []
-
-    def watch(progress: Progress) -> None:
-        told.append(progress.env_steps)
-        if victims and progress.env_steps >= 500 * (6 - len(victims)):
-            os.kill(processes(victims.pop(0), os.getpid())[0], signal.SIGKILL)
-
-    folder = train(run, watch)
-    assert not victims
-    assert told == sorted(told)  # nothing that was acknowledged is lost
-    last = curve(folder)[-1]
-    assert float(last["trainer/restarts"]) == 1
-    assert float(last["pool/restarts"]) >= 1
-    assert all(one == other for one, other in balance(run).values())
+def test_a_replay_that_lost_its_memory_goes_back_to_the_checkpoint(under_fire: Told, resumed: Told) -> None:
+    told = resumed.env_steps
+    assert under_fire.env_steps[-1] <= told[resumed.before_kill]
+    assert told[: resumed.before_kill] == sorted(told[: resumed.before_kill])
+    assert told[resumed.before_kill :] == sorted(told[resumed.before_kill :])
+    assert all(one == other for one, other in balance(resumed.run).values())
 
 
-@pytest.mark.faults
-def test_a_replay_that_lost_its_memory_goes_back_to_the_checkpoint(cluster_run: RunConfig) -> None:
-    assert cluster_run.cluster is not None
-    forgetful = replace(cluster_run.cluster, replay=replace(cluster_run.cluster.replay, journal="off"))
-    run = replace(cluster_run, cluster=forgetful, env_steps=1_500)
-    told: list[int] = []
-
-    def watch(progress: Progress) -> None:
-        told.append(progress.env_steps)
-        if progress.env_steps >= 300 and told == sorted(told) and processes("replay", os.getpid()):
-            os.kill(processes("replay", os.getpid())[0], signal.SIGKILL)
-            told.append(10**6)  # once only
-
-    train(run, watch)
-    resumed_at = told[told.index(10**6) + 1]
-    assert resumed_at >= 200
-    assert all(one == other for one, other in balance(run).values())
-
-
-def test_a_run_that_finds_no_place_leaves_nothing_behind(cluster_run: RunConfig) -> None:
+def test_a_run_that_finds_no_place_leaves_nothing_behind(tmp_path: Path, made_once: Path) -> None:
+    cluster_run = distributed(tmp_path, made_once)
     assert cluster_run.cluster is not None
     hungry = replace(
         cluster_run.cluster,
