@@ -87,6 +87,28 @@ class Simulator:
                 valid[row] = self._step_row(np.asarray(observations[row], np.float64), actions[row], row, out)
         return SimulatedSteps(*out, valid=valid)
 
+    def play(self, observation: FloatArray, actions: ActionArray) -> SimulatedSteps | None:
+        """A run from ``observation`` (S,) under ``actions`` (K, A), or int64 (K,), up to its first terminal row.
+
+        Only the first state is set, so that observations clipped on the way do no harm. None where the first one is,
+        or where the physics diverges.
+        """
+        if not self._determined(observation[None])[0]:
+            return None
+        rows = []
+        with _diverging_quietly(self._base):
+            self._rule.set_state(self._base, np.asarray(observation, np.float64))
+            for action in actions:
+                answer, reward, terminated, _, _ = self._env.step(action)
+                answer = gym.spaces.flatten(self._env.observation_space, answer)
+                if not np.isfinite(answer).all() or _diverged(self._base):
+                    return None
+                rows.append((np.asarray(answer, np.float32), np.float32(reward), bool(terminated)))
+                if terminated:
+                    break
+        following, rewards, terminated = (np.stack(column) for column in zip(*rows, strict=True))
+        return SimulatedSteps(following, rewards, terminated, valid=np.ones(len(rows), np.bool_))
+
     def _determined(self, observations: FloatArray) -> BoolArray:
         limit = self._rule.velocity_limit
         if math.isinf(limit):
