@@ -87,9 +87,8 @@ def _chains(chains: Mapping[str, ChainFidelity]) -> str:
         for number in _some(len(chain.links))
     ]
     notes = [
-        f"Chains of at most {first.horizon} rows, by what ended them; of the data, {ended} end in a terminal row within "
-        "as many. return:",
-        "over as many rows as the data go on from the same state (rows); real: of the data.",
+        f"Chains of at most {first.horizon} rows, by what ended them. Of the data {ended} end in a terminal row within",
+        "as many. return: over as many rows as the data go on from the same state (rows); real: of the data.",
         "",
         aligned([links, *drift]),
         "running: share of the chains that come so far. distance: of their states from training states, 1 is as far as",
