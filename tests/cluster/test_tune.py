@@ -10,6 +10,7 @@ import pytest
 
 from cluster.cli import main
 from cluster.config import RunConfig, load_run_config
+from cluster.placement import Resources
 from cluster.session import Progress
 from cluster.tune import SearchResult, SearchSettings, search
 from cluster.tune_space import corners, default_space, overrides, read_space, to_tune
@@ -123,9 +124,17 @@ def test_a_trial_asks_for_all_that_its_run_needs(tiny_run: RunConfig, distribute
 @pytest.mark.usefixtures("local_ray")
 def test_a_trial_may_be_a_run_as_actors(distributed_run: RunConfig) -> None:
     """Its places are those that Ray Tune made for the trial: this Ray of two CPUs has no room for them twice."""
-    result = search(distributed_run, {"replay.rho": {"choice": [0.5]}}, replace(SETTINGS, samples=1, concurrent=None))
+    assert distributed_run.cluster is not None
+    few = replace(
+        distributed_run.cluster,
+        trainer=Resources(num_cpus=0.6),
+        rollouts=replace(distributed_run.cluster.rollouts, env_runners=1),
+        pool=replace(distributed_run.cluster.pool, generators=1),
+    )
+    run = replace(distributed_run, adaptation=None, cluster=few, env_steps=200)
+    result = search(run, {"replay.rho": {"choice": [0.5]}}, replace(SETTINGS, samples=1, concurrent=None))
     (trial,) = result.trials
-    assert (trial.error, trial.env_steps >= 400) == (None, True)
+    assert (trial.error, trial.env_steps >= 200) == (None, True)
 
 
 @pytest.mark.usefixtures("local_ray")
