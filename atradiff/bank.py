@@ -16,6 +16,7 @@ from atradiff.config import DiffuserConfig, require
 from atradiff.data.normalize import RowCodec
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.guided import SCORE_FEATURES, ScoreConditioned
+from atradiff.diffusion.history import HistoryConditioned
 from atradiff.diffusion.network import RowNetwork
 from atradiff.diffusion.residual_mlp import ResidualMLP
 from atradiff.diffusion.transformer import RowTransformer
@@ -54,6 +55,11 @@ def diffuser_network(config: DiffuserConfig, codec: RowCodec) -> RowNetwork:
     if config.guide != "none":
         told = replace(config, guide="none", task_size=config.task_size + SCORE_FEATURES)
         return ScoreConditioned(diffuser_network(told, codec))
+    if config.history:
+        width = config.width or 0
+        told = replace(config, history=0, task_size=config.task_size + width)
+        size = codec.spaces.observation_size
+        return HistoryConditioned(diffuser_network(told, codec), config.history, size, width)
     if config.generator == "one":
         return _network(config, codec, config.longest)
     return NetworkBank({length: _network(config, codec, length) for length in config.lengths})

@@ -59,6 +59,8 @@ class DiffuserConfig(_JsonConfig):
     """Of the return to go."""
     guide_drop: float = 0.15
     """Share of training windows whose score is left out, so that sampling can do without it, too."""
+    history: int = 0
+    """Rows before a window that it is told of, so that chained windows keep up what the ones before began."""
     width: int | None = None
     depth: int | None = None
     heads: int = 4
@@ -95,7 +97,8 @@ class DiffuserConfig(_JsonConfig):
         require(
             self.width is None or self.width % 2 == 0, "width", self.width, "must be even: half sines, half cosines"
         )
-        require(self.task_size >= 0, "task_size", self.task_size, "must not be negative")
+        for name in ("task_size", "history"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
         require(0 < self.length_quantile < 1, "length_quantile", self.length_quantile, "must lie between 0 and 1")
         require(self.dynamics_models >= 1, "dynamics_models", self.dynamics_models, "must be at least 1")
         require(self.dynamics_width >= 8, "dynamics_width", self.dynamics_width, "must be at least 8")

@@ -17,6 +17,7 @@ from atradiff.bank import diffuser_network
 from atradiff.config import DiffuserConfig, Precision, Prune, Refine, SamplingConfig, SamplingOptions, require
 from atradiff.data.normalize import DecodedRows, RowCodec
 from atradiff.data.tasks import TaskRows
+from atradiff.data.windows import Windows
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.guided import guided
 from atradiff.diffusion.network import RowNetwork
@@ -328,11 +329,19 @@ class _Request:
         lengths = round_up(estimate, config.lengths).cpu().numpy()
         return lengths, np.asarray(estimate.cpu().numpy() < config.longest)
 
-    def windows_for(self, states: FloatArray, lengths: IntArray, rows: IntArray) -> DecodedRows:
+    @property
+    def history(self) -> int:
+        """See :class:`atradiff.imagine.WindowSource`."""
+        return self._model.config.history
+
+    def windows_for(
+        self, states: FloatArray, lengths: IntArray, rows: IntArray, history: Windows | None = None
+    ) -> DecodedRows:
         """See :class:`atradiff.imagine.WindowSource`; a length that was not trained is cut from the next longer one."""
         model = self._model
         trained = round_up(torch.as_tensor(lengths, device=model.device), model.config.lengths)
-        condition = Condition(self._states(states), trained, self._tasks(rows), self._scores(len(rows)))
+        tasks, scores = self._tasks(rows), self._scores(len(rows))
+        condition = Condition(self._states(states), trained, tasks, scores, self._encoded(history))
         sampled = sample_rows(
             self._denoiser,
             model.config,
@@ -348,6 +357,11 @@ class _Request:
 
     def _states(self, states: FloatArray) -> Tensor:
         return torch.as_tensor(self._model.codec.normalizer.states(states), device=self._model.device)
+
+    def _encoded(self, history: Windows | None) -> Tensor | None:
+        if history is None:
+            return None
+        return torch.as_tensor(self._model.codec.encode_history(history), device=self._model.device)
 
     def _scores(self, count: int) -> Tensor | None:
         """(count,) what is asked for; None without guidance."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from atradiff.config import Prune, Refine
 from atradiff.data.normalize import DecodedRows
+from atradiff.data.windows import Windows, history_of
 from atradiff.dynamics import DynamicsEnsemble
 from atradiff.pruning import kept_rows
 from atradiff.refine import Thresholds, refine_windows
@@ -73,8 +74,17 @@ class WindowSource(Protocol):
     def lengths_for(self, states: FloatArray, rows: IntArray) -> tuple[IntArray, BoolArray]:
         """(B,) lengths for windows from ``states``, and whether each is the estimated end of its trajectory."""
 
-    def windows_for(self, states: FloatArray, lengths: IntArray, rows: IntArray) -> DecodedRows:
-        """Windows (B, K) from ``states``; ``rows`` (B,) are their places in the request."""
+    @property
+    def history(self) -> int:
+        """H, how many rows before a window it is told of."""
+        ...
+
+    def windows_for(
+        self, states: FloatArray, lengths: IntArray, rows: IntArray, history: Windows | None
+    ) -> DecodedRows:
+        """Windows (B, K) from ``states`` that go on from ``history`` (B, H), None where H = 0; ``rows`` (B,) are their
+        places in the request.
+        """
 
 
 def end_windows(rows: DecodedRows, lengths: IntArray, ending: Ending) -> tuple[DecodedRows, IntArray, BoolArray]:
@@ -95,11 +105,16 @@ def end_windows(rows: DecodedRows, lengths: IntArray, ending: Ending) -> tuple[D
 
 
 def make_link(
-    source: WindowSource, model: DynamicsEnsemble, ending: Ending, states: FloatArray, rows: IntArray
+    source: WindowSource,
+    model: DynamicsEnsemble,
+    ending: Ending,
+    states: FloatArray,
+    rows: IntArray,
+    history: Windows | None,
 ) -> Link:
-    """One window from each of ``states``; ``rows`` (B,) are their places in the request."""
+    """One window from each of ``states`` after ``history``; ``rows`` (B,) are their places in the request."""
     lengths, final = source.lengths_for(states, rows)
-    window = source.windows_for(states, lengths, rows)
+    window = source.windows_for(states, lengths, rows, history)
     ended_rows, kept, pruned = end_windows(window, lengths, ending)
     refined = refine_windows(ending.refine, model, ending.thresholds, ended_rows, kept)
     at_end = refined.rows.terminated[np.arange(len(rows)), refined.lengths - 1]
@@ -138,7 +153,8 @@ def imagine(
     links: list[Link] = []
     while len(active):
         here = sheet.observations[active, sheet.lengths[active]]
-        link = make_link(source, model, ending, here, active)
+        history = sheet.before(active, source.history) if source.history else None
+        link = make_link(source, model, ending, here, active, history)
         sheet.append(active, link)
         links.append(link)
         running = ~link.ended & ~(link.final & was_final[active]) & (sheet.lengths[active] < total)
@@ -184,6 +200,15 @@ class _Sheet:
         self.rewards[target] = link.rows.rewards[which, column]
         self.terminated[target] = link.rows.terminated[which, column]
         self.lengths[active] += kept
+
+    def before(self, active: IntArray, count: int) -> Windows:
+        """The last ``count`` rows of the ``active`` trajectories; padding where they are younger."""
+        which, now = active[:, None], self.lengths[active][:, None]
+        wanted = now + np.arange(-count, 0)
+        known = wanted >= 0
+        rows = np.where(known, wanted, now - 1)
+        states = self.observations[which, np.concatenate([rows, now], axis=1)]
+        return history_of(states, self.actions[which, rows], self.rewards[which, rows], known)
 
     def finish(self, version: int) -> SyntheticTrajectories:
         """The trajectories, as wide as the longest of them."""

@@ -92,7 +92,7 @@ class OfflineMaterial:
 
     def __init__(self, data: Trajectories, config: DiffuserConfig, scores: FloatArray | None = None) -> None:
         """``scores`` (N,) of all rows, for a model with a guide."""
-        self.windows = WindowSampler(data, config.lengths, scores)
+        self.windows = WindowSampler(data, config.lengths, scores, config.history)
         self.transitions = data.columns
         self.tasks = TaskRows.of(data) if config.task_size else None
         self._remaining = remaining_rows(data, config.longest)
@@ -154,7 +154,8 @@ class Trainer:
         rows = torch.as_tensor(self.codec.encode(windows), device=self.device)
         states = torch.as_tensor(self.codec.normalizer.states(windows.states[:, 0]), device=self.device)
         lengths = torch.full((len(rows),), rows.shape[1], device=self.device)
-        condition = Condition(states, lengths, self._tasks(windows.tasks), self._scores(windows, generator))
+        scores, history = self._scores(windows, generator), self._history(windows)
+        condition = Condition(states, lengths, self._tasks(windows.tasks), scores, history)
         with self._autocast():
             if self.config.process == "edm":
                 return edm_loss(network, rows, condition, generator)
@@ -175,6 +176,12 @@ class Trainer:
         if self.config.guide == "none" or windows.scores is None:
             return None
         return with_some_dropped(torch.as_tensor(windows.scores, device=self.device), self.config.guide_drop, generator)
+
+    def _history(self, windows: Windows) -> Tensor | None:
+        """(B, H, R) for a model that is told of the rows before."""
+        if self.config.history == 0 or windows.history is None:
+            return None
+        return torch.as_tensor(self.codec.encode_history(windows.history), device=self.device)
 
     def _dynamics_steps(self, rng: np.random.Generator) -> float:
         total = 0.0

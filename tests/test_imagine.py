@@ -21,14 +21,15 @@ def ending(prune="none"):
 class Counter:
     """Windows of ``length`` rows in which position grows by one per row and the episode ends at ``goal``."""
 
-    def __init__(self, length: int, goal: float = np.inf, final: bool = False) -> None:
-        self.length, self.goal, self.final, self.asked = length, goal, final, []
+    def __init__(self, length: int, goal: float = np.inf, final: bool = False, history: int = 0) -> None:
+        self.length, self.goal, self.final, self.asked, self.history, self.past = length, goal, final, [], history, []
 
     def lengths_for(self, states, rows):
         return np.full(len(states), self.length), np.full(len(states), self.final)
 
-    def windows_for(self, states, lengths, rows):
+    def windows_for(self, states, lengths, rows, history):
         self.asked.append(rows.tolist())
+        self.past.append(history)
         path = states[:, None] + np.arange(self.length + 1)[:, None] * np.array([1, 0])
         position = path[:, 1:, 0]
         actions = np.full((*position.shape, 1), 0.5, np.float32)
@@ -102,3 +103,20 @@ def test_a_tail_that_stands_still_is_terminal_where_most_of_its_rows_say_so(says
     assert pruned.tolist() == [True]
     assert bool(ended.terminated[0, 3]) is terminated
     assert ended.terminated.sum() == terminated
+
+
+def test_each_window_is_told_the_rows_that_came_before_it():
+    source = Counter(2, goal=8, history=3)
+    trajectories, _ = run(source, [0, 5], 50, True)
+    first, second, third, fourth = source.past
+    assert first.padding.all()
+    assert second.padding.tolist() == [[True, False, False]] * 2
+    for past, length, which in ((third, 4, [0]), (fourth, 6, [0])):
+        assert not past.padding.any()
+        rows = slice(length - 3, length)
+        np.testing.assert_array_equal(past.states, trajectories.observations[which, length - 3 : length + 1])
+        np.testing.assert_array_equal(past.actions, trajectories.actions[which, rows])
+        np.testing.assert_array_equal(past.rewards, trajectories.rewards[which, rows])
+    assert not second.actions[:, 0].any()
+    assert not second.rewards[:, 0].any()
+    np.testing.assert_array_equal(second.states[:, 1:, 0], [[0, 1, 2], [5, 6, 7]])

@@ -126,7 +126,9 @@ def concatenate_windows(parts: list[Windows]) -> Windows:
     """Windows of one length, one part after the other."""
     columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Windows)}
     known = {name: values for name, values in columns.items() if all(v is not None for v in values)}
-    return Windows(**{name: np.concatenate(values) for name, values in known.items()})
+    histories = known.pop("history", None)
+    joined = {name: np.concatenate(values) for name, values in known.items()}
+    return Windows(**joined, history=None if histories is None else concatenate_windows(histories))
 
 
 def _each(windows: Windows, change: Callable[[Any], Any]) -> Windows:
@@ -149,4 +151,5 @@ def _padded(windows: Windows, length: int) -> Windows:
         values = getattr(windows, name)
         return np.pad(values, [(0, 0), (0, missing)] + [(0, 0)] * (values.ndim - 2))
 
-    return replace(windows, **{name: widen(name) for name in ("states", *_ROW_COLUMNS)})
+    columns: dict[str, Any] = {name: widen(name) for name in ("states", *_ROW_COLUMNS)}
+    return replace(windows, **columns)

@@ -210,6 +210,10 @@ class RowCodec(ABC):
         ]
         return np.concatenate(parts, axis=-1).astype(np.float32)
 
+    def encode_history(self, history: Windows) -> FloatArray:
+        """(B, H, R) rows before windows; zeros where they are padding, so that d = -1 marks those that are told."""
+        return np.where(history.padding[..., None], np.float32(0), self.encode(history))
+
     def decode(self, states: FloatArray, rows: FloatArray) -> DecodedRows:
         """Rows (B, K, R) that start at ``states`` (B, S); ``states[:, 0]`` of the result is that input, bit for bit.
 

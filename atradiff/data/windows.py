@@ -7,7 +7,7 @@ with, and padding would teach the model that a time limit is an end. Windows of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Windows:
     padding: BoolArray  # (B, K), true on rows after the episode's end
     tasks: FloatArray | None = None  # (B, T)
     scores: FloatArray | None = None  # (B,) quantiles that guide, NaN where unknown (atradiff.guidance)
+    history: Windows | None = None  # the H rows before each window; ``padding`` marks those that are not told
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -35,10 +36,14 @@ class Windows:
 class WindowSampler:
     """Draws windows of any of ``lengths`` uniformly over all rows where one may start; never crosses an episode."""
 
-    def __init__(self, data: Trajectories, lengths: tuple[int, ...], scores: FloatArray | None = None) -> None:
-        """``scores`` (N,) of the windows that start at each row. Leaves out lengths that fit nowhere; raises
-        ``ValueError`` where none fits."""
+    def __init__(
+        self, data: Trajectories, lengths: tuple[int, ...], scores: FloatArray | None = None, history: int = 0
+    ) -> None:
+        """``scores`` (N,) of the windows that start at each row, and how many rows of ``history`` go with a window.
+        Leaves out lengths that fit nowhere; raises ``ValueError`` where none fits.
+        """
         self._columns, self._tasks, self._scores = data.columns, TaskRows.of(data), scores
+        self._history, self._first = history, np.repeat(data.offsets[:-1], data.lengths)
         rows = np.arange(data.n_transitions, dtype=np.int64)
         self._last = np.repeat(data.offsets[1:] - 1, data.lengths).astype(np.int64)
         self._padded = np.asarray(data.columns.terminated)[self._last]
@@ -57,8 +62,23 @@ class WindowSampler:
         return self._starts[length]
 
     def sample(self, length: int, batch: int, rng: np.random.Generator) -> Windows:
+        """``batch`` windows. How much history each is told is drawn, too: see :func:`told_rows`."""
         starts = self.starts(length)
-        return self.at(starts[rng.integers(len(starts), size=batch)], length)
+        chosen = starts[rng.integers(len(starts), size=batch)]
+        windows = self.at(chosen, length)
+        if self._history == 0:
+            return windows
+        return replace(windows, history=self.before(chosen, told_rows(self._history, batch, rng)))
+
+    def before(self, starts: IntArray, told: IntArray) -> Windows:
+        """The H rows before each of ``starts`` (B,); those of another episode, and all but the last ``told`` (B,), are
+        padding.
+        """
+        wanted = starts[:, None] + np.arange(-self._history, 0)
+        known = wanted >= np.maximum(self._first[starts], starts - told)[:, None]
+        rows = np.where(known, wanted, starts[:, None])
+        states = self._columns.observations[np.concatenate([rows, starts[:, None]], axis=1)]
+        return history_of(states, self._columns.actions[rows], self._columns.rewards[rows], known)
 
     def at(self, starts: IntArray, length: int) -> Windows:
         """The windows of ``length`` rows that start at the given rows."""
@@ -79,3 +99,20 @@ class WindowSampler:
             tasks=None if self._tasks is None else self._tasks[starts],
             scores=None if self._scores is None else self._scores[starts],
         )
+
+
+def history_of(states: FloatArray, actions: ActionArray, rewards: FloatArray, known: BoolArray) -> Windows:
+    """The H rows before windows, from states (B, H + 1, S), s_1 the last of them; rows that are not ``known`` (B, H)
+    are padding, whatever the columns hold there.
+    """
+    actions[~known] = 0
+    return Windows(states, actions, np.where(known, rewards, np.float32(0)), np.zeros_like(known), ~known)
+
+
+def told_rows(history: int, batch: int, rng: np.random.Generator) -> IntArray:
+    """(B,) rows of history that windows are told in training: none, some or all, each a third.
+
+    None is what a request from an agent's newest state is like, some what the first links of a chain are like.
+    """
+    some = rng.integers(history + 1, size=batch)
+    return np.choose(rng.integers(3, size=batch), [0, some, history])

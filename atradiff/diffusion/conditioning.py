@@ -16,12 +16,11 @@ class Condition:
     lengths: Tensor  # (B,) int64, real rows per window
     task: Tensor | None = None  # (B, task_size)
     scores: Tensor | None = None  # (B,) quantiles that guide, NaN where unknown; see atradiff.diffusion.guided
+    history: Tensor | None = None  # (B, H, R) rows before s_1, zeros where unknown; see atradiff.diffusion.history
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
-        task = None if self.task is None else self.task[rows]
-        return Condition(
-            self.states[rows], self.lengths[rows], task, None if self.scores is None else self.scores[rows]
-        )
+        optional = (None if x is None else x[rows] for x in (self.task, self.scores, self.history))
+        return Condition(self.states[rows], self.lengths[rows], *optional)
 
 
 def sinusoid(values: Tensor, width: int, period: float = 1e4) -> Tensor:
