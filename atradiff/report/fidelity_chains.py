@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from atradiff.data.trajectories import Trajectories
 from atradiff.imagine import GenerationReport
@@ -49,12 +50,12 @@ class ChainFidelity:
     ended_range: float  # where they leave the data's range
     ended_residual: float  # by the consistency cut
     full_length: float  # as long as the horizon, not terminated
-    mean_return: float  # over the rows of ``compared_length``
-    real_mean_return: float  # of the data from the same states, over as many rows
-    real_ended_terminal: float | None  # of the data within ``horizon`` rows, where no time-out ends them before
-    compared_length: float  # mean rows for which the data go on: the shorter of both, of each pair
     reward_per_row: float
-    real_reward_per_row: float
+    real_reward_per_row: float  # of the data from the same states, at most ``horizon`` rows
+    compared: int  # chains from states after which the data go on for ``horizon`` rows or terminate: of these
+    mean_return: float | None
+    real_mean_return: float | None
+    real_ended_terminal: float | None  # share of the data that terminates within ``horizon`` rows
     links: tuple[LinkFigures, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def _chains(
     length: int | None,
     longest: int,
 ) -> ChainFidelity:
-    real = _Continuations(held_out, starts, imagined.lengths, horizon)
+    real = _Continuations(held_out, starts, horizon)
     windows = account.windows / len(imagined)  # shares of windows become shares of trajectories: one ends in one window
     at_end = imagined.terminated[np.arange(len(imagined)), imagined.lengths - 1]
     return ChainFidelity(
@@ -112,31 +113,34 @@ def _chains(
         ended_range=account.left_data * windows,
         ended_residual=account.cut * windows,
         full_length=float(np.mean((imagined.lengths == horizon) & ~at_end)),
-        mean_return=real.imagined_return(imagined),
-        real_mean_return=real.mean_return,
-        real_ended_terminal=real.ended_terminal,
-        compared_length=float(real.rows.mean()),
         reward_per_row=float(imagined.rewards[imagined.mask].mean()),
-        real_reward_per_row=float(real.mean_return / real.rows.mean()),
+        real_reward_per_row=real.reward_per_row,
+        compared=int(real.known.sum()),
+        mean_return=real.mean_of(np.where(imagined.mask, imagined.rewards, 0).sum(1, dtype=np.float64)),
+        real_mean_return=real.mean_of(real.returns),
+        real_ended_terminal=real.mean_of(real.terminated),
         links=tuple(_links(imagined, held_out, judge, length or longest)),
     )
 
 
 class _Continuations:
-    """How the data go on from the rows ``starts`` (B,): at most ``lengths`` (B,) rows, less where an episode ends."""
+    """How the data go on from the rows ``starts`` (B,): ``horizon`` rows, or less where an episode ends.
 
-    def __init__(self, data: Trajectories, starts: IntArray, lengths: IntArray, horizon: int) -> None:
-        after = np.repeat(data.offsets[1:], data.lengths)[starts]
-        self.rows = np.minimum(lengths, after - starts)
+    ``known`` (B,) are those that no time-out cut short.
+    """
+
+    def __init__(self, data: Trajectories, starts: IntArray, horizon: int) -> None:
+        left = np.repeat(data.offsets[1:], data.lengths)[starts] - starts
+        rows = np.minimum(left, horizon)
         total = np.concatenate([[0], np.cumsum(data.columns.rewards, dtype=np.float64)])
-        self.mean_return = float(np.mean(total[starts + self.rows] - total[starts]))
-        ends = (after - starts <= horizon) & data.columns.terminated[after - 1]
-        self.ended_terminal = metrics.share(ends, ends | (after - starts >= horizon))
+        self.returns = total[starts + rows] - total[starts]
+        self.terminated = data.columns.terminated[starts + rows - 1]
+        self.known = self.terminated | (left >= horizon)
+        self.reward_per_row = float(self.returns.sum() / rows.sum())
 
-    def imagined_return(self, imagined: SyntheticTrajectories) -> float:
-        """Mean over the chains of their rewards, each over as many rows as the data go on."""
-        compared = np.arange(imagined.rewards.shape[1]) < self.rows[:, None]
-        return float(np.where(compared, imagined.rewards, 0).sum(1, dtype=np.float64).mean())
+    def mean_of(self, values: NDArray[Any]) -> float | None:
+        """Mean of ``values`` (B,) over the known ones; None where none is."""
+        return float(values[self.known].mean()) if self.known.any() else None
 
 
 def _links(imagined: SyntheticTrajectories, held_out: Trajectories, judge: Judge, length: int) -> list[LinkFigures]:

@@ -78,7 +78,19 @@ def _copies(report: FidelityReport) -> Iterator[str]:
 def _chains(chains: Mapping[str, ChainFidelity]) -> str:
     first = next(iter(chains.values()))
     ended = _cell(first.real_ended_terminal, ".0%")
-    header = ["chains", "length", "terminal", "disagreed", "left data", "residual", "full", "return", "real", "rows"]
+    header = [
+        "chains",
+        "length",
+        "terminal",
+        "disagreed",
+        "left data",
+        "residual",
+        "full",
+        "reward/row",
+        "real",
+        "return",
+        "real",
+    ]
     lines = [[name, *_chain_cells(chain)] for name, chain in chains.items()]
     links = ["link", "rows", "running", "dynamics", "reward", "step ratio", "distance"]
     drift = [
@@ -88,7 +100,8 @@ def _chains(chains: Mapping[str, ChainFidelity]) -> str:
     ]
     notes = [
         f"Chains of at most {first.horizon} rows, by what ended them. Of the data {ended} end in a terminal row within",
-        "as many. return: over as many rows as the data go on from the same state (rows); real: of the data.",
+        f"as many. return: of {first.compared} chains, from states after which no time-out cuts the data short; real: of",
+        "the data from the same states.",
         "",
         aligned([links, *drift]),
         "running: share of the chains that come so far. distance: of their states from training states, 1 is as far as",
@@ -99,11 +112,11 @@ def _chains(chains: Mapping[str, ChainFidelity]) -> str:
 
 def _chain_cells(chain: ChainFidelity) -> list[str]:
     shares = [chain.ended_terminal, chain.ended_disagreement, chain.ended_range, chain.ended_residual]
-    returns = [chain.mean_return, chain.real_mean_return, chain.compared_length]
     return [
         f"{chain.mean_length:.1f}",
         *(f"{share:.0%}" for share in (*shares, chain.full_length)),
-        *(f"{value:.1f}" for value in returns),
+        *(f"{value:.3f}" for value in (chain.reward_per_row, chain.real_reward_per_row)),
+        *(_cell(value, ".1f") for value in (chain.mean_return, chain.real_mean_return)),
     ]
 
 

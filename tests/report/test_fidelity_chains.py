@@ -89,21 +89,22 @@ def test_ends_are_shares_of_chains_and_disjoint(data: tuple[Trajectories, Judge]
     assert [link.running for link in chain.links] == [1, 0.75, 0.75]
 
 
-def test_returns_are_compared_over_rows_that_both_have(data: tuple[Trajectories, Judge]) -> None:
+def test_returns_are_compared_where_the_data_are_not_cut_short(data: tuple[Trajectories, Judge]) -> None:
     held_out, _ = data
     chain = chained(Still, data, held_out.n_transitions)  # from every row there is
-    returns, rows, ended = [], [], []
+    returns, rows, known, ended = [], [], [], []
     for episode in map(held_out.episode, range(len(held_out))):
         for t in range(len(episode)):
             n = min(HORIZON, len(episode) - t)
             returns.append(episode.rewards[t : t + n].sum())
             rows.append(n)
-            if n == HORIZON or episode.terminated[-1]:
-                ended.append(episode.terminated[t + n - 1])
-    assert chain.real_mean_return == pytest.approx(np.mean(returns), rel=1e-5)
-    assert chain.compared_length == pytest.approx(np.mean(rows))
-    assert chain.real_ended_terminal == pytest.approx(np.mean(ended))
-    assert chain.mean_return == pytest.approx(np.mean(rows) * held_out.columns.rewards.mean(), rel=1e-4)
+            known.append(n == HORIZON or episode.terminated[-1])
+            ended.append(episode.terminated[t + n - 1])
+    assert chain.compared == sum(known)
+    assert chain.real_mean_return == pytest.approx(np.mean(np.array(returns)[known]), rel=1e-5)
+    assert chain.real_ended_terminal == pytest.approx(np.mean(np.array(ended)[known]))
+    assert chain.real_reward_per_row == pytest.approx(np.sum(returns) / np.sum(rows), rel=1e-5)
+    assert chain.mean_return == pytest.approx(HORIZON * held_out.columns.rewards.mean(), rel=1e-4)
 
 
 def test_rows_between_are_those_of_a_loop() -> None:
