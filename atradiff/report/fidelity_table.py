@@ -100,8 +100,8 @@ def _chains(chains: Mapping[str, ChainFidelity]) -> str:
     ]
     notes = [
         f"Chains of at most {first.horizon} rows, by what ended them. Of the data {ended} end in a terminal row within",
-        f"as many. return: of {first.compared} chains, from states after which no time-out cuts the data short; real: of",
-        "the data from the same states.",
+        f"as many. return: of {first.compared} chains, from states after which no time-out cuts the data short;",
+        "real: of the data from the same states.",
         "",
         aligned([links, *drift]),
         "running: share of the chains that come so far. distance: of their states from training states, 1 is as far as",
