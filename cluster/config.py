@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from atradiff.adaptation.config import AdaptationConfig
 from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig, ServingConfig, SyntherConfig, SyntherFit
 from atradiff.replay.mixed import ReplayConfig
 from cluster.cluster_config import ClusterConfig
+from cluster.config_errors import plain, require_known_keys
 from cluster.storage import is_uri, join, working_folder
 from rllib_ext.ensemble_sac.settings import SACSettings
 
@@ -248,15 +250,24 @@ class RunConfig:
 
 def run_parser(prog: str, description: str | None) -> ArgumentParser:
     """A parser with ``--config FILE`` and one dotted flag for each setting of :class:`RunConfig`."""
-    parser = ArgumentParser(prog=prog, description=description)
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file of the settings below")
     parser.add_class_arguments(RunConfig, as_group=False)
     return parser
 
 
 def parse_run_config(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
-    """The run that these words describe, and the values of the parser's flags that are no part of it."""
-    parsed = parser.instantiate(parser.parse_args(list(arguments)))
+    """The run that these words describe, and the values of the parser's flags that are no part of it.
+
+    Raises ``ValueError`` for keys that there are not and values that cannot be.
+    """
+    require_known_keys(arguments, RunConfig)
+    try:
+        parsed = parser.instantiate(parser.parse_args(list(arguments)))
+    except ArgumentError as error:
+        raise ValueError(f"{plain(str(error))} (--help lists all settings.)") from None
+    except ValueError as error:
+        raise ValueError(plain(str(error))) from None
     names = {field.name for field in fields(RunConfig)}
     values = {key: value for key, value in vars(parsed).items() if key != "config"}
     run = RunConfig(**{key: value for key, value in values.items() if key in names})
@@ -266,7 +277,7 @@ def parse_run_config(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[
 def load_run_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a config file (or the text of one) with dotted overrides (``["--seed", "1"]``).
 
-    Unknown keys end the program with their name.
+    Raises ``ValueError`` for keys that there are not and values that cannot be.
     """
     return parse_run_config(run_parser("atradiff train", None), ["--config", str(path), *overrides])[0]
 

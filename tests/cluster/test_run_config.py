@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,39 @@ def test_dotted_flags_override_the_file_at_every_depth() -> None:
     assert run.data.collect.policy == "scripted"
 
 
-def test_an_unknown_key_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("section", "flag", "said"),
+    [
+        ("algorithm: {utdd: 2}", "--algorithm.utdd=2", "algorithm.utdd is no setting. Did you mean utd?"),
+        ("cluster: {pool: {generatorz: 2}}", "--cluster.pool.generatorz=2", "What cluster.pool takes: compile, gen"),
+        ("cluster: {pol: {}}", "--cluster={pol: {}}", "cluster.pol is no setting. Did you mean pool?"),
+        ("adaptation: {pick_up: {x: 1}}", "--adaptation.pick_up.x=1", "adaptation.pick_up.x is no setting. What"),
+        ("data: {collect: {polcy: x}}", "--data.collect.polcy=x", "takes: env, episodes, noise, policy, seed."),
+        ("evn: x", "--replay.roh=1", " is no setting. Did you mean "),
+    ],
+)
+def test_an_unknown_key_is_named_with_those_that_there_are(tmp_path: Path, section: str, flag: str, said: str) -> None:
     path = tmp_path / "typo.yaml"
-    path.write_text("env: Pendulum-v1\nname: x\nenv_steps: 10\nalgorithm: {utdd: 2}\n")
-    with pytest.raises(SystemExit):
+    path.write_text(f"env: Pendulum-v1\nname: x\nenv_steps: 10\n{section}\n")
+    with pytest.raises(ValueError, match=re.escape(said)):
         load_run_config(path)
-    assert "utdd" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=re.escape(said)):
+        load_run_config("env: Pendulum-v1\nname: x\nenv_steps: 10\n", [flag])
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--cluster.pool.generators=0", "the pool needs at least 1 generator, got generators=0."),
+        ("--cluster.pool.generators=many", "Parser key \"pool.generators\": Expected a <class 'int'>. Got value: many"),
+        ("--adaptation.every=0", "every must be at least 1"),
+        ("--foo=1", "unrecognized arguments: --foo=1"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_alone(flag: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)) as told:
+        load_run_config(CONFIGS / "quickstart.yaml", [flag])
+    assert len(str(told.value)) < 200
 
 
 def test_contradictions_are_refused_with_the_values() -> None:
