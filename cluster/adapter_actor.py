@@ -1,7 +1,4 @@
-"""The adapter of a run as a Ray actor, and the driver's end of it: the learner never waits for an update.
-
-replay actor --picked windows--> adapter actor --report, weights--> driver --weights--> generator pool
-"""
+"""The adapter of a run as a Ray actor; whose other end is :mod:`cluster.adapter_client`."""
 
 from __future__ import annotations
 
@@ -18,8 +15,8 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError
 
-from atradiff.adaptation.adapt import Adapter, Publish, Weights
-from atradiff.adaptation.config import AdaptationConfig, passed
+from atradiff.adaptation.adapt import Adapter, Weights
+from atradiff.adaptation.config import AdaptationConfig
 from atradiff.adaptation.feed import NewestQuestion, PickedWindows, PickQuestion, WindowFeed
 from atradiff.adaptation.report import AdaptationReport
 from atradiff.adaptation.windows import WindowPool
@@ -61,10 +58,11 @@ class MadeOf:
 
 @dataclass(frozen=True)
 class StartedAdapter:
-    """The actor, and what it was made of, which lasts as long as somebody holds this."""
+    """The actor, and what it was made of, which lasts as long as somebody holds this; ``version`` is the model's."""
 
     actor: ActorHandle
     made_of: MadeOf
+    version: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +105,14 @@ class AdapterWorker:
         report = self.adapter.update(feed, env_steps)
         self.keep()
         return report
+
+    def go_back(self, folder: Path, above: int) -> None:
+        """Become what was saved in ``folder``. Generators know weights by their version: where it is not higher than
+        ``above``, which they have had, the weights get the next number."""
+        self.adapter.load(folder)
+        if self.adapter.version <= above:
+            self.adapter.renumber(above + 1)
+        self.keep()
 
     def keep(self) -> None:
         """Write the state beside the one before, which is removed once the disk holds the new one."""
@@ -184,12 +190,11 @@ class AdapterActor:
         """
         return write_part(target, self._worker(made_of).copy_kept)
 
-    def read(self, part: StoredPart, made_of: MadeOf | None = None) -> None:
-        """Become what :meth:`write` put there."""
+    def read(self, part: StoredPart, above: int, made_of: MadeOf | None = None) -> None:
+        """Become what :meth:`write` put there, with a version higher than ``above``."""
         worker = self._worker(made_of)
         with part.open() as folder:
-            worker.adapter.load(folder)
-        worker.keep()
+            worker.go_back(folder, above)
 
     def _worker(self, made_of: MadeOf | None) -> AdapterWorker:
         """Without ``made_of`` only for calls that follow another one in the same process."""
@@ -234,87 +239,7 @@ def start_adapter_actor(
     except RayTaskError as error:
         ray.kill(actor)
         raise error.cause from None
-    return StartedAdapter(actor, made_of)
-
-
-class AdapterClient:
-    """The driver's end: begins an update when one is due and publishes its weights when they are there.
-
-    Satisfies :class:`atradiff.adaptation.local.Adaptation`, but for saving: the actor writes its own part.
-    """
-
-    def __init__(self, adapter: StartedAdapter, replay: ActorHandle, every: int, publish: Publish) -> None:
-        self.last_report: AdaptationReport | None = None
-        self.updates, self.rollbacks, self.restarts = 0, 0, 0
-        self.actor: Any = adapter.actor
-        self.made_of = adapter.made_of
-        self._replay, self._every, self._publish = replay, every, publish
-        self._last_begun = 0
-        self._published: list[ray.ObjectRef] = []
-        self._version = 0
-        self._process = int(ray.get(self.actor.ready.remote(self.made_of)))
-        self._running: tuple[ray.ObjectRef, ray.ObjectRef] | None = None
-        self._untold: list[AdaptationReport] = []
-
-    def due(self, env_steps: int) -> bool:
-        """Whether :meth:`step` has something to do."""
-        return self._running is not None or passed(self._every, self._last_begun, env_steps)
-
-    def step(self, env_steps: int) -> AdaptationReport | None:
-        """Begin what is due, collect what is ready, wait for nothing; the report of an attempt that ended, each once.
-
-        Raises what the attempt raised. One that died with its process is repeated by Ray, not reported.
-        """
-        if self._running is None and passed(self._every, self._last_begun, env_steps):
-            self._last_begun = env_steps
-            self._running = self.actor.update.remote(
-                self._replay, env_steps, self._version, self._published, self.made_of
-            )
-        if self._running is None or not ray.wait([self._running[0]], timeout=0)[0]:
-            return None
-        attempt_ref, weights_ref = self._running
-        self._running = None
-        attempt: Attempt = ray.get(attempt_ref)
-        self._note(attempt)
-        if attempt.report.accepted:
-            self._pass_on(attempt.report.version, weights_ref)
-        return attempt.report
-
-    def take_reports(self) -> list[AdaptationReport]:
-        """Of the attempts that ended since this was asked last."""
-        told, self._untold = self._untold, []
-        return told
-
-    def restore(self, part: StoredPart) -> None:
-        """Have the actor go back to a checkpoint, and publish its version."""
-        ray.get(self.actor.read.remote(part, self.made_of))
-        told, weights = self.actor.current.remote(self.made_of)
-        version, self._last_begun = ray.get(told)
-        if version > self._version:
-            self._pass_on(version, weights)
-
-    def write(self, target: Location) -> list[FileEntry]:
-        """Have the actor write its part of a checkpoint: not of an update under way, nor waiting for that."""
-        entries: list[FileEntry] = ray.get(self.actor.write.remote(target, self.made_of))
-        return entries
-
-    def metrics(self) -> dict[str, float]:
-        """Counters, and the figures of the last attempt."""
-        counters = {"updates": self.updates, "rollbacks": self.rollbacks, "restarts": self.restarts}
-        last = self.last_report.metrics() if self.last_report else {}
-        return {name: float(value) for name, value in counters.items()} | last
-
-    def _note(self, attempt: Attempt) -> None:
-        self.restarts += attempt.process != self._process
-        self._process = attempt.process
-        self.updates += attempt.report.accepted
-        self.rollbacks += attempt.report.outcome == "rolled_back"
-        self.last_report = attempt.report
-        self._untold.append(attempt.report)
-
-    def _pass_on(self, version: int, weights: ray.ObjectRef) -> None:
-        self._publish(version, ray.get(weights))
-        self._version, self._published = version, [weights]
+    return StartedAdapter(actor, made_of, model.version)
 
 
 def _open_worker(model: TrajectoryDiffuser, data: Trajectories, order: AdapterOrder, device: str) -> AdapterWorker:

@@ -14,26 +14,21 @@ import ray
 from ray.actor import ActorHandle
 
 from atradiff.adaptation.config import AdaptationConfig
-from atradiff.adaptation.original import WithOriginal
-from atradiff.adaptation.pickup import make_pick_up
 from atradiff.adaptation.report import AdaptationReport
-from atradiff.data.trajectories import Trajectories
 from atradiff.ports import ServiceOrder
 from atradiff.replay.memory import ReplayMemory
-from atradiff.replay.offline import OfflineRows
 from atradiff.types import Spaces
-from cluster.adapter_actor import AdapterClient, AdapterOrder, start_adapter_actor
 from cluster.checkpoint import Checkpoint
 from cluster.checkpoint_files import FileEntry, Part
 from cluster.cluster_config import ClusterConfig
 from cluster.config import RunConfig
-from cluster.generator_pool import GeneratorPool
 from cluster.placement import Placement
 from cluster.prepare import Imagination, Supplies
-from cluster.replay_actor import ReplayActorConfig, RowsLostError, start_replay_actor
+from cluster.replay_actor import ReplayActorConfig, RowsLostError
 from cluster.replay_client import RemoteReplay
 from cluster.rescoring import Rescoring
 from cluster.session import Progress
+from cluster.starting import ActorPlan, AdaptationPlan, start_actors
 from cluster.storage import Location
 from rllib_ext.columns import ActionScale
 
@@ -89,20 +84,16 @@ class Crew:
         placement: Placement,
         folder: Path,
     ) -> None:
-        self._run, self._cluster, self._placement, self._folder = run, cluster, placement, folder
-        self._scale = ActionScale.of(spaces, normalize_actions=True)
-        self._cleanup = ExitStack()
-        self.pool: GeneratorPool | None = None
-        self.adapter: AdapterClient | None = None
+        order, plan = _order(run, spaces, supplies), _plan(cluster, supplies.imagination, folder)
+        offline_rows = 0 if supplies.offline is None else supplies.offline.n_transitions
+        print(f"replay       {ReplayMemory.of(spaces, order.replay, offline_rows)}", file=sys.stderr)
         with ExitStack() as begun:  # what was started is ended where the rest cannot be
-            imagination = supplies.imagination
-            self._offline = self._put_offline(supplies.offline)
-            self.replay, self.services = self._start_replay(spaces, supplies)
-            begun.callback(ray.kill, self.replay)
-            if imagination is not None:
-                self.pool = begun.enter_context(self._start_pool(imagination))
-                self.adapter = self._start_adapter(imagination, self.pool, begun)
+            actors = start_actors(order, plan, placement, begun)
             self._cleanup = begun.pop_all()
+        self.replay: Any = actors.replay
+        self.pool, self.adapter = actors.pool, actors.adapter
+        adaptation = None if plan.adaptation is None else plan.adaptation.config
+        self.services = AttachedServices(self.replay, plan.replay, adaptation)
 
     @property
     def env_steps(self) -> int:
@@ -159,56 +150,35 @@ class Crew:
     ) -> None:
         self._cleanup.close()
 
-    def _put_offline(self, offline: Trajectories | None) -> ray.ObjectRef[OfflineRows] | None:
-        """Into Ray's object store, once; the reference is held so that a replay that is restarted finds them."""
-        return None if offline is None else ray.put(OfflineRows.of(offline, self._scale.to_learner))
 
-    def _start_replay(self, spaces: Spaces, supplies: Supplies) -> tuple[Any, AttachedServices]:
-        run, place, imagination = self._run, self._placement.strategy("replay"), supplies.imagination
-        config = replace(self._cluster.replay, journal=_journal(self._cluster.replay.journal, self._folder))
-        rows = run.replay if imagination is not None else run.replay.plain()
-        offline_rows = 0 if supplies.offline is None else supplies.offline.n_transitions
-        print(f"replay       {ReplayMemory.of(spaces, rows, offline_rows)}", file=sys.stderr)
-        adaptation = None if imagination is None else imagination.adaptation
-        watcher = None if adaptation is None else make_pick_up(adaptation.pick_up, rows.capacity, run.seed)
-        actor = start_replay_actor(
-            spaces, rows, run.serving, run.seed, config, watcher=watcher, offline=self._offline, place=place
-        )
-        return actor, AttachedServices(actor, config, adaptation)
+def _order(run: RunConfig, spaces: Spaces, supplies: Supplies) -> ServiceOrder:
+    scale = ActionScale.of(spaces, normalize_actions=True)
+    imagination = supplies.imagination
+    return ServiceOrder(
+        spaces,
+        run.replay if imagination is not None else run.replay.plain(),
+        run.serving,
+        run.seed,
+        None if imagination is None else imagination.diffuser,
+        scale.to_learner,
+        scale.rows_to_environment,
+        offline=supplies.offline,
+    )
 
-    def _start_pool(self, imagination: Imagination) -> GeneratorPool:
-        run, generator = self._run, imagination.diffuser
-        adaptation = imagination.adaptation
-        return GeneratorPool(
-            generator if adaptation is None else WithOriginal(generator, adaptation.original_share),
-            self.replay,
-            self._cluster.pool,
-            run.serving,
-            run.seed,
-            self._scale.to_learner,
-            self._placement.strategies("generator"),
-        )
 
-    def _start_adapter(self, imagination: Imagination, pool: GeneratorPool, begun: ExitStack) -> AdapterClient | None:
-        adaptation, state = imagination.adaptation, imagination.training_state
-        if adaptation is None or imagination.offline is None:
-            return None
-        order = AdapterOrder(
-            adaptation,
-            self._run.seed,
-            self._scale.rows_to_environment,
-            str(self._folder / ".adapter"),
-            None if state is None else str(state),
-        )
-        started = start_adapter_actor(
-            imagination.diffuser,
-            imagination.offline,
-            order,
-            self._cluster.adapter,
-            place=self._placement.strategy("adapter"),
-        )
-        begun.callback(ray.kill, started.actor)
-        return AdapterClient(started, self.replay, adaptation.every, pool.publish)
+def _plan(cluster: ClusterConfig, imagination: Imagination | None, folder: Path) -> ActorPlan:
+    replay = replace(cluster.replay, journal=_journal(cluster.replay.journal, folder))
+    if imagination is None or imagination.adaptation is None or imagination.offline is None:
+        return ActorPlan(replay, cluster.pool)
+    adaptation = AdaptationPlan(
+        imagination.adaptation,
+        imagination.diffuser,
+        imagination.offline,
+        folder / ".adapter",
+        imagination.training_state,
+        cluster.adapter,
+    )
+    return ActorPlan(replay, cluster.pool, adaptation)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from atradiff.config import ServingConfig
-from atradiff.data.windows import Windows
 from atradiff.ports import EpisodeRows
 from atradiff.replay.batch import OriginArray, ReplayBatch
 from atradiff.replay.config import ReplayConfig
@@ -30,7 +29,7 @@ from atradiff.replay.offline import OfflineRows
 from atradiff.replay.requests import GenerationRequest
 from atradiff.replay.shared import SharedReplay
 from atradiff.replay.watcher import Watcher
-from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticRows
+from atradiff.types import FloatArray, IntArray, Spaces, SyntheticRows
 from cluster.checkpoint_files import FileEntry, StoredPart, write_part
 from cluster.errors import RunFailed
 from cluster.placement import Resources
@@ -148,20 +147,8 @@ class ReplayActor:
         return self._shared.store_synthetic(requests, answer)
 
     @ray.method(concurrency_group="adaptation")
-    def windows(self, row_ids: IntArray, length: int) -> tuple[Windows, BoolArray]:
-        return self._shared.windows(row_ids, length)
-
-    @ray.method(concurrency_group="adaptation")
     def consult(self, question: Callable[[MixedReplay], Any]) -> Any:
         return self._shared.consult(question)
-
-    @ray.method(concurrency_group="files")
-    def save(self, folder: str) -> None:
-        self._shared.save(Path(folder))
-
-    @ray.method(concurrency_group="files")
-    def load(self, folder: str) -> None:
-        self._become(Path(folder))
 
     @ray.method(concurrency_group="files")
     def write(self, target: Location) -> list[FileEntry]:

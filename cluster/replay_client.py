@@ -18,6 +18,7 @@ from atradiff.ports import EpisodeRows, RowSink
 from atradiff.replay.batch import ReplayBatch
 from atradiff.types import FloatArray
 from cluster.replay_actor import ReplayActorConfig
+from cluster.shared_folder import read_from, write_into
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,16 @@ class RemoteReplay:
         }
 
     def save(self, folder: Path) -> None:
-        """Let the actor write everything into ``folder``, which both must see; waits for reports under way first."""
+        """Have the actor write everything into ``folder``; waits for reports under way first.
+
+        Raises ``OSError`` where it is on a machine without that folder.
+        """
         self.settle()
-        ray.get(self._actor.save.remote(str(folder)))
+        write_into(folder, lambda target: ray.get(self._actor.write.remote(target)))
 
     def load(self, folder: Path) -> None:
-        """Let the actor become what :meth:`save` wrote; batches sampled before are forgotten."""
-        ray.get(self._actor.load.remote(str(folder)))
+        """Have the actor become what :meth:`save` wrote; batches sampled before are forgotten."""
+        read_from(folder, lambda part: ray.get(self._actor.read.remote(part)))
         self.forget()
 
     def settle(self) -> None:

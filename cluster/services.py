@@ -17,23 +17,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import ray
-from ray.actor import ActorHandle
 
 from atradiff.adaptation.config import AdaptationConfig
-from atradiff.adaptation.original import WithOriginal
-from atradiff.adaptation.pickup import make_pick_up
 from atradiff.data.store import open_trajectories
-from atradiff.data.trajectories import Trajectories
 from atradiff.generator import TrajectoryDiffuser
-from atradiff.ports import ServiceOrder, TrajectoryGenerator
-from atradiff.replay.offline import OfflineRows
-from cluster.actor_replay import ActorReplay
-from cluster.adapter_actor import AdapterClient, AdapterOrder, start_adapter_actor
-from cluster.generator_pool import GeneratorPool
+from atradiff.ports import ServiceOrder
+from cluster.owned_replay import OwnedReplay
 from cluster.placement import Bundle, NoPlaceError, Placement, PlacementConfig, Resources, place
 from cluster.pool_config import PoolConfig
-from cluster.replay_actor import ReplayActorConfig, start_replay_actor
+from cluster.replay_actor import ReplayActorConfig
 from cluster.rescoring import Rescoring
+from cluster.starting import ActorPlan, AdaptationPlan, start_actors
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class ActorServices:
         """What these settings make of a pool; raises ``ValueError`` for what cannot be."""
         return PoolConfig(self.generators, num_cpus=self.num_cpus, num_gpus=self.num_gpus, compile=self.compile)
 
-    def start(self, order: ServiceOrder) -> ActorReplay:
+    def start(self, order: ServiceOrder) -> OwnedReplay:
         """Start what ``order`` needs; without a generator in it that is the replay alone.
 
         Raises :class:`cluster.placement.NoPlaceError` where the cluster has no room, ``ValueError`` where data,
@@ -98,106 +92,51 @@ class ActorServices:
         if not ray.is_initialized():
             ray.init()
         with ExitStack() as begun:
-            service = _Starter(self, order, begun).start()
+            plan = _plan(self, order, begun)
+            placement = begun.enter_context(_places(_bundles(plan, order), self.placement))
+            actors = start_actors(order, plan, placement, begun)
+            rescoring = Rescoring(actors.replay, None if plan.adaptation is None else plan.adaptation.config, order)
+            service = OwnedReplay(actors, plan.replay, rescoring)
             service.ends_with(begun.pop_all())
         return service
 
 
-class _Starter:
-    """Starts the actors of one algorithm; ``begun`` ends them."""
+def _plan(services: ActorServices, order: ServiceOrder, begun: ExitStack) -> ActorPlan:
+    """What is to be started; the folders that it needs are removed by ``begun``."""
+    if order.generator is None:
+        return ActorPlan(_own_journal(services.replay, begun), services.pool)
+    pool = services.pool.decided(ray.cluster_resources())
+    asked = services.adaptation
+    adaptation = None if asked is None else _adaptation(asked, order, begun)
+    return ActorPlan(_own_journal(services.replay, begun), pool, adaptation)
 
-    def __init__(self, services: ActorServices, order: ServiceOrder, begun: ExitStack) -> None:
-        self._order, self._begun, self._config = order, begun, services.replay
-        self._pool, self._adaptation = services.pool, None
-        if order.generator is not None:
-            self._pool = services.pool.decided(ray.cluster_resources())
-            self._adaptation = None if services.adaptation is None else _Adaptation.of(services.adaptation, order)
-        self._placement = begun.enter_context(_places(self._bundles(), services.placement))
 
-    def start(self) -> ActorReplay:
-        replay = self._start_replay()
-        if self._order.generator is None:
-            return ActorReplay(replay, self._config)
-        pool = self._start_pool(replay, self._order.generator)
-        if self._adaptation is None:
-            return ActorReplay(replay, self._config, pool)
-        adapter = self._start_adapter(replay, pool, self._adaptation)
-        rescoring = Rescoring(replay, self._adaptation.asked.config, self._order)
-        return ActorReplay(replay, self._config, pool, adapter, rescoring)
+def _own_journal(replay: ReplayActorConfig, begun: ExitStack) -> ReplayActorConfig:
+    if replay.journal is None:
+        return replay
+    return replace(replay, journal=str(begun.enter_context(_own_folder(Path(replay.journal)))))
 
-    def _bundles(self) -> list[Bundle]:
-        generator = Resources(self._pool.num_cpus, self._pool.num_gpus or 0.0)
-        bundles = [Bundle("replay", self._config.resources)]
-        if self._order.generator is not None:
-            bundles += [Bundle("generator", generator)] * self._pool.generators
-        if self._adaptation is not None:
-            bundles.append(Bundle("adapter", self._adaptation.asked.resources))
-        return bundles
 
-    def _start_replay(self) -> ActorHandle:
-        order, config, watcher = self._order, self._config, None
-        rows = order.replay if order.generator is not None else order.replay.plain()
-        if config.journal is not None:
-            config = replace(config, journal=str(self._begun.enter_context(_own_folder(Path(config.journal)))))
-        if self._adaptation is not None:
-            watcher = make_pick_up(self._adaptation.asked.config.pick_up, order.replay.capacity, order.seed)
-        offline = _put_offline(order)
-        place = self._placement.strategy("replay")
-        actor = start_replay_actor(
-            order.spaces, rows, order.serving, order.seed, config, watcher=watcher, offline=offline, place=place
+def _adaptation(asked: RemoteAdaptation, order: ServiceOrder, begun: ExitStack) -> AdaptationPlan:
+    """Raises ``ValueError`` for a generator that cannot be adapted and for data of another environment."""
+    if not isinstance(order.generator, TrajectoryDiffuser):
+        raise ValueError(
+            f"ActorServices.adaptation adapts a TrajectoryDiffuser, not a {type(order.generator).__name__}: leave "
+            "it at None."
         )
-        self._begun.callback(_end, actor, offline)
-        return actor
-
-    def _start_pool(self, replay: ActorHandle, generator: TrajectoryGenerator) -> GeneratorPool:
-        order = self._order
-        if self._adaptation is not None:
-            generator = WithOriginal(self._adaptation.diffuser, self._adaptation.asked.config.original_share)
-        places = self._placement.strategies("generator")
-        pool = GeneratorPool(generator, replay, self._pool, order.serving, order.seed, order.to_learner, places)
-        return self._begun.enter_context(pool)
-
-    def _start_adapter(self, replay: ActorHandle, pool: GeneratorPool, adaptation: _Adaptation) -> AdapterClient:
-        asked, order = adaptation.asked, self._order
-        folder = self._begun.enter_context(_own_folder(Path(tempfile.gettempdir())))
-        state = None if asked.training_state is None else str(asked.training_state)
-        todo = AdapterOrder(asked.config, order.seed, order.to_environment, str(folder), state)
-        place = self._placement.strategy("adapter")
-        started = start_adapter_actor(adaptation.diffuser, adaptation.data, todo, asked.resources, place=place)
-        self._begun.callback(ray.kill, started.actor)
-        return AdapterClient(started, replay, asked.config.every, pool.publish)
+    data = open_trajectories(asked.data)
+    data.spaces.require_equal(order.spaces, f"the data in {asked.data}", "the environment")
+    folder = begun.enter_context(_own_folder(Path(tempfile.gettempdir())))
+    return AdaptationPlan(asked.config, order.generator, data, folder, asked.training_state, asked.resources)
 
 
-@dataclass(frozen=True)
-class _Adaptation:
-    """A :class:`RemoteAdaptation` with what it works on."""
-
-    asked: RemoteAdaptation
-    diffuser: TrajectoryDiffuser
-    data: Trajectories
-
-    @classmethod
-    def of(cls, asked: RemoteAdaptation, order: ServiceOrder) -> _Adaptation:
-        """Raises ``ValueError`` for a generator that cannot be adapted and for data of another environment."""
-        if not isinstance(order.generator, TrajectoryDiffuser):
-            raise ValueError(
-                f"ActorServices.adaptation adapts a TrajectoryDiffuser, not a {type(order.generator).__name__}: leave "
-                "it at None."
-            )
-        data = open_trajectories(asked.data)
-        data.spaces.require_equal(order.spaces, f"the data in {asked.data}", "the environment")
-        return cls(asked, order.generator, data)
-
-
-def _put_offline(order: ServiceOrder) -> ray.ObjectRef[OfflineRows] | None:
-    if order.offline is None or order.replay.offline_share == 0:
-        return None
-    return ray.put(OfflineRows.of(order.offline, order.to_learner))
-
-
-def _end(actor: ActorHandle, made_of: ray.ObjectRef[OfflineRows] | None) -> None:  # noqa: ARG001 - see below
-    """``made_of`` is held until now: Ray drops what nobody holds, and a restarted actor needs it."""
-    ray.kill(actor)
+def _bundles(plan: ActorPlan, order: ServiceOrder) -> list[Bundle]:
+    generator = Resources(plan.pool.num_cpus, plan.pool.num_gpus or 0.0)
+    return [
+        Bundle("replay", plan.replay.resources),
+        *[Bundle("generator", generator)] * (plan.pool.generators if order.generator is not None else 0),
+        *([] if plan.adaptation is None else [Bundle("adapter", plan.adaptation.resources)]),
+    ]
 
 
 @contextmanager

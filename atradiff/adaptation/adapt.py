@@ -130,6 +130,10 @@ class Adapter:
             optimizer.state.clear()
         self._ledger.version = version
 
+    def renumber(self, version: int) -> None:
+        """Give the weights as they are another version: the next update makes the one after it."""
+        self._ledger.version = version
+
     def update(self, feed: WindowFeed, env_steps: int) -> AdaptationReport:
         """One attempt at an update on what ``feed`` has; it may end with the weights unchanged (see the outcome)."""
         self._ledger.number += 1

@@ -11,8 +11,8 @@ import ray
 
 from atradiff.ports import EpisodeRows, ServiceOrder
 from atradiff.types import FloatArray, Spaces, SyntheticTrajectories
-from cluster.actor_replay import ActorReplay
 from cluster.checkpoint_files import FileEntry, StoredPart
+from cluster.owned_replay import OwnedReplay
 from cluster.services import ActorServices
 from cluster.storage import Location
 
@@ -48,7 +48,7 @@ class Failing(Still):
         raise ZeroDivisionError("this generator cannot divide")
 
 
-class SinkOnly(ActorReplay):
+class SinkOnly(OwnedReplay):
     """Rows must not come by way of the algorithm."""
 
     def store(self, chunk: EpisodeRows) -> None:

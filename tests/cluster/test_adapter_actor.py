@@ -27,7 +27,8 @@ from atradiff.generator import TrajectoryDiffuser
 from atradiff.ports import EpisodeRows
 from atradiff.replay.config import ReplayConfig
 from atradiff.types import FloatArray, Transitions
-from cluster.adapter_actor import AdapterClient, AdapterWorker, RemoteFeed, start_adapter_actor
+from cluster.adapter_actor import AdapterWorker, RemoteFeed, start_adapter_actor
+from cluster.adapter_client import AdapterClient
 from cluster.checkpoint_files import StoredPart
 from cluster.placement import Resources
 from cluster.replay_actor import ReplayActorConfig, start_replay_actor
@@ -107,6 +108,12 @@ def test_updates_are_those_of_the_plain_adapter(model: TrajectoryDiffuser, repla
     location = Location.of(tmp_path / "part")
     part = StoredPart(location, tuple(client.write(location)))
     finish(client, 600)
+    client.step(900)  # begun, and not of the version that comes next
+    client.restore(part)
+    assert [version for version, _ in board.published] == [1, 2, 3]  # 1 was served before
+    assert_equal(board.published[2][1], weights)
+    assert finish(client, 600).version == 4
+
     later = Board()
     resumed = AdapterClient(started, replay, QUICK.every, later.publish)
     resumed.restore(part)

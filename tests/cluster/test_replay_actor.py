@@ -19,8 +19,10 @@ from atradiff.replay.config import ReplayConfig
 from atradiff.replay.mixed import MixedReplay
 from atradiff.replay.offline import OfflineRows
 from atradiff.types import SyntheticRows
+from cluster.checkpoint_files import StoredPart
 from cluster.placement import Resources
 from cluster.replay_actor import ReplayActorConfig, start_replay_actor
+from cluster.storage import Location
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 REPLAY = ReplayConfig(capacity=1000, rho=0.5, expected_length=1.0)  # a request per row
@@ -55,9 +57,6 @@ def test_is_the_plain_replay_in_another_process() -> None:
     np.testing.assert_array_equal(ours.synthetic, theirs.synthetic)
     for (name, mine), (_, yours) in zip(ours.transitions.items(), theirs.transitions.items(), strict=True):
         np.testing.assert_array_equal(mine, yours, err_msg=name)
-    windows, whole = _get(actor.windows.remote(np.array([0, 5, 38]), 10))
-    assert whole.tolist() == [True, True, False]
-    assert windows.rewards[1].tolist() == list(range(5, 15))
 
 
 @pytest.mark.faults
@@ -100,13 +99,13 @@ def test_a_waiting_dispatcher_keeps_nobody_waiting() -> None:
 def test_an_actor_that_starts_later_finds_the_journal(tmp_path: Path) -> None:
     first = _start(tmp_path / "journal")
     _get(first.store.remote(chunk(0, 10, "a", 0)))
-    _get(first.save.remote(str(tmp_path / "checkpoint")))
+    checkpoint = _saved(first, tmp_path / "checkpoint")
     _get(first.store.remote(chunk(10, 10, "a", 1)))
     ray.kill(first)
     second = _start(tmp_path / "journal")
     assert _get(second.env_steps.remote()) == 20
     assert _get(second.status.remote())["recovered_rows"] == 20
-    _get(second.load.remote(str(tmp_path / "checkpoint")))
+    _get(second.read.remote(checkpoint))
     assert _get(second.env_steps.remote()) == 10
 
 
@@ -119,17 +118,17 @@ def test_is_refused_where_memory_lacks() -> None:
 
 def test_a_journal_of_another_run_is_refused(tmp_path: Path) -> None:
     actor = _start(tmp_path)
-    _get(actor.load.remote(_saved(actor, tmp_path)))
+    _get(actor.store.remote(chunk(0, 10, "a", 0)))
+    _get(actor.read.remote(_saved(actor, tmp_path / "saved")))
     ray.kill(actor)
     config = ReplayActorConfig(journal=str(tmp_path), resources=NOTHING)
     with pytest.raises(ValueError, match="ring of 1000 rows, this one has 50"):
         start_replay_actor(SPACES, ReplayConfig(capacity=50), ServingConfig(), 0, config)
 
 
-def _saved(actor: Any, folder: Path) -> str:
-    _get(actor.store.remote(chunk(0, 10, "a", 0)))
-    _get(actor.save.remote(str(folder / "saved")))
-    return str(folder / "saved")
+def _saved(actor: Any, folder: Path) -> StoredPart:
+    location = Location.of(folder)
+    return StoredPart(location, tuple(_get(actor.write.remote(location))))
 
 
 @pytest.mark.parametrize("name", ["snapshot_every", "batches_per_call", "unacknowledged"])

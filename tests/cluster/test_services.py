@@ -22,11 +22,13 @@ from atradiff.data.store import write_trajectories
 from atradiff.ports import EpisodeRows, ServiceOrder
 from atradiff.replay.config import ReplayConfig
 from atradiff.replay.mixed import MixedReplay
-from cluster.actor_replay import ActorReplay
 from cluster.generator_fleet import GeneratorError
+from cluster.owned_replay import OwnedReplay
 from cluster.placement import NoPlaceError, PlacementConfig, Resources
 from cluster.replay_actor import ReplayActorConfig
+from cluster.rescoring import Rescoring
 from cluster.services import ActorServices, RemoteAdaptation
+from cluster.starting import Actors
 from rllib_ext import ATraDiffCallback, EnsembleSACConfig
 from rllib_ext.columns import ActionScale
 from tests.adaptation.adapting import QUICK, moved_data, offline_data
@@ -150,10 +152,10 @@ def order(generator: Any = None, **replay: Any) -> ServiceOrder:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., ActorReplay]]:
-    started: list[ActorReplay] = []
+def start() -> Iterator[Callable[..., OwnedReplay]]:
+    started: list[OwnedReplay] = []
 
-    def make(services: ActorServices, asked: ServiceOrder) -> ActorReplay:
+    def make(services: ActorServices, asked: ServiceOrder) -> OwnedReplay:
         started.append(services.start(asked))
         return started[-1]
 
@@ -162,7 +164,7 @@ def start() -> Iterator[Callable[..., ActorReplay]]:
         service.close()
 
 
-def test_without_a_generator_there_are_real_and_offline_rows(start: Callable[..., ActorReplay], tmp_path: Path) -> None:
+def test_without_a_generator_there_are_real_and_offline_rows(start: Callable[..., OwnedReplay], tmp_path: Path) -> None:
     journaled = ActorServices(num_cpus=10_000, replay=ReplayActorConfig(str(tmp_path), resources=SLIVER))
     data = offline_data()
     service = start(journaled, replace(order(offline_share=0.5), offline=data))
@@ -179,7 +181,7 @@ def test_without_a_generator_there_are_real_and_offline_rows(start: Callable[...
     assert not any(tmp_path.iterdir())
 
 
-def test_what_a_generator_raises_reaches_the_algorithm(start: Callable[..., ActorReplay]) -> None:
+def test_what_a_generator_raises_reaches_the_algorithm(start: Callable[..., OwnedReplay]) -> None:
     generator = Failing()
     service = start(ActorServices(num_cpus=0.1, replay=SMALL.replay), order(generator))
     states = generator.spaces.observation_size
@@ -190,7 +192,7 @@ def test_what_a_generator_raises_reaches_the_algorithm(start: Callable[..., Acto
         wait_for(lambda: service.serve() is not None)
 
 
-def test_the_diffuser_follows_the_agent(start: Callable[..., ActorReplay], tmp_path: Path) -> None:
+def test_the_diffuser_follows_the_agent(start: Callable[..., OwnedReplay], tmp_path: Path) -> None:
     data, store = moved_data(20), tmp_path / "data"
     write_trajectories(store, offline_data(), source="test", licence="none")
     adaptation = RemoteAdaptation(store, QUICK, resources=SLIVER)
@@ -216,7 +218,7 @@ def test_the_diffuser_follows_the_agent(start: Callable[..., ActorReplay], tmp_p
 
 
 def test_checkpoints_on_machines_that_share_no_folder(tmp_path: Path) -> None:
-    far = ActorReplay(Elsewhere(), ReplayActorConfig())
+    far = OwnedReplay(Actors(Elsewhere()), ReplayActorConfig(), Rescoring(None, None, order()))
     with pytest.raises(OSError, match=r"an actor on another machine, here real/rewards.npy is missing.*all machines"):
         far.save(tmp_path)
     (tmp_path / "requests.npy").write_bytes(b"some")
