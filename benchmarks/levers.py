@@ -87,11 +87,9 @@ def cell(out: Path, name: str, lever: Lever, store: Path, plan: Plan) -> Path:
     Raises ``ValueError`` where it is there, but of other settings.
     """
     file = out / f"{name}__{store.name}.json"
-    settings = json.loads(json.dumps({"lever": asdict(lever), "plan": asdict(plan)}))
+    settings = _settings(lever, plan)
     if file.is_file():
-        found = json.loads(file.read_text(encoding="utf-8"))["settings"]
-        if found != settings:
-            raise ValueError(f"{file} was made with {found}, now {settings} is asked for: choose another --out.")
+        _require_same(json.loads(file.read_text(encoding="utf-8"))["settings"], settings, file)
         return file
     data = open_trajectories(store)
     model = _fitted(data, out / "models" / f"{_first_alike(name, lever)}__{store.name}", lever, plan)
@@ -110,6 +108,34 @@ def cell(out: Path, name: str, lever: Lever, store: Path, plan: Plan) -> Path:
     return file
 
 
+def _settings(lever: Lever, plan: Plan) -> dict[str, dict[str, Any]]:
+    """All that a cell hangs on, defaults included, as plain types of JSON."""
+    parts = (_config(lever, plan), _fit_config(lever, plan), SamplingConfig(**lever.sampling))
+    named = dict(zip(("model", "fit", "sampling"), (part.to_json() for part in parts), strict=True))
+    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(named | {"plan": asdict(plan)}))
+    return plain
+
+
+def _require_same(found: dict[str, dict[str, Any]], wanted: dict[str, dict[str, Any]], file: Path) -> None:
+    """Raise ``ValueError`` where a setting of the cell in ``file`` is another one now; new settings do not matter."""
+    for part, settings in found.items():
+        for name, value in settings.items():
+            if wanted[part].get(name) != value:
+                raise ValueError(
+                    f"{file} was made with {part}.{name} = {value!r}, now {wanted[part].get(name)!r} is asked for: "
+                    "choose another --out, or remove that file and its model."
+                )
+
+
+def _config(lever: Lever, plan: Plan) -> DiffuserConfig:
+    return DiffuserConfig(**(dict(lever.model) | dict(plan.network)))
+
+
+def _fit_config(lever: Lever, plan: Plan) -> FitConfig:
+    budget = {"steps": plan.steps, "cpu_minutes": plan.cpu_minutes, "seed": plan.seed}
+    return FitConfig(**(budget | dict(lever.fit)))
+
+
 def _first_alike(name: str, lever: Lever) -> str:
     """The first lever with the same fit, whose model is taken: levers may differ in sampling only."""
     alike = (other for other, it in LEVERS.items() if (it.model, it.fit) == (lever.model, lever.fit))
@@ -117,10 +143,7 @@ def _first_alike(name: str, lever: Lever) -> str:
 
 
 def _fitted(data: Trajectories, folder: Path, lever: Lever, plan: Plan) -> TrajectoryDiffuser:
-    config = DiffuserConfig(**(dict(lever.model) | dict(plan.network)))
-    settings = FitConfig(
-        **({"steps": plan.steps, "cpu_minutes": plan.cpu_minutes, "seed": plan.seed} | dict(lever.fit))
-    )
+    config, settings = _config(lever, plan), _fit_config(lever, plan)
     model = fit(data, folder, config=config, settings=settings, device="cpu", quiet=True)
     model.sampling = SamplingConfig(**lever.sampling)
     return model

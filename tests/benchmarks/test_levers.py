@@ -31,7 +31,7 @@ def test_cells_are_written_once_and_shown(
     assert found["steps"] == 2
     models = sorted(folder.name for folder in (out / "models").iterdir())
     assert models == ["base__hopper", "ema_0.99__hopper"]  # fewer calls sample the same model
-    assert found["settings"]["lever"]["fit"] == {"ema_decay": 0.99}
+    assert found["settings"]["fit"]["ema_decay"] == 0.99
     assert set(found["fidelity"]["K"]["10"]) == {"real", "raw", "cut", "dynamics"}
     raw = found["fidelity"]["K"]["10"]["raw"]["relative_dynamics_error"]
     table = capsys.readouterr().out
@@ -44,7 +44,7 @@ def test_cells_are_written_once_and_shown(
     assert (out / "base__hopper.json").stat().st_mtime_ns == before
 
     monkeypatch.setattr(sys, "argv", [*arguments, "--seed", "1"])
-    with pytest.raises(ValueError, match="choose another --out"):
+    with pytest.raises(ValueError, match=r"fit\.seed = 0, now 1 is asked for: choose another --out"):
         levers.main()
 
 
