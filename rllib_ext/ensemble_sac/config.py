@@ -47,6 +47,7 @@ class EnsembleSACConfig(AlgorithmConfig):
         # Asking remote runners for their connectors' states waits for the end of their fragments: no overlap.
         self.merge_env_runner_states = False
         self.broadcast_env_runner_states = False
+        self.max_requests_in_flight_per_env_runner = 2  # with 1, RLlib drops new weights while it waits for an answer
         self.env_runner_health_probe_timeout_s = 0.5  # a runner that restarts takes seconds: the others go on
         self.delay_between_env_runner_restarts_s = 1.0
         self.generator: DiffuserSource | None = None

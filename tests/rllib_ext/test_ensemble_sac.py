@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -141,6 +142,22 @@ def test_remote_env_runners_feed_the_same_replay(build: Build) -> None:
     assert result["learner"]["updates"] == 60
     np.testing.assert_allclose(np.square(rows["observations"][:, :2]).sum(1), 1, atol=1e-5)
     assert np.abs(rows["actions"]).max() <= 1
+    assert_runners_have_the_newest_weights(algorithm)
+
+
+def test_weights_reach_a_runner_that_is_busy_with_older_ones(build: Build) -> None:
+    algorithm = build(tiny().environment("Pendulum-v1").env_runners(num_env_runners=1))
+    algorithm.train()
+    runners = algorithm.env_runner_group
+    runners.foreach_env_runner(lambda _: None, local_env_runner=False)  # it has done all that it was asked before
+    runners.foreach_env_runner_async(lambda _: time.sleep(1), tag="busy")
+    for batch in algorithm.service.sample(2, 16):
+        algorithm.learners.update([batch.transitions])
+        algorithm.learners.sync(runners)
+    assert_runners_have_the_newest_weights(algorithm)
+
+
+def assert_runners_have_the_newest_weights(algorithm: EnsembleSAC) -> None:
     learned_actor = algorithm.learner_group._learner.module["default_policy"].actor.state_dict()
     at_runner = algorithm.env_runner_group.foreach_env_runner(
         lambda runner: runner.module.get_state(), local_env_runner=False
