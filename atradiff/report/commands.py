@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from atradiff.config import SamplingConfig
+from atradiff.config import SamplingConfig, require
 from atradiff.report.fidelity import FidelityReport, fidelity
 from atradiff.report.fidelity_chains import chain_fidelity
 from atradiff.report.fidelity_picture import save_fidelity_picture
-from atradiff.report.fidelity_stages import Stage, StageFidelity, one_step_of, stage_fidelity
+from atradiff.report.fidelity_stages import Stage, one_step_of, stage_fidelity
 from atradiff.report.fidelity_states import AgentStates, states_of_file, states_of_run
 from atradiff.report.fidelity_table import fidelity_table
 from atradiff.report.judge import Judge
@@ -66,30 +66,58 @@ def fidelity_command(
     from atradiff.data.store import open_trajectories
     from atradiff.generator import TrajectoryDiffuser
 
-    diffuser = TrajectoryDiffuser.from_pretrained(model, device=device)
+    diffuser, stored = TrajectoryDiffuser.from_pretrained(model, device=device), open_trajectories(data)
+    stored.spaces.require_equal(diffuser.spaces, "the data", "the model")
     diffuser.sampling = SamplingConfig(temperature=temperature, calls=calls)
-    everything = open_trajectories(data)
-    everything.spaces.require_equal(diffuser.spaces, "the data", "the model")
-    visited = _visited(run, states, everything.spaces.observation_size)
-    train, held_out = _split(diffuser, everything)
-    env_id = env or everything.env_id or diffuser.provenance.env_id
-    judge = Judge.over(held_out, train, env_id, simulated_rows=simulated_rows, seed=seed)
-    judged_lengths = tuple(lengths or diffuser.config.lengths)
-    report = fidelity(
-        diffuser, held_out, train, env_id, lengths=judged_lengths, windows=windows, seed=seed, judge=judge
-    )
-    report = replace(report, data_hash=everything.content_hash)
-    if horizon is not None:
-        longest = diffuser.config.longest
-        chains = chain_fidelity(diffuser, held_out, judge, horizon=horizon, length=length, longest=longest)
-        report = replace(report, chains=chains)
-    if visited is not None:
-        report = replace(report, stages=_stages(diffuser, held_out, visited, judge, judged_lengths, windows))
+    visited = _visited(run, states, stored.spaces.observation_size)
+    asked = _Asked(tuple(lengths or diffuser.config.lengths), horizon, length, visited, windows, simulated_rows, seed)
+    asked.require_within(diffuser.config.longest)
+    train, held_out = _split(diffuser, stored)
+    env_id = env or stored.env_id or diffuser.provenance.env_id
+    report = replace(_report(diffuser, held_out, train, env_id, asked), data_hash=stored.content_hash)
     if json is not None:
         write_text(json, json_format.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")
     if picture is not None:
         _draw(report, diffuser, held_out, picture)
     print(fidelity_table(report))
+    return report
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the report shall hold."""
+
+    lengths: tuple[int, ...]
+    horizon: int | None
+    length: int | None
+    visited: AgentStates | None
+    windows: int
+    simulated_rows: int
+    seed: int
+
+    def require_within(self, longest: int) -> None:
+        """Raise ``ValueError`` for lengths and horizons that the model cannot give, before any work."""
+        SamplingConfig(horizon=self.horizon, length=self.length)
+        require(self.length is None or self.horizon is not None, "length", self.length, "needs --horizon")
+        for name, value in (("lengths", max(self.lengths)), ("length", self.length or 1)):
+            require(value <= longest, name, value, f"must be at most {longest}, the model's longest window")
+
+
+def _report(
+    model: TrajectoryDiffuser, held_out: Trajectories, train: Trajectories | None, env_id: str | None, asked: _Asked
+) -> FidelityReport:
+    judge = Judge.over(held_out, train, env_id, simulated_rows=asked.simulated_rows, seed=asked.seed)
+    windows: dict[str, Any] = {"lengths": asked.lengths, "windows": asked.windows}
+    report = fidelity(model, held_out, train, env_id, seed=asked.seed, judge=judge, **windows)
+    if asked.horizon is not None:
+        longest = model.config.longest
+        chains = chain_fidelity(model, held_out, judge, horizon=asked.horizon, length=asked.length, longest=longest)
+        report = replace(report, chains=chains)
+    if asked.visited is not None:
+        parts = {"held-out": Stage(held_out.columns.observations), **_stages(asked.visited)}
+        limit = model.calibration.disagreement_limit
+        stages = stage_fidelity(model, parts, judge, one_step=one_step_of(model), limit=limit, **windows)
+        report = replace(report, stages=stages)
     return report
 
 
@@ -115,27 +143,11 @@ def _split(model: TrajectoryDiffuser, data: Trajectories) -> tuple[Trajectories 
     return data.split(origin.fit["held_out"], origin.fit["seed"])
 
 
-def _stages(
-    model: TrajectoryDiffuser,
-    held_out: Trajectories,
-    visited: AgentStates,
-    judge: Judge,
-    lengths: Sequence[int],
-    windows: int,
-) -> dict[str, StageFidelity]:
-    thirds = {
+def _stages(visited: AgentStates) -> dict[str, Stage]:
+    return {
         name: Stage(part.states, part.first, part.first + len(part.states) - 1)
         for name, part in visited.thirds().items()
     }
-    return stage_fidelity(
-        model,
-        {"held-out": Stage(held_out.columns.observations), **thirds},
-        judge,
-        lengths=lengths,
-        windows=windows,
-        one_step=one_step_of(model),
-        limit=model.calibration.disagreement_limit,
-    )
 
 
 def _draw(report: FidelityReport, model: TrajectoryDiffuser, held_out: Trajectories, picture: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +96,21 @@ def test_data_that_do_not_fit_the_model_are_refused(fitted: tuple[Path, Path], t
     stored(tmp_path / "pendulum", collect("Pendulum-v1", 2))
     with pytest.raises(ValueError, match="the data and the model do not fit"):
         fidelity_command(fitted[0], tmp_path / "pendulum", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lengths": [5, 40]}, "lengths must be at most 10, the model's longest window, got 40"),
+        ({"length": 5}, "length needs --horizon, got 5"),
+        ({"horizon": 0}, "horizon must be at least 1, got 0"),
+    ],
+)
+def test_lengths_that_the_model_cannot_give_are_refused(
+    fitted: tuple[Path, Path], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fidelity_command(*fitted, device="cpu", **options)
 
 
 def test_the_table_names_what_could_not_be_had() -> None:
