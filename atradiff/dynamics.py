@@ -71,6 +71,15 @@ class StepPrediction:
     )
 
 
+@dataclass(frozen=True)
+class Moves:
+    """Where the ensemble expects B steps to lead."""
+
+    scaled: Tensor  # (B, S) s' - s in units of the differences' scale
+    deltas: Tensor  # (B, S) s' - s
+    disagreement: Tensor  # (B,) as in StepPrediction
+
+
 class DynamicsEnsemble(nn.Module):
     """M members, each a transition net and an outcome net. Holds the scales it was made with as buffers."""
 
@@ -117,26 +126,34 @@ class DynamicsEnsemble(nn.Module):
             + F.binary_cross_entropy_with_logits(outcome[..., 0], batch.terminated.float())
         )
 
-    @torch.inference_mode()
     def predict(self, states: Tensor, actions: Tensor, tasks: Tensor | None = None) -> StepPrediction:
         """One step of the ensemble's mean from ``states`` (B, S) under ``actions`` (B, A) or (B,).
 
         ``tasks`` (B, T) where the model was made for tasks.
         """
-        state, action = self.encode_states(states), self.encode_actions(actions)
-        members = self._members(state, action, tasks)
+        moves = self.move(states, actions, tasks)
+        rewards, terminated = self.outcomes(states, actions, moves.scaled, tasks)
+        return StepPrediction(moves.deltas, rewards, terminated, moves.disagreement)
+
+    @torch.inference_mode()
+    def move(self, states: Tensor, actions: Tensor, tasks: Tensor | None = None) -> Moves:
+        """The first half of :meth:`predict`: the next states alone."""
+        members = self._members(self.encode_states(states), self.encode_actions(actions), tasks)
         mean = members.mean(0)
-        outcome = self.outcome(self._for_all(self._outcome_input(state, action, mean, tasks))).mean(0)
+        spread = (members - mean).square().sum((0, 2)) / (self.models * self.moving)
+        return Moves(mean, mean * self.delta_scale + self.drift, spread.sqrt())
+
+    @torch.inference_mode()
+    def outcomes(
+        self, states: Tensor, actions: Tensor, scaled: Tensor, tasks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The second half: rewards (B,) and terminated (B,), of moves by ``scaled`` (B, S)."""
+        inputs = self._outcome_input(self.encode_states(states), self.encode_actions(actions), scaled, tasks)
+        outcome = self.outcome(self._for_all(inputs)).mean(0)
         terminated = outcome[:, 0] > 0
         kind = terminated.long()
-        spread = members.var(0, unbiased=False).sum(-1) / self.moving
         rewards = outcome[:, 1:].gather(1, kind[:, None])[:, 0] * self.reward_scale[kind] + self.reward_mean[kind]
-        return StepPrediction(
-            deltas=mean * self.delta_scale + self.drift,
-            rewards=self._crisp(rewards),
-            terminated=terminated,
-            disagreement=spread.sqrt(),
-        )
+        return self._crisp(rewards), terminated
 
     @torch.inference_mode()
     def residual(self, states: Tensor, actions: Tensor, next_states: Tensor, tasks: Tensor | None = None) -> Tensor:
