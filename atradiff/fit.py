@@ -99,7 +99,7 @@ def _require_learnable(data: Trajectories) -> None:
 def _require_relevance(relevance: FloatArray | None, config: DiffuserConfig, data: Trajectories) -> None:
     if relevance is None:
         return
-    require(config.guide == "relevance", "relevance", f"{len(relevance)} scores", "needs a model with guide: relevance")
+    require(config.guide == "relevance", "guide", config.guide, "must be relevance where scores of relevance are given")
     shape, wanted = np.shape(relevance), (data.n_transitions,)
     require(shape == wanted, "relevance", shape, f"must be one score for each row of the data, of shape {wanted}")
     require(bool(np.isfinite(relevance).all()), "relevance", "NaN or infinity", "must be finite")
