@@ -25,9 +25,11 @@ _NOISE = (
 def require_known_keys(arguments: Sequence[str], kind: type) -> None:
     """Raise ``ValueError`` for a key of a config file or a dotted flag that is no field of the dataclass ``kind``.
 
-    Flags that begin with no field of ``kind``, and files that cannot be read, are the parser's to judge.
+    Flags that ask for help or begin with no field of ``kind``, and files that cannot be read, are left to the parser.
     """
     for flag, value in _flags(arguments):
+        if flag.endswith(".help"):
+            continue
         given = _mapping(value)
         if flag == "config":
             _require(given, kind, "")

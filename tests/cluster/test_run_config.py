@@ -76,6 +76,13 @@ def test_a_value_that_cannot_be_is_named_alone(flag: str, said: str) -> None:
     assert len(str(told.value)) < 200
 
 
+def test_an_optional_section_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        load_run_config(CONFIGS / "quickstart.yaml", ["--cluster.help"])
+    assert stop.value.code == 0
+    assert "--cluster.pool.generators" in capsys.readouterr().out
+
+
 def test_contradictions_are_refused_with_the_values() -> None:
     with pytest.raises(ValueError, match="path and collect"):
         DataConfig(path="a", collect=CollectConfig())
