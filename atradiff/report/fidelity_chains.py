@@ -14,7 +14,7 @@ from atradiff.imagine import GenerationReport
 from atradiff.report import metrics
 from atradiff.report.fidelity_windows import FidelityModel, imagine_variant, mean_length, require_known
 from atradiff.report.judge import Judge
-from atradiff.types import IntArray, SyntheticTrajectories, Transitions
+from atradiff.types import BoolArray, IntArray, SyntheticTrajectories, Transitions
 
 CHAINED = ("raw", "cut", "dynamics")
 """Variants that are chained by default."""
@@ -52,7 +52,7 @@ class ChainFidelity:
     full_length: float  # as long as the horizon, not terminated
     reward_per_row: float
     real_reward_per_row: float  # of the data from the same states, at most ``horizon`` rows
-    compared: int  # chains from states after which the data go on for ``horizon`` rows or terminate: of these
+    compared: int  # chains from states after which no time-out cuts the data short: of these
     mean_return: float | None
     real_mean_return: float | None
     real_ended_terminal: float | None  # share of the data that terminates within ``horizon`` rows
@@ -73,15 +73,13 @@ def chain_fidelity(
     trajectories: int = 256,
     variants: Sequence[str] = CHAINED,
 ) -> dict[str, ChainFidelity]:
-    """Chained trajectories of ``horizon`` rows at most, from held-out states, by variant.
+    """Chained trajectories of ``horizon`` rows at most, from held-out states (:func:`chain_starts`), by variant.
 
     Links are stretches of ``length`` rows; where that is None (windows are as long as the length estimator says), of
     ``longest`` rows.
     """
     require_known(variants)
-    rng = np.random.default_rng([judge.seed, 1])
-    count = min(trajectories, held_out.n_transitions)
-    starts = np.sort(rng.choice(held_out.n_transitions, count, replace=False))
+    starts = chain_starts(held_out, horizon, trajectories, judge.seed)
     found = {}
     for name in variants:
         states = held_out.columns.observations[starts]
@@ -123,10 +121,27 @@ def _chains(
     )
 
 
+def chain_starts(data: Trajectories, horizon: int, count: int, seed: int) -> IntArray:
+    """(count,) rows to start from, each as often as the others: those at least ``horizon`` rows before a time limit.
+
+    The limit is the longest episode's length. Where none has so much room, all rows; the data then say nothing of how
+    whole trajectories end.
+    """
+    room = _with_room(data, horizon)
+    pool = np.flatnonzero(room) if room.any() else np.arange(data.n_transitions)
+    return np.sort(np.resize(np.random.default_rng([seed, 1]).permutation(pool), count))
+
+
+def _with_room(data: Trajectories, horizon: int) -> BoolArray:
+    """(N,) whatever becomes of them, these rows are not chosen by how their episode went on."""
+    position = np.arange(data.n_transitions) - np.repeat(data.offsets[:-1], data.lengths)
+    return np.asarray(position + horizon <= data.lengths.max())
+
+
 class _Continuations:
     """How the data go on from the rows ``starts`` (B,): ``horizon`` rows, or less where an episode ends.
 
-    ``known`` (B,) are those that no time-out cut short.
+    ``known`` (B,) are those that had room for ``horizon`` rows and that no time-out cut short.
     """
 
     def __init__(self, data: Trajectories, starts: IntArray, horizon: int) -> None:
@@ -135,7 +150,7 @@ class _Continuations:
         total = np.concatenate([[0], np.cumsum(data.columns.rewards, dtype=np.float64)])
         self.returns = total[starts + rows] - total[starts]
         self.terminated = data.columns.terminated[starts + rows - 1]
-        self.known = self.terminated | (left >= horizon)
+        self.known = (self.terminated | (left >= horizon)) & _with_room(data, horizon)[starts]
         self.reward_per_row = float(self.returns.sum() / rows.sum())
 
     def mean_of(self, values: NDArray[Any]) -> float | None:

@@ -89,22 +89,33 @@ def test_ends_are_shares_of_chains_and_disjoint(data: tuple[Trajectories, Judge]
     assert [link.running for link in chain.links] == [1, 0.75, 0.75]
 
 
-def test_returns_are_compared_where_the_data_are_not_cut_short(data: tuple[Trajectories, Judge]) -> None:
-    held_out, _ = data
-    chain = chained(Still, data, held_out.n_transitions)  # from every row there is
-    returns, rows, known, ended = [], [], [], []
-    for episode in map(held_out.episode, range(len(held_out))):
-        for t in range(len(episode)):
-            n = min(HORIZON, len(episode) - t)
-            returns.append(episode.rewards[t : t + n].sum())
-            rows.append(n)
-            known.append(n == HORIZON or episode.terminated[-1])
-            ended.append(episode.terminated[t + n - 1])
-    assert chain.compared == sum(known)
-    assert chain.real_mean_return == pytest.approx(np.mean(np.array(returns)[known]), rel=1e-5)
-    assert chain.real_ended_terminal == pytest.approx(np.mean(np.array(ended)[known]))
+def test_returns_are_compared_where_the_data_are_not_cut_short() -> None:
+    data = collect("Hopper-v5", 30, steps=20)
+    position = np.concatenate([np.arange(n) for n in data.lengths])
+    starts = np.flatnonzero(position + HORIZON <= 20)
+    judge = Judge.over(data, None, None, simulated_rows=10, seed=0)
+    chain = chained(Still, (data, judge), 2 * len(starts))  # twice from each
+    returns, rows, ended = [], [], []
+    for t in starts:
+        n = min(HORIZON, next(end for end in data.offsets if end > t) - t)
+        returns.append(data.columns.rewards[t : t + n].sum())
+        rows.append(n)
+        ended.append(data.columns.terminated[t + n - 1])
+    assert chain.compared == chain.trajectories == 2 * len(starts)
+    assert chain.real_mean_return == pytest.approx(np.mean(returns), rel=1e-5)
+    assert 0 < chain.real_ended_terminal < 1
+    assert chain.real_ended_terminal == pytest.approx(np.mean(ended))
     assert chain.real_reward_per_row == pytest.approx(np.sum(returns) / np.sum(rows), rel=1e-5)
-    assert chain.mean_return == pytest.approx(HORIZON * held_out.columns.rewards.mean(), rel=1e-4)
+    assert chain.mean_return == pytest.approx(HORIZON * data.columns.rewards.mean(), rel=1e-4)
+
+
+def test_data_without_room_say_nothing_of_whole_trajectories() -> None:
+    data = collect("Pendulum-v1", 3, steps=10)
+    judge = Judge.over(data, None, None, simulated_rows=10, seed=0)
+    chain = chained(Still, (data, judge), 20)
+    assert (chain.trajectories, chain.compared) == (20, 0)
+    assert (chain.mean_return, chain.real_mean_return, chain.real_ended_terminal) == (None, None, None)
+    assert chain.reward_per_row == pytest.approx(data.columns.rewards.mean(), rel=1e-4)
 
 
 def test_rows_between_are_those_of_a_loop() -> None:
