@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -131,6 +132,7 @@ def test_saved_loaded_and_set_it_guides_the_same(decided, tmp_path):
     asked = first_actions(decided, guidance_scale=2, target=0.8)
     np.testing.assert_array_equal(first_actions(loaded), asked)
     np.testing.assert_array_equal(first_actions(loaded.on("cpu")), asked)
+    np.testing.assert_array_equal(first_actions(pickle.loads(pickle.dumps(loaded))), asked)  # as actors get it
     assert "| guide | `return` |" in (tmp_path / "m" / "README.md").read_text()
 
 
