@@ -13,7 +13,6 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayTaskError
 
 from atradiff.adaptation.adapt import Adapter, Weights
 from atradiff.adaptation.config import AdaptationConfig
@@ -26,6 +25,7 @@ from atradiff.staging import staged_folder, sync_folder, sync_tree
 from atradiff.types import Transitions
 from cluster.checkpoint_files import FileEntry, StoredPart, write_part
 from cluster.placement import Resources
+from cluster.ray_runtime import answer_of
 from cluster.storage import Location
 
 _logger = logging.getLogger(__name__)
@@ -235,10 +235,10 @@ def start_adapter_actor(
         .remote(order, "cuda" if resources.num_gpus else "cpu")
     )
     try:
-        ray.get(actor.ready.remote(made_of))
-    except RayTaskError as error:
+        answer_of(actor.ready.remote(made_of))
+    except BaseException:
         ray.kill(actor)
-        raise error.cause from None
+        raise
     return StartedAdapter(actor, made_of, model.version)
 
 

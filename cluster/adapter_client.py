@@ -15,6 +15,7 @@ from atradiff.adaptation.config import passed
 from atradiff.adaptation.report import AdaptationReport
 from cluster.adapter_actor import Attempt, StartedAdapter
 from cluster.checkpoint_files import FileEntry, StoredPart
+from cluster.ray_runtime import answer_of
 from cluster.storage import Location
 
 
@@ -33,7 +34,7 @@ class AdapterClient:
         self._last_begun = 0
         self._published: list[ray.ObjectRef] = []
         self._version = adapter.version
-        self._process = int(ray.get(self.actor.ready.remote(self.made_of)))
+        self._process = int(answer_of(self.actor.ready.remote(self.made_of)))
         self._running: tuple[ray.ObjectRef, ray.ObjectRef] | None = None
         self._untold: list[AdaptationReport] = []
 
@@ -55,7 +56,7 @@ class AdapterClient:
             return None
         attempt_ref, weights_ref = self._running
         self._running = None
-        attempt: Attempt = ray.get(attempt_ref)
+        attempt: Attempt = answer_of(attempt_ref)
         self._note(attempt)
         if attempt.report.accepted:
             self._pass_on(attempt.report.version, weights_ref)
@@ -74,7 +75,7 @@ class AdapterClient:
         """
         self._running = None
         above = self._version if self._published else -1
-        ray.get(self.actor.read.remote(part, above, self.made_of))
+        answer_of(self.actor.read.remote(part, above, self.made_of))
         told, weights = self.actor.current.remote(self.made_of)
         version, self._last_begun = ray.get(told)
         if version > self._version:

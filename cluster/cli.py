@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentParser
 
-from cluster.errors import RunFailed
+from atradiff.errors import RunFailed
 
 
 @dataclass(frozen=True)

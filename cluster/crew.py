@@ -24,6 +24,7 @@ from cluster.cluster_config import ClusterConfig
 from cluster.config import RunConfig
 from cluster.placement import Placement
 from cluster.prepare import Imagination, Supplies
+from cluster.ray_runtime import answer_of
 from cluster.replay_actor import ReplayActorConfig, RowsLostError
 from cluster.replay_client import RemoteReplay
 from cluster.rescoring import Rescoring
@@ -98,20 +99,20 @@ class Crew:
     @property
     def env_steps(self) -> int:
         """Real rows that the replay holds or has held: more than 0 where its journal knew the run already."""
-        return int(ray.get(self.replay.env_steps.remote()))
+        return int(answer_of(self.replay.env_steps.remote()))
 
     @property
     def generation(self) -> str | None:
         """Of the replay's journal: another one whenever the replay goes back; None without a journal."""
-        generation: str | None = ray.get(self.replay.generation.remote())
+        generation: str | None = answer_of(self.replay.generation.remote())
         return generation
 
     def restore_replay(self, checkpoint: Checkpoint | None) -> None:
         """Go back to ``checkpoint`` with the replay, before the trainer does; None: to the beginning."""
         if checkpoint is None:
-            ray.get(self.replay.begin_anew.remote())
+            answer_of(self.replay.begin_anew.remote())
         else:
-            ray.get(self.replay.read.remote(checkpoint.part(REPLAY_PART)))
+            answer_of(self.replay.read.remote(checkpoint.part(REPLAY_PART)))
 
     def restore_adapter(self, checkpoint: Checkpoint) -> None:
         """Go back to ``checkpoint`` with the adapter, and generate with its version."""

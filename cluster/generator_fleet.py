@@ -9,8 +9,8 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
+from atradiff.errors import RunFailed
 from cluster.dispatch import Roster
-from cluster.errors import RunFailed
 from cluster.generator_actor import Ticket
 
 

@@ -9,8 +9,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
+from ray import ObjectRef
+from ray.exceptions import RayTaskError
 
 
 def start_ray(at_least: float = 0.0) -> None:
@@ -29,6 +32,17 @@ def start_ray(at_least: float = 0.0) -> None:
         else:
             cpus = max(math.ceil(at_least), os.cpu_count() or 1)
             ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+
+
+def answer_of(call: ObjectRef[Any]) -> Any:
+    """``ray.get``; but what an actor raised is raised as it was, and Ray's account of it, in pages, is its cause."""
+    try:
+        return ray.get(call)
+    except RayTaskError as error:
+        cause: Exception = error
+        while isinstance(cause, RayTaskError):  # an actor that heard it from another one
+            cause = cause.cause
+        raise cause from error
 
 
 @contextmanager

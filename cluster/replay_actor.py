@@ -13,11 +13,11 @@ from typing import Any
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
-from ray.exceptions import RayTaskError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from atradiff.config import ServingConfig
+from atradiff.errors import RunFailed
 from atradiff.ports import EpisodeRows
 from atradiff.replay.batch import OriginArray, ReplayBatch
 from atradiff.replay.config import ReplayConfig
@@ -31,8 +31,8 @@ from atradiff.replay.shared import SharedReplay
 from atradiff.replay.watcher import Watcher
 from atradiff.types import FloatArray, IntArray, Spaces, SyntheticRows
 from cluster.checkpoint_files import FileEntry, StoredPart, write_part
-from cluster.errors import RunFailed
 from cluster.placement import Resources
+from cluster.ray_runtime import answer_of
 from cluster.storage import Location
 
 _KEY_SPACE = b"atradiff"
@@ -216,10 +216,10 @@ def start_replay_actor(
         max_task_retries=-1,
     ).remote(spaces, replay, serving, seed, config, watcher, offline)
     try:
-        ray.get(actor.ping.remote())
-    except RayTaskError as error:
+        answer_of(actor.ping.remote())
+    except BaseException:
         ray.kill(actor)
-        raise error.cause from None
+        raise
     return actor
 
 

@@ -12,7 +12,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from atradiff.adaptation.report import AdaptationReport
-from cluster.errors import RunFailed
+from atradiff.errors import RunFailed
 from cluster.placement import to_stderr
 from cluster.replay_actor import RowsLostError
 from cluster.session import Progress

@@ -11,8 +11,9 @@ from typing import Any
 import ray
 from ray import ObjectRef
 
-from cluster.errors import RunFailed
+from atradiff.errors import RunFailed
 from cluster.placement import to_stderr
+from cluster.ray_runtime import answer_of
 
 _POLL_SECONDS = 1.0
 
@@ -45,7 +46,7 @@ class Waiting:
         self._patience = patience or Patience()
 
     def get(self, call: ObjectRef[Any]) -> Any:
-        """The answer; raises what ``ray.get`` raises, and :class:`RunFailed` where a stop cannot be carried out."""
+        """The answer; raises what the actor raised, and :class:`RunFailed` where a stop cannot be carried out."""
         began = time.monotonic()
         tell_at, stopped_at = began + self._patience.first, None
         while not ray.wait([call], timeout=_POLL_SECONDS)[0]:
@@ -62,4 +63,4 @@ class Waiting:
                 )
             self._tell(f"no answer for {now - began:.0f} s. {missing}")
             tell_at = now + self._patience.between
-        return ray.get(call)
+        return answer_of(call)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
+from atradiff.errors import RunFailed
 from atradiff.ports import RowSink
 from rllib_ext.env_runner import DirectEnvRunner, EnvRunnerFailed, Fragment
 
@@ -25,7 +26,7 @@ _NO_WORDS = (
 )
 
 
-class NoStepsError(RuntimeError):
+class NoStepsError(RunFailed):
     """The env runners give no steps any more; the message holds the last words of one of them, where there are any."""
 
 

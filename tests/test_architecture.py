@@ -119,7 +119,13 @@ def test_import_of_atradiff_is_light() -> None:
     assert seconds < MAX_IMPORT_CPU_SECONDS
 
 
-def test_rllib_ext_names_are_lazy() -> None:
-    code = "import sys, rllib_ext; print('ray' in sys.modules, sorted(rllib_ext.__all__))"
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [("rllib_ext", ["ATraDiffCallback", "EnsembleSACConfig"]), ("cluster", ["ActorServices", "RemoteAdaptation"])],
+)
+def test_public_names_are_lazy(package: str, names: list[str]) -> None:
+    code = (
+        f"import sys, {package}; print('ray' in sys.modules, sorted({package}.__all__), {package}.{names[0]}.__name__)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert out.stdout.strip() == "False ['ATraDiffCallback', 'EnsembleSACConfig']"
+    assert out.stdout.strip() == f"False {names} {names[0]}"

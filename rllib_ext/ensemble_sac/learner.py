@@ -14,6 +14,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
+from atradiff.errors import RunFailed
 from atradiff.types import FloatArray, Transitions
 from rllib_ext.ensemble_sac.scoring import Scorer
 from rllib_ext.ensemble_sac.settings import SACSettings
@@ -25,7 +26,7 @@ LEARNER_METRICS = frozenset({"critic_loss", "q_mean", "td_error", "alpha", "acto
 LEARNED_COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminated")
 
 
-class LearnerLost(RuntimeError):
+class LearnerLost(RunFailed):
     """A remote learner's process died. What it knew is in the last checkpoint: build the algorithm anew from there."""
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import ray
 
-from cluster.errors import RunFailed
+from atradiff.errors import RunFailed
 from cluster.waiting import Patience, Waiting
+from rllib_ext.sampling import NoStepsError
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -18,19 +20,24 @@ class Somebody:
     def add(self, one: int, other: int) -> int:
         return one + other
 
-    def fail(self) -> None:
-        raise KeyError("nothing there")
+    def fail(self, other: Any = None) -> None:
+        if other is not None:
+            ray.get(other.fail.remote())
+        raise NoStepsError("the env runners gave no step.")
 
 
 @ray.remote(num_cpus=0, resources={"a node that is gone": 1})
 def never() -> None: ...
 
 
-def test_answers_and_errors_come_as_from_ray() -> None:
+def test_answers_and_errors_come_as_the_actor_gave_them() -> None:
     somebody, waiting = Somebody.remote(), Waiting(lambda: None, threading.Event())
     assert waiting.get(somebody.add.remote(2, 3)) == 5
-    with pytest.raises(KeyError, match="nothing there"):
-        waiting.get(somebody.fail.remote())
+    for call in (somebody.fail.remote(), somebody.fail.remote(Somebody.remote())):  # heard from another actor, too
+        with pytest.raises(NoStepsError) as told:
+            waiting.get(call)
+        assert str(told.value) == "the env runners gave no step."  # as the command line shows it: no traceback
+        assert isinstance(told.value, RunFailed)
 
 
 def test_it_is_said_what_is_missing_and_a_stop_ends_the_wait() -> None:
