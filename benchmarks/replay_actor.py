@@ -65,8 +65,8 @@ class Sender:
 
 
 @contextmanager
-def replay_actor(rows: int, config: ReplayActorConfig) -> Iterator[Any]:
-    actor = start_replay_actor(HALF_CHEETAH, ReplayConfig(capacity=rows), ServingConfig(), 0, config)
+def replay_actor(rows: int, config: ReplayActorConfig, journal: Path | None = None) -> Iterator[Any]:
+    actor = start_replay_actor(HALF_CHEETAH, ReplayConfig(capacity=rows), ServingConfig(), 0, config, journal=journal)
     try:
         yield actor
     finally:
@@ -77,9 +77,9 @@ def measure_adds(rows: int, seconds: float, folder: Path) -> dict[str, float]:
     """Transitions per second in, for each kind of journal; its snapshots are part of it."""
     figures = {}
     for suffix, sync in JOURNALS.items():
-        journal = None if sync is None else str(folder / f"journal{suffix}")
-        config = ReplayActorConfig(journal, sync=bool(sync), resources=Resources(num_cpus=0))
-        with replay_actor(rows, config) as actor:
+        journal = None if sync is None else folder / f"journal{suffix}"
+        config = ReplayActorConfig(sync=bool(sync), resources=Resources(num_cpus=0))
+        with replay_actor(rows, config, journal) as actor:
             remote: Any = ray.remote(num_cpus=0)(Sender)
             sender = remote.remote(ActorRowSink(actor))
             ray.get(sender.push.remote(CHUNK, seconds / 10))  # processes and memory warm up

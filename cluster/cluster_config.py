@@ -41,14 +41,15 @@ class ClusterConfig:
     """A run as actors.
 
     ``trainer`` is the process that holds RLlib's algorithm, and the learner where ``learners.learners`` is 0: give it
-    ``num_gpus`` to learn there; a fraction shares the GPU with a generator. ``replay.journal`` None keeps the journal
-    in the run's folder, ``'off'`` (in YAML with the quotes) keeps none.
+    ``num_gpus`` to learn there; a fraction shares the GPU with a generator. ``journal`` is a folder, on the replay's
+    node or shared, for the journal of its rows; None: in the run's folder; ``'off'`` (in YAML with the quotes): none.
     """
 
     trainer: Resources = field(default_factory=Resources)
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
     learners: LearnerConfig = field(default_factory=LearnerConfig)
     replay: ReplayActorConfig = field(default_factory=ReplayActorConfig)
+    journal: str | None = None
     pool: PoolConfig = field(default_factory=PoolConfig)
     adapter: Resources = field(default_factory=Resources)
     placement: PlacementConfig = field(default_factory=PlacementConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -168,9 +168,9 @@ def _order(run: RunConfig, spaces: Spaces, supplies: Supplies) -> ServiceOrder:
 
 
 def _plan(cluster: ClusterConfig, imagination: Imagination | None, folder: Path) -> ActorPlan:
-    replay = replace(cluster.replay, journal=_journal(cluster.replay.journal, folder))
+    journal = _journal(cluster.journal, folder)
     if imagination is None or imagination.adaptation is None or imagination.offline is None:
-        return ActorPlan(replay, cluster.pool)
+        return ActorPlan(cluster.replay, cluster.pool, journal)
     adaptation = AdaptationPlan(
         imagination.adaptation,
         imagination.diffuser,
@@ -179,7 +179,7 @@ def _plan(cluster: ClusterConfig, imagination: Imagination | None, folder: Path)
         imagination.training_state,
         cluster.adapter,
     )
-    return ActorPlan(replay, cluster.pool, adaptation)
+    return ActorPlan(cluster.replay, cluster.pool, journal, adaptation)
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,8 @@ class _WrittenBy:
         return written
 
 
-def _journal(asked: str | None, folder: Path) -> str | None:
+def _journal(asked: str | None, folder: Path) -> Path | None:
     """The run's own folder, unless another one, or none (``off``), was asked for."""
     if asked == "off":
         return None
-    return asked or str(folder / ".journal")
+    return Path(asked) if asked else folder / ".journal"

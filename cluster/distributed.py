@@ -107,7 +107,7 @@ class _Starter:
         ours = it.resumed and self._crew.generation == self._noted_generation()
         if known > 0 and not ours and (it.checkpoint is None or not it.resumed):
             raise ValueError(
-                f"the replay's journal holds {known} rows of another run: delete it, or set cluster.replay.journal to "
+                f"the replay's journal holds {known} rows of another run: delete it, or set cluster.journal to "
                 "a folder of this run's own."
             )
         ahead = known > (0 if it.checkpoint is None else it.checkpoint.state["env_steps"])

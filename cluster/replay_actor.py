@@ -43,21 +43,18 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReplayActorConfig:
-    """Where the replay lives, how it outlives its process, and how learners fetch batches from it.
+    """How the replay keeps its journal, where it has one, and how learners fetch batches from it.
 
     Args:
-        journal: Folder, on the actor's node or shared, into which every chunk is written before it is acknowledged.
-            None: no journal; the rows die with the process, and a run goes on from its checkpoint.
         snapshot_every: Rows after which the whole replay is saved and the journal starts again. While that is written
             (a second for a million rows) nobody is answered.
-        sync: Wait for the disk with every chunk (fsync): rows survive the machine, too, if the folder does.
+        sync: Wait for the disk with every chunk (fsync): rows survive the machine, too, if the journal's folder does.
         prefetch: Batches that are on their way to a learner while it learns; 0: each is asked for when it is needed.
         batches_per_call: Batches that one answer of the actor carries.
         unacknowledged: Reports of TD errors that may be on their way before the learner waits for one.
         resources: What Ray keeps free for the actor.
     """
 
-    journal: str | None = None
     snapshot_every: int = 100_000
     sync: bool = False
     prefetch: int = 32
@@ -90,14 +87,15 @@ class ReplayActor:
         serving: ServingConfig,
         seed: int,
         config: ReplayActorConfig,
+        journal: Path | None,
         watcher: Watcher | None,
         offline: OfflineRows | None,
     ) -> None:
-        self._open = partial(_open, spaces, replay, serving, seed, config, watcher, offline)
+        self._open = partial(_open, spaces, replay, serving, seed, config, journal, watcher, offline)
         # Ray wraps what a constructor raises into pages of traces and repeats calls for ever: each call says it.
         self._opened: SharedReplay | Exception
         try:
-            self._become_this(recovered(self._open, config.journal, _claimed()))
+            self._become_this(recovered(self._open, journal, _claimed()))
         except (ValueError, OSError, RowsLostError) as error:
             self._opened = error
 
@@ -193,16 +191,21 @@ def start_replay_actor(
     seed: int,
     config: ReplayActorConfig | None = None,
     *,
+    journal: Path | None = None,
     watcher: Watcher | None = None,
     offline: ObjectRef[OfflineRows] | None = None,
     place: PlacementGroupSchedulingStrategy | None = None,
 ) -> ActorHandle:
     """Start the actor and return its handle once it has recovered what its journal holds.
 
-    It lives as long as its handles do. Ray restarts it when its process dies and repeats the calls that were under way:
-    chunks and answers are known by name, so that nothing counts twice. ``offline`` rows are read from the object store
-    of its node: hold the reference for as long as the actor shall be restarted. Raises ``ValueError`` where its node
-    lacks the memory or the journal is of another configuration, ``OSError`` where the journal cannot be opened.
+    ``journal`` is a folder, on the actor's node or shared, into which every chunk is written before it is acknowledged;
+    None: the rows die with the process, and a run goes on from its checkpoint.
+
+    The actor lives as long as its handles do. Ray restarts it when its process dies and repeats the calls that were
+    under way: chunks and answers are known by name, so that nothing counts twice. ``offline`` rows are read from the
+    object store of its node: hold the reference for as long as the actor shall be restarted. Raises ``ValueError``
+    where its node lacks the memory or the journal is of another configuration, ``OSError`` where the journal cannot be
+    opened.
     """
     config = config or ReplayActorConfig()
     _logger.info("The replay's rings take %s.", ReplayMemory.of(spaces, replay))
@@ -214,7 +217,7 @@ def start_replay_actor(
         scheduling_strategy=place or "DEFAULT",
         max_restarts=-1,
         max_task_retries=-1,
-    ).remote(spaces, replay, serving, seed, config, watcher, offline)
+    ).remote(spaces, replay, serving, seed, config, journal, watcher, offline)
     try:
         answer_of(actor.ping.remote())
     except BaseException:
@@ -229,21 +232,18 @@ def _open(
     serving: ServingConfig,
     seed: int,
     config: ReplayActorConfig,
+    journal: Path | None,
     watcher: Watcher | None,
     offline: OfflineRows | None,
     *,
     anew: bool = False,
 ) -> SharedReplay:
     require_memory(spaces, replay, offline_rows=0 if offline is None else len(offline))
-    journal = None
-    if config.journal is not None:
-        journal = Journal(Path(config.journal), config.snapshot_every, sync=config.sync)
-    return SharedReplay(
-        MixedReplay(spaces, replay, seed, watcher=watcher, offline=offline), serving, journal, anew=anew
-    )
+    kept = None if journal is None else Journal(journal, config.snapshot_every, sync=config.sync)
+    return SharedReplay(MixedReplay(spaces, replay, seed, watcher=watcher, offline=offline), serving, kept, anew=anew)
 
 
-def recovered(open_replay: Callable[..., SharedReplay], journal: str | None, claimed: str | None) -> SharedReplay:
+def recovered(open_replay: Callable[..., SharedReplay], journal: Path | None, claimed: str | None) -> SharedReplay:
     """The replay with what its journal holds; ``claimed`` is the generation of its process before, None for the first.
 
     Raises :class:`RowsLostError` where the rows of the process before are not there. The first one begins with an empty
@@ -254,7 +254,9 @@ def recovered(open_replay: Callable[..., SharedReplay], journal: str | None, cla
     try:
         return open_replay()
     except JournalDamaged as error:
-        aside = set_aside(Path(journal or ""))
+        if journal is None:
+            raise
+        aside = set_aside(journal)
         lost = f"the replay's journal is damaged ({error}); what is left of it is kept in {aside}."
         if claimed is not None:
             raise RowsLostError(f"{lost} Resume the run from its newest checkpoint.") from error
@@ -262,7 +264,7 @@ def recovered(open_replay: Callable[..., SharedReplay], journal: str | None, cla
         return open_replay(anew=True)
 
 
-def _require_rows(journal: str | None, claimed: str) -> None:
+def _require_rows(journal: Path | None, claimed: str) -> None:
     """Raise :class:`RowsLostError` in a restarted actor that has nothing to recover from.
 
     An empty replay in the midst of a run would count its env steps from 0 again, and nobody would notice; as little as
@@ -271,9 +273,9 @@ def _require_rows(journal: str | None, claimed: str) -> None:
     if journal is None:
         raise RowsLostError(
             "the replay's process died, and with it its rows: it had no journal. Resume the run from its newest "
-            "checkpoint; set cluster.replay.journal to a folder so that rows outlive the process."
+            "checkpoint; give it one (cluster.journal in a config) so that rows outlive the process."
         )
-    found = generation_of(Path(journal))
+    found = generation_of(journal)
     if found != claimed:
         there = "is not on the node" if found is None else "is of an earlier time on the node"
         raise RowsLostError(

@@ -13,7 +13,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
@@ -62,7 +62,9 @@ class ActorServices:
         num_cpus: CPUs for each.
         num_gpus: GPUs for each; a fraction lets several share one. None: one where the cluster has GPUs, else none.
         compile: ``torch.compile`` the diffuser network, on GPUs.
-        replay: The replay's actor. Its ``journal`` is a folder in which each algorithm has one for as long as it lives.
+        replay: The replay's actor.
+        journals: Folder, on the replay's node or shared, in which each algorithm has a journal of its own while it
+            lives, so that its rows outlive their process. None: they do not.
         adaptation: None: the diffuser stays as it is.
         placement: How the actors are spread, and how long to wait for their places.
     """
@@ -72,6 +74,7 @@ class ActorServices:
     num_gpus: float | None = None
     compile: bool = False
     replay: ReplayActorConfig = field(default_factory=ReplayActorConfig)
+    journals: str | Path | None = None
     adaptation: RemoteAdaptation | None = None
     placement: PlacementConfig = field(default_factory=PlacementConfig)
 
@@ -103,18 +106,14 @@ class ActorServices:
 
 def _plan(services: ActorServices, order: ServiceOrder, begun: ExitStack) -> ActorPlan:
     """What is to be started; the folders that it needs are removed by ``begun``."""
+    parent = services.journals
+    journal = None if parent is None else begun.enter_context(_own_folder(Path(parent)))
     if order.generator is None:
-        return ActorPlan(_own_journal(services.replay, begun), services.pool)
+        return ActorPlan(services.replay, services.pool, journal)
     pool = services.pool.decided(ray.cluster_resources())
     asked = services.adaptation
     adaptation = None if asked is None else _adaptation(asked, order, begun)
-    return ActorPlan(_own_journal(services.replay, begun), pool, adaptation)
-
-
-def _own_journal(replay: ReplayActorConfig, begun: ExitStack) -> ReplayActorConfig:
-    if replay.journal is None:
-        return replay
-    return replace(replay, journal=str(begun.enter_context(_own_folder(Path(replay.journal)))))
+    return ActorPlan(services.replay, pool, journal, adaptation)
 
 
 def _adaptation(asked: RemoteAdaptation, order: ServiceOrder, begun: ExitStack) -> AdaptationPlan:

@@ -43,6 +43,7 @@ class ActorPlan:
 
     replay: ReplayActorConfig
     pool: PoolConfig
+    journal: Path | None = None
     adaptation: AdaptationPlan | None = None
 
 
@@ -77,7 +78,15 @@ def _start_replay(order: ServiceOrder, plan: ActorPlan, placement: Placement, be
     offline = _put_offline(order)
     place = placement.strategy("replay")
     actor = start_replay_actor(
-        order.spaces, rows, order.serving, order.seed, plan.replay, watcher=watcher, offline=offline, place=place
+        order.spaces,
+        rows,
+        order.serving,
+        order.seed,
+        plan.replay,
+        journal=plan.journal,
+        watcher=watcher,
+        offline=offline,
+        place=place,
     )
     begun.callback(_end, actor, offline)
     return actor

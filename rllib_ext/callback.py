@@ -73,7 +73,7 @@ class ATraDiffCallback(RLlibCallback):
         ``options`` are those of :class:`ReplayConfig`, :class:`ServingConfig` and, for a folder, of
         :class:`SamplingConfig` (``horizon=200`` chains windows to long trajectories). ``seed`` None takes the config's.
         ``services`` makes the replay and what answers its requests; None: both in this process. With
-        ``cluster.services.ActorServices(generators=4)`` they are actors, on as many GPUs as the cluster has.
+        ``cluster.ActorServices(generators=4)`` they are actors, on as many GPUs as the cluster has.
         ``offline``, a trajectory store or trajectories, give ``offline_share`` of each batch.
         Raises ``ValueError`` for values out of range and ``TypeError`` for options that do not exist.
         """

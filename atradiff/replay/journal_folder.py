@@ -59,7 +59,7 @@ def lock(folder: Path, patience: float) -> int:
             os.close(file)
             raise OSError(
                 f"another process has written to the journal {folder} for the last {patience:.0f} s: end the run that "
-                "it belongs to, or set cluster.replay.journal to another folder."
+                "it belongs to, or set cluster.journal to another folder."
             )
         time.sleep(_TICK_SECONDS)
     return file

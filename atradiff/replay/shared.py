@@ -12,7 +12,6 @@ from typing import TypeVar
 import numpy as np
 
 from atradiff.config import ServingConfig
-from atradiff.data.windows import Windows
 from atradiff.ports import EpisodeRows
 from atradiff.replay.batch import OriginArray, ReplayBatch
 from atradiff.replay.chunks import ChunkName
@@ -20,7 +19,7 @@ from atradiff.replay.journal import Journal, Recovery
 from atradiff.replay.metrics import replay_metrics
 from atradiff.replay.mixed import MixedReplay
 from atradiff.replay.requests import GenerationRequest
-from atradiff.types import BoolArray, FloatArray, IntArray, SyntheticRows
+from atradiff.types import FloatArray, IntArray, SyntheticRows
 
 _logger = logging.getLogger(__name__)
 
@@ -114,11 +113,6 @@ class SharedReplay:
         with self._changed:
             self._newest_version = max(self._newest_version, answer.generator_version)
             return self._replay.store_synthetic(requests, answer.rows, answer.lengths, answer.generator_version)
-
-    def windows(self, row_ids: IntArray, length: int) -> tuple[Windows, BoolArray]:
-        """See :meth:`MixedReplay.windows`."""
-        with self._changed:
-            return self._replay.windows(row_ids, length)
 
     def consult(self, question: Callable[[MixedReplay], _Answer]) -> _Answer:
         """``question(replay)`` with the lock held: how an adapter asks its watcher, ``replay.watcher``, for rows."""

@@ -84,7 +84,7 @@ class EnsembleSACConfig(AlgorithmConfig):
 
         ``sampling`` is set on a generator that is given as a folder, in the same call; an object carries its own.
         ``services`` makes the replay and what answers its requests; by default both are in the algorithm's process,
-        with ``cluster.services.ActorServices`` they are actors.
+        with ``cluster.ActorServices`` they are actors.
         Raises ``ValueError`` for ``sampling`` without a folder to set it on.
         """
         if sampling is not None and (generator is NotProvided or generator is None):

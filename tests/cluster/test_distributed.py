@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def distributed(output: Path, made_once: Path) -> RunConfig:
-    run = load_run_config(CONFIG)
+    run = load_run_config(CONFIG, ["--cluster.rollouts.env_runners=2", "--cluster.pool.generators=2"])
     return replace(
         run,
         output=str(output),
@@ -103,8 +103,7 @@ def resumed(under_fire: Told) -> Told:
     checkpoint = RunStore.of(under_fire.run.folder).checkpoints.newest_whole()
     assert checkpoint is not None
     assert under_fire.run.cluster is not None
-    replay = replace(under_fire.run.cluster.replay, journal="off")
-    forgetful = replace(under_fire.run.cluster, replay=replay)
+    forgetful = replace(under_fire.run.cluster, journal="off")
     told = Told(replace(under_fire.run, cluster=forgetful, env_steps=checkpoint.step + 500))
 
     def watch(progress: Progress) -> None:

@@ -36,7 +36,7 @@ def claim_of(shared: SharedReplay) -> str:
 def at_a(tmp_path: Path) -> tuple[Path, str]:
     """The journal that a process left on a node, and its generation."""
     folder = tmp_path / "a" / "journal"
-    shared = recovered(partial(open_replay, folder), str(folder), None)
+    shared = recovered(partial(open_replay, folder), folder, None)
     shared.store(chunk(0, 12, "runner", 0))  # a snapshot follows
     shared.store(chunk(12, 3, "runner", 1))
     shared.save(tmp_path / "checkpoint")
@@ -46,7 +46,7 @@ def at_a(tmp_path: Path) -> tuple[Path, str]:
 
 def test_a_restarted_replay_believes_its_own_journal(at_a: tuple[Path, str]) -> None:
     folder, claimed = at_a
-    shared = recovered(partial(open_replay, folder), str(folder), claimed)
+    shared = recovered(partial(open_replay, folder), folder, claimed)
     assert (shared.env_steps, shared.generation) == (15, claimed)
 
 
@@ -55,11 +55,11 @@ def test_a_journal_from_before_the_replay_was_elsewhere_is_not_believed(at_a: tu
     here, claimed = at_a
     there = tmp_path / "b" / "journal"
     with pytest.raises(RowsLostError, match="is not on the node where it was started again"):
-        recovered(partial(open_replay, there), str(there), claimed)
+        recovered(partial(open_replay, there), there, claimed)
     elsewhere = open_replay(there, anew=True)
     elsewhere.load(tmp_path / "checkpoint")
     with pytest.raises(RowsLostError, match="is of an earlier time on the node"):
-        recovered(partial(open_replay, here), str(here), claim_of(elsewhere))
+        recovered(partial(open_replay, here), here, claim_of(elsewhere))
     back = open_replay(here, anew=True)
     assert back.env_steps == 0
     back.load(tmp_path / "checkpoint")
@@ -70,7 +70,7 @@ def test_a_journal_from_before_the_replay_was_elsewhere_is_not_believed(at_a: tu
 def test_a_damaged_journal_is_set_aside(at_a: tuple[Path, str], restarted: bool) -> None:
     folder, claimed = at_a
     shutil.rmtree(folder / "snapshot-000001" / "real")
-    recover = partial(recovered, partial(open_replay, folder), str(folder), claimed if restarted else None)
+    recover = partial(recovered, partial(open_replay, folder), folder, claimed if restarted else None)
     if restarted:
         with pytest.raises(RowsLostError, match=r"damaged .* kept in .*journal.damaged-1"):
             recover()

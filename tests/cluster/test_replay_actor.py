@@ -30,8 +30,8 @@ NOTHING = Resources(num_cpus=0)
 
 
 def _start(journal: Path | None = None, **options: Any) -> Any:
-    config = ReplayActorConfig(journal=None if journal is None else str(journal), resources=NOTHING)
-    return start_replay_actor(SPACES, REPLAY, ServingConfig(4, 50), 7, config, **options)
+    config = ReplayActorConfig(resources=NOTHING)
+    return start_replay_actor(SPACES, REPLAY, ServingConfig(4, 50), 7, config, journal=journal, **options)
 
 
 def _get(reference: Any) -> Any:
@@ -64,8 +64,8 @@ def test_offline_rows_come_by_reference_and_are_there_again_after_a_restart(tmp_
     config, rows = replace(REPLAY, offline_share=0.25), chunk(1000, 40, "", 0).rows
     offline = OfflineRows.of(Trajectories(SPACES, rows, np.array([0, 40])), lambda rows: rows)
     held = ray.put(offline)
-    settings = ReplayActorConfig(journal=str(tmp_path / "journal"), resources=NOTHING)
-    actor = start_replay_actor(SPACES, config, ServingConfig(4, 50), 7, settings, offline=held)
+    settings, journal = ReplayActorConfig(resources=NOTHING), tmp_path / "journal"
+    actor = start_replay_actor(SPACES, config, ServingConfig(4, 50), 7, settings, journal=journal, offline=held)
     plain = MixedReplay(SPACES, config, 7, offline=offline)
     _get(actor.store.remote(chunk(0, 10, "a", 0)))
     plain.store(chunk(0, 10, "a", 0).rows)
@@ -121,9 +121,9 @@ def test_a_journal_of_another_run_is_refused(tmp_path: Path) -> None:
     _get(actor.store.remote(chunk(0, 10, "a", 0)))
     _get(actor.read.remote(_saved(actor, tmp_path / "saved")))
     ray.kill(actor)
-    config = ReplayActorConfig(journal=str(tmp_path), resources=NOTHING)
+    config = ReplayActorConfig(resources=NOTHING)
     with pytest.raises(ValueError, match="ring of 1000 rows, this one has 50"):
-        start_replay_actor(SPACES, ReplayConfig(capacity=50), ServingConfig(), 0, config)
+        start_replay_actor(SPACES, ReplayConfig(capacity=50), ServingConfig(), 0, config, journal=tmp_path)
 
 
 def _saved(actor: Any, folder: Path) -> StoredPart:

@@ -54,9 +54,9 @@ class Runner:
 
 @pytest.mark.faults
 def test_every_acknowledged_row_survives_a_killed_replay_actor(tmp_path: Path) -> None:
-    config = ReplayActorConfig(str(tmp_path), snapshot_every=2_000, prefetch=4, resources=Resources(num_cpus=0))
+    config = ReplayActorConfig(snapshot_every=2_000, prefetch=4, resources=Resources(num_cpus=0))
     replay = ReplayConfig(capacity=200_000, rho=0.5, expected_length=1.0, max_request_age=10**9)  # a request per row
-    actor = start_replay_actor(SPACES, replay, ServingConfig(16, 50), 0, config)
+    actor = start_replay_actor(SPACES, replay, ServingConfig(16, 50), 0, config, journal=tmp_path)
     client = RemoteReplay(actor, config)
     client.store(chunk(0, CHUNK, "runner 0", 0))
     runners = [Runner.remote(i, client.sink) for i in (1, 2)]
@@ -113,8 +113,8 @@ def test_rows_that_died_with_their_process_are_missed(tmp_path: Path) -> None:
 def test_an_older_copy_of_the_journal_is_not_taken_for_it(tmp_path: Path) -> None:
     """As on a node that the actor comes back to after it was elsewhere, and went on from a checkpoint there."""
     journal = tmp_path / "journal"
-    config = ReplayActorConfig(str(journal), resources=Resources(num_cpus=0))
-    actor = start_replay_actor(SPACES, ReplayConfig(capacity=100), ServingConfig(), 0, config)
+    config = ReplayActorConfig(resources=Resources(num_cpus=0))
+    actor = start_replay_actor(SPACES, ReplayConfig(capacity=100), ServingConfig(), 0, config, journal=journal)
     client = RemoteReplay(actor, config)
     client.store(chunk(0, 10, "runner", 0))
     client.save(tmp_path / "checkpoint")

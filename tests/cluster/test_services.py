@@ -165,7 +165,7 @@ def start() -> Iterator[Callable[..., OwnedReplay]]:
 
 
 def test_without_a_generator_there_are_real_and_offline_rows(start: Callable[..., OwnedReplay], tmp_path: Path) -> None:
-    journaled = ActorServices(num_cpus=10_000, replay=ReplayActorConfig(str(tmp_path), resources=SLIVER))
+    journaled = ActorServices(num_cpus=10_000, replay=SMALL.replay, journals=tmp_path)
     data = offline_data()
     service = start(journaled, replace(order(offline_share=0.5), offline=data))
     service.store(chunk(0, 20, "a", 0))
