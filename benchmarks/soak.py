@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.soak --minutes 20 --every 30 --json F``: env runners, a learner, generators, an adapter and the
 replay train together; every so many seconds one process, drawn at random, gets SIGKILL. The driver is spared: what it
-does is resume (``tests/cluster/test_distributed.py``). The run is ``configs/tiny/halfcheetah_cluster.yaml``, endless.
+does is resume (``tests/cluster/test_distributed.py``). The run is ``configs/tiny/halfcheetah_cluster.yaml``, endless,
+with two env runners and two generators.
 """
 
 from __future__ import annotations
@@ -160,7 +161,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         places = [f"--output={scratch}/runs", f"--data.cache={scratch}/data", f"--generator.cache={scratch}/models"]
         learners = [f"--cluster.learners.learners={args.learners}", "--cluster.learners.resources.num_cpus=0.2"]
-        run = load_run_config(args.config, [*places, *learners])
+        actors = ["--cluster.rollouts.env_runners=2", "--cluster.pool.generators=2"]
+        run = load_run_config(args.config, [*places, *learners, *actors])
         report = soak(run, 60 * args.minutes, args.every, args.seed)
     kills = Counter(kill.role for kill in report.kills)
     figures = asdict(report) | {"kills_by_role": dict(kills), "balanced": report.balanced, "passed": report.passed}

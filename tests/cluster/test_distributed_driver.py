@@ -57,8 +57,6 @@ def test_a_killed_driver_loses_no_row_and_counts_none_twice(tmp_path: Path, made
         "--evaluation.every=100",
         "--checkpoint.every=400",
         "--adaptation=null",
-        "--cluster.rollouts.env_runners=1",
-        "--cluster.pool.generators=1",
     ]
     run = load_run_config(CONFIG, settings)
     folder = run.folder

@@ -129,12 +129,7 @@ def test_a_distributed_run_outlives_a_node(
 ) -> None:
     """The trainer is on the head, all that it works with on the other node, which goes: they come back beside it."""
     made = [f"--data.cache={made_once / 'data'}", f"--generator.cache={made_once / 'models'}"]
-    one_each = [
-        "--cluster.trainer.custom={head: 0.1}",
-        "--cluster.rollouts.env_runners=1",
-        "--cluster.pool.generators=1",
-    ]
-    settings = ["--output", str(tmp_path), "--env_steps", "1200", *made, *one_each]
+    settings = ["--output", str(tmp_path), "--env_steps", "1200", *made, "--cluster.trainer.custom={head: 0.1}"]
     run = load_run_config(ROOT / DISTRIBUTED, settings)
     folder = RunFolder(run.folder)
     held = hold_all_but(two_nodes, 0.2)

@@ -114,10 +114,10 @@ def distributed_run(tiny_run: RunConfig) -> RunConfig:
 def test_a_trial_asks_for_all_that_its_run_needs(tiny_run: RunConfig, distributed_run: RunConfig) -> None:
     assert trial_resources(replace(tiny_run, threads=2), 0.5).bundles == [{"CPU": 2, "GPU": 0.5}]
     whole = trial_resources(distributed_run, 0.0)
-    assert whole.bundles == [{"CPU": 0.2}] * 7  # trainer, two env runners, replay, two generators, adapter
+    assert whole.bundles == [{"CPU": 0.2}] * 5  # trainer, env runner, replay, generator, adapter
     assert whole.head_bundle_is_empty  # the trial's own process asks for nothing
-    assert cpus_of_trial(distributed_run) == pytest.approx(1.4)
-    assert len(trial_resources(replace(distributed_run, augmentation="none"), 0.0).bundles) == 4
+    assert cpus_of_trial(distributed_run) == pytest.approx(1.0)
+    assert len(trial_resources(replace(distributed_run, augmentation="none"), 0.0).bundles) == 3
 
 
 @pytest.mark.slow
@@ -125,13 +125,8 @@ def test_a_trial_asks_for_all_that_its_run_needs(tiny_run: RunConfig, distribute
 def test_a_trial_may_be_a_run_as_actors(distributed_run: RunConfig) -> None:
     """Its places are those that Ray Tune made for the trial: this Ray of two CPUs has no room for them twice."""
     assert distributed_run.cluster is not None
-    few = replace(
-        distributed_run.cluster,
-        trainer=Resources(num_cpus=0.6),
-        rollouts=replace(distributed_run.cluster.rollouts, env_runners=1),
-        pool=replace(distributed_run.cluster.pool, generators=1),
-    )
-    run = replace(distributed_run, adaptation=None, cluster=few, env_steps=200)
+    greedy = replace(distributed_run.cluster, trainer=Resources(num_cpus=0.6))
+    run = replace(distributed_run, adaptation=None, cluster=greedy, env_steps=200)
     result = search(run, {"replay.rho": {"choice": [0.5]}}, replace(SETTINGS, samples=1, concurrent=None))
     (trial,) = result.trials
     assert (trial.error, trial.env_steps >= 200) == (None, True)
