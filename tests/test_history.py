@@ -136,15 +136,17 @@ def test_history_goes_with_every_network_and_its_model_folder(tmp_path, change):
     assert loaded.config.history == 3
 
 
-def test_joined_windows_keep_their_history_where_all_of_them_have_one():
+def test_joined_windows_keep_their_history_and_that_of_the_others_is_unknown():
     data = chain_data(6)
     told, untold = WindowSampler(data, (3,), history=4), WindowSampler(data, (3,))
     parts = [told.sample(3, 5, np.random.default_rng(seed)) for seed in (0, 1)]
     joined = concatenate_windows(parts)
     np.testing.assert_array_equal(joined.history.rewards, np.concatenate([part.history.rewards for part in parts]))
     mixed = concatenate_windows([parts[0], untold.sample(3, 2, np.random.default_rng(0))])
-    assert mixed.history is None
-    assert len(mixed) == 7
+    np.testing.assert_array_equal(mixed.history.states[:5], parts[0].history.states)
+    np.testing.assert_array_equal(mixed.history.padding[:5], parts[0].history.padding)
+    assert mixed.history.padding[5:].all()
+    np.testing.assert_array_equal(mixed.history.states[5:, -1], mixed.states[5:, 0])
 
 
 def test_a_negative_history_is_refused():

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from atradiff.data.windows import Windows
+from atradiff.data.windows import Windows, history_of
 from atradiff.trainer import Remaining
 from atradiff.types import BoolArray, FloatArray, IntArray, Transitions
 
@@ -123,12 +123,22 @@ def in_environment_scale(windows: Windows, to_environment: Callable[[Transitions
 
 
 def concatenate_windows(parts: list[Windows]) -> Windows:
-    """Windows of one length, one part after the other."""
+    """Windows of one length, one part after the other; where some have a history, that of the others is unknown."""
+    told = max((part.history.rewards.shape[1] for part in parts if part.history is not None), default=0)
+    if told:
+        parts = [part if part.history is not None else _with_unknown_history(part, told) for part in parts]
     columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Windows)}
     known = {name: values for name, values in columns.items() if all(v is not None for v in values)}
     histories = known.pop("history", None)
     joined = {name: np.concatenate(values) for name, values in known.items()}
     return Windows(**joined, history=None if histories is None else concatenate_windows(histories))
+
+
+def _with_unknown_history(windows: Windows, rows: int) -> Windows:
+    shape = (len(windows), rows)
+    actions = np.zeros((*shape, *windows.actions.shape[2:]), windows.actions.dtype)
+    states = np.repeat(windows.states[:, :1], rows + 1, axis=1)
+    return replace(windows, history=history_of(states, actions, np.zeros(shape, np.float32), np.zeros(shape, np.bool_)))
 
 
 def _each(windows: Windows, change: Callable[[Any], Any]) -> Windows:

@@ -253,6 +253,17 @@ def test_the_original_serves_its_share(fitted, feed):
     assert (moved.version, moved.original.version) == (1, 0)
 
 
+def test_a_model_that_is_told_of_history_goes_on_learning_it_from_offline_windows(feed):
+    model = tiny_diffuser(offline_data(), replace(TINY, history=3))
+    before = model.weights()
+    one = adapter(model)
+    assert one.update(feed, 600).outcome == "accepted"
+    moved = one.weights()
+    name = next(name for name in before if name.startswith("diffuser.encode"))  # what reads the rows before a window
+    past = before[name][:, 2:]  # behind the two columns of s_1
+    assert np.abs(moved[name][:, 2:] - past).max() > 3e-4  # weight decay alone: 6e-5 at most
+
+
 def test_data_of_another_task_are_refused(fitted):
     from atradiff.types import Spaces
 
