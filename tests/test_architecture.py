@@ -119,13 +119,7 @@ def test_import_of_atradiff_is_light() -> None:
     assert seconds < MAX_IMPORT_CPU_SECONDS
 
 
-@pytest.mark.parametrize(
-    ("package", "names"),
-    [("rllib_ext", ["ATraDiffCallback", "EnsembleSACConfig"]), ("cluster", ["ActorServices", "RemoteAdaptation"])],
-)
-def test_public_names_are_lazy(package: str, names: list[str]) -> None:
-    code = (
-        f"import sys, {package}; print('ray' in sys.modules, sorted({package}.__all__), {package}.{names[0]}.__name__)"
-    )
+def test_public_names_are_lazy() -> None:
+    code = "import sys, rllib_ext, cluster; print('ray' in sys.modules, dir(rllib_ext), dir(cluster))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert out.stdout.strip() == f"False {names} {names[0]}"
+    assert out.stdout.strip() == "False ['ATraDiffCallback', 'EnsembleSACConfig'] ['ActorServices', 'RemoteAdaptation']"
