@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from atradiff.allocator import keep_freed_memory
 from atradiff.augment.synther import SyntherDiffuser
 from atradiff.augment.synther_fit import fit_synther
 from atradiff.config import DiffuserConfig, FitConfig, Prune, Refine, SyntherConfig, SyntherFit
@@ -247,6 +248,7 @@ def main() -> None:
     if 1024 not in options.synther_widths:
         parser.error(f"--synther-widths must hold 1024, what speeds are given over, got {options.synther_widths}")
     torch.set_num_threads(1)
+    keep_freed_memory()
     widths = tuple(options.synther_widths)
     full = Scale(cpu_minutes=options.cpu_minutes, rounds=options.rounds, synther_widths=widths)
     scale = TINY if options.tiny else full

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from atradiff.allocator import keep_freed_memory
 from atradiff.config import DiffuserConfig, FitConfig, SamplingOptions
 from atradiff.data.collect import collect
 from atradiff.data.store import open_trajectories
@@ -164,6 +165,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="everything small: seconds, and figures that say nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     budget = FitConfig(cpu_minutes=options.cpu_minutes, held_out=HELD_OUT, seed=options.seed)
     scale = TINY if options.tiny else Scale(budget, options.chains, tuple(sorted(options.marks)), {})
     with tempfile.TemporaryDirectory() as temporary:

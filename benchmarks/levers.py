@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from atradiff.allocator import keep_freed_memory
 from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig
 from atradiff.data.store import open_trajectories
 from atradiff.data.trajectories import Trajectories
@@ -205,6 +206,7 @@ def main() -> None:
     if options.out is None or not options.data:
         parser.error("--out and --data are needed")
     torch.set_num_threads(1)
+    keep_freed_memory()
     plan = TINY if options.tiny else Plan(cpu_minutes=options.cpu_minutes)
     print(run(options.out, options.data, options.only, replace(plan, horizon=options.horizon, seed=options.seed)))
 

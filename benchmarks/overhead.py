@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from atradiff.allocator import keep_freed_memory
 from atradiff.config import FitConfig, SamplingConfig
 from atradiff.data.collect import collect
 from atradiff.data.store import open_trajectories
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--run-rounds", type=int, default=2, help="pairs of runs as actors; 0: in process only")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     sampling = SamplingConfig(horizon=args.horizon, length=args.length)
     with tempfile.TemporaryDirectory() as scratch:
         model = small_diffuser(args.env, args.fit_steps, Path(scratch))

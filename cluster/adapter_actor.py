@@ -19,6 +19,7 @@ from atradiff.adaptation.config import AdaptationConfig
 from atradiff.adaptation.feed import NewestQuestion, PickedWindows, PickQuestion, WindowFeed
 from atradiff.adaptation.report import AdaptationReport
 from atradiff.adaptation.windows import WindowPool
+from atradiff.allocator import keep_freed_memory
 from atradiff.data.trajectories import Trajectories
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.staging import staged_folder, sync_folder, sync_tree
@@ -246,6 +247,7 @@ def _open_worker(model: TrajectoryDiffuser, data: Trajectories, order: AdapterOr
     import torch  # not needed by the driver's end
 
     torch.set_num_threads(order.config.threads)
+    keep_freed_memory()
     state = None if order.training_state is None else Path(order.training_state)
     found = state if state is not None and state.is_file() else None
     return AdapterWorker(Adapter(model.on(device), data, order.config, order.seed, found), Path(order.folder))

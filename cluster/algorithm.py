@@ -7,6 +7,7 @@ from dataclasses import asdict
 import torch
 from ray.tune.registry import register_env
 
+from atradiff.allocator import keep_freed_memory
 from atradiff.data.trajectories import Trajectories
 from atradiff.environments import make_env
 from atradiff.ports import ReplayServices, TrajectoryGenerator
@@ -27,6 +28,7 @@ def build_algorithm(
     there already, with its generators and data; None: one in this process, with ``generator`` and ``offline`` rows.
     """
     torch.set_num_threads(run.threads)
+    keep_freed_memory()
     register_env(run.env, lambda settings: make_env(settings["id"]))
     config = (
         EnsembleSACConfig()

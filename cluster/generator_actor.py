@@ -13,6 +13,7 @@ import ray
 from numpy.typing import NDArray
 from ray.actor import ActorHandle
 
+from atradiff.allocator import keep_freed_memory
 from atradiff.ports import TrajectoryGenerator
 from atradiff.serving import imagined_rows
 from atradiff.types import FloatArray, SyntheticRows, Transitions
@@ -132,6 +133,7 @@ class GeneratorActor:
     # Of all objects only tickets name what is in the object store: Ray repeats a constructor with the references that
     # it was first given, also when what they stood for is gone.
     def __init__(self, to_learner: ToLearner, device: str, compiled: bool) -> None:
+        keep_freed_memory()
         self._to_learner, self._device, self._compiled = to_learner, device, compiled
         self._worker: GeneratorWorker | None = None
 
