@@ -12,6 +12,7 @@ Process = Literal["shortcut", "edm"]
 Solver = Literal["dpm++", "heun", "stochastic"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Guide = Literal["none", "return", "relevance"]
+Trained = Literal["all", "dynamics"]
 
 
 def require(holds: bool, what: str, value: object, remedy: str) -> None:

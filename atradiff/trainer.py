@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from atradiff.config import DiffuserConfig, FitConfig
+from atradiff.config import DiffuserConfig, FitConfig, Trained
 from atradiff.data.normalize import RowCodec
 from atradiff.data.tasks import TaskRows
 from atradiff.data.trajectories import Trajectories
@@ -121,24 +121,42 @@ class Trainer:
         self.optimizers = _optimizers(self.networks, fit)
         self.dtype = resolve_precision(fit.precision, device)
 
-    def step(self, index: int, rate_share: float) -> StepLosses:
-        """Step number ``index``, which seeds its draws, at ``rate_share`` of the peak learning rates."""
+    def step(self, index: int, rate_share: float, networks: Trained = "all") -> StepLosses:
+        """Step number ``index``, which seeds its draws, at ``rate_share`` of the peak learning rates.
+
+        ``networks: dynamics`` advances the one-step model alone; the other losses are NaN then.
+        """
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate_share * group["peak"]
         rng = np.random.default_rng([self.fit.seed, 1, index])
-        diffuser, lengths = self._diffuser_step(rng)
+        diffuser, lengths = self._diffuser_step(rng) if networks == "all" else (math.nan, math.nan)
         return StepLosses(diffuser, lengths, self._dynamics_steps(rng))
 
-    def held_out_loss(self, held_out: WindowDraws) -> float:
-        """Mean diffuser loss of the averaged weights over fixed windows and fixed noise."""
+    def held_out_loss(self, held_out: WindowDraws, networks: Trained = "all") -> float:
+        """Mean loss over fixed windows: of the diffuser's averaged weights, under fixed noise, or, with ``networks:
+        dynamics``, of the one-step model.
+        """
         rng = np.random.default_rng([self.fit.seed, 2])
         losses = []
         with torch.no_grad():
             for length in held_out.lengths:
                 windows = held_out.sample(length, _HELD_OUT_WINDOWS, rng)
-                losses.append(self._diffuser_loss(self._averaged, windows, _torch_generator(rng, self.device)).item())
+                if networks == "dynamics":
+                    losses.append(self._dynamics_loss(windows))
+                else:
+                    generator = _torch_generator(rng, self.device)
+                    losses.append(self._diffuser_loss(self._averaged, windows, generator).item())
         return float(np.mean(losses))
+
+    def _dynamics_loss(self, windows: Windows) -> float:
+        rows = windows.transitions()
+        tasks = None
+        if windows.tasks is not None and self.config.task_size:
+            tasks = TaskRows(windows.tasks, np.nonzero(~windows.padding)[0])
+        batch = self.networks.dynamics.batch(rows, len(rows), np.random.default_rng(self.fit.seed), tasks)
+        with self._autocast():
+            return self.networks.dynamics.loss(batch).item()
 
     def _diffuser_step(self, rng: np.random.Generator) -> tuple[float, float]:
         draws = self.material.windows

@@ -79,7 +79,7 @@ class Adapter:
         fit = _fit_settings(config, model.precision, seed)
         self._trainer = Trainer(self._offline, model.codec, model.config, fit, model.device)
         _start_from(self._trainer, model, training_state)
-        self._ledger = _Ledger(version=model.version, fitted_loss=self._trainer.held_out_loss(self._held_out))
+        self._ledger = _Ledger(version=model.version, fitted_loss=self._loss(self._held_out))
         self._ledger.drift_reference = self._ledger.fitted_loss
 
     @classmethod
@@ -212,7 +212,8 @@ class Adapter:
         self._trainer.material = material
         started, done, share = time.process_time(), 0, 0.0
         while share < 1:
-            self._trainer.step(self._ledger.steps, learning_rate_share(done, share, _WARMUP_STEPS))
+            rate_share = learning_rate_share(done, share, _WARMUP_STEPS)
+            self._trainer.step(self._ledger.steps, rate_share, self.config.networks)
             self._ledger.steps += 1
             done += 1
             spent = time.process_time() - started
@@ -237,7 +238,7 @@ class Adapter:
         self._ledger.drift_reference = max(self._ledger.fitted_loss, self._loss(newest))
 
     def _loss(self, windows: WindowDraws) -> float:
-        return self._trainer.held_out_loss(windows)
+        return self._trainer.held_out_loss(windows, self.config.networks)
 
 
 Publish = Callable[[int, Weights], None]

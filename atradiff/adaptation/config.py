@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from atradiff.config import require, require_one_of
+from atradiff.config import Trained, require, require_one_of
 
 Indicator = Literal["td", "reward", "uniform", "newest"]
 
@@ -64,6 +64,9 @@ class AdaptationConfig:
     """
 
     pick_up: PickUpConfig = PickUpConfig()
+    networks: Trained = "all"
+    """``dynamics``: the one-step model alone, at a third of the cost; its loss is then what forgetting and drift are
+    measured by. For a task that did not change, where plans stay good but the agent meets states the data lack."""
     trigger: Literal["period", "drift"] = "period"
     every: int = 10_000
     drift_ratio: float = 1.5
@@ -90,6 +93,7 @@ class AdaptationConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
+        require_one_of("networks", self.networks, ("all", "dynamics"))
         require_one_of("trigger", self.trigger, ("period", "drift"))
         given = (self.steps is not None) + (self.cpu_seconds is not None)
         require(given == 1, "steps and cpu_seconds", (self.steps, self.cpu_seconds), "must be given one at a time")

@@ -59,17 +59,8 @@ class WindowPool:
         return self._only(~aside), self._only(aside)
 
     def transitions(self) -> Transitions:
-        """All rows of all windows that are no padding; rows that several windows share come as often."""
-        w = self.windows
-        real = (np.arange(w.rewards.shape[1]) < self.available[:, None]) & ~w.padding
-        return Transitions(
-            observations=w.states[:, :-1][real],
-            actions=w.actions[real],
-            rewards=w.rewards[real],
-            next_observations=w.states[:, 1:][real],
-            terminated=w.terminated[real],
-            truncated=np.zeros(int(real.sum()), np.bool_),
-        )
+        """See :meth:`Windows.transitions`."""
+        return self.windows.transitions(np.arange(self.windows.rewards.shape[1]) < self.available[:, None])
 
     def remaining(self, longest: int) -> Remaining:
         """Of the windows' first states, as :func:`atradiff.lengths.remaining_rows` counts."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from atradiff.data.tasks import TaskRows
 from atradiff.data.trajectories import Trajectories
-from atradiff.types import ActionArray, BoolArray, FloatArray, IntArray
+from atradiff.types import ActionArray, BoolArray, FloatArray, IntArray, Transitions
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,18 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    def transitions(self, which: BoolArray | None = None) -> Transitions:
+        """All rows, or those of ``which`` (B, K), that are no padding; rows that windows share come as often."""
+        real = ~self.padding if which is None else which & ~self.padding
+        return Transitions(
+            observations=self.states[:, :-1][real],
+            actions=self.actions[real],
+            rewards=self.rewards[real],
+            next_observations=self.states[:, 1:][real],
+            terminated=self.terminated[real],
+            truncated=np.zeros(int(real.sum()), np.bool_),
+        )
 
 
 class WindowSampler:

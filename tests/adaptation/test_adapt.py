@@ -38,6 +38,12 @@ def adapter(model, config=QUICK, seed=0):
     return Adapter(model, offline_data(), config, seed)
 
 
+def tiny_diffuser_like(model, weights):
+    other = model.on("cpu")
+    other.load_weights(1, weights)
+    return other
+
+
 def assert_equal_weights(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():
@@ -54,6 +60,22 @@ def test_losses_on_new_windows_fall_by_half_in_two_updates(fitted, feed):
     assert first.steps == 60
     assert first.windows <= 300
     assert (first.ages == np.arange(300)).all()
+
+
+def test_the_one_step_model_may_learn_alone(fitted, feed):
+    one = adapter(fitted, replace(QUICK, networks="dynamics", steps=60, dynamics_rate=1e-2, max_forgetting=None))
+    before = one.weights()
+    report = one.update(feed, 600)
+    after = one.weights()
+    assert {name.split(".")[0] for name in before if not np.array_equal(before[name], after[name])} == {"dynamics"}
+    lived = moved_data(20).columns
+    errors = []
+    for weights in (before, after):
+        model = tiny_diffuser_like(fitted, weights)
+        told = (torch.from_numpy(np.array(x)) for x in (lived.observations, lived.actions, lived.next_observations))
+        errors.append(float(model.dynamics.residual(*told).mean()))
+    assert errors[1] < 0.7 * errors[0]
+    assert report.new_after < report.new_before
 
 
 def test_rehearsal_keeps_the_loss_on_offline_windows(fitted, feed):
