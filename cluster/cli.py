@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -17,7 +17,8 @@ from atradiff.errors import RunFailed
 
 @dataclass(frozen=True)
 class Command:
-    """``target`` is ``module:function``, imported when called; ``positional`` names its arguments without a flag.
+    """``target`` is ``module:function``, imported when called; ``positional`` names its arguments without a flag, where
+    a list takes one word or more.
 
     A function marked ``parses_itself`` takes the list of words: its flags are those of a configuration file.
     """
@@ -39,6 +40,10 @@ COMMANDS: dict[tuple[str, ...], tuple[Command, str]] = {
     ),
     ("data", "collect"): (Command("cluster.commands:collect"), "roll a policy out and store its trajectories"),
     ("data", "info"): (Command("atradiff.data.commands:info", ("dir",)), "say what a trajectory store holds"),
+    ("data", "join"): (
+        Command("atradiff.data.commands:join", ("stores",)),
+        "make one trajectory store of several tasks' stores",
+    ),
     ("data", "export"): (Command("atradiff.data.commands:export", ("dir",)), "write a store as D4RL HDF5 or Minari"),
     ("fit",): (Command("atradiff.commands:fit_command"), "fit a diffuser to a trajectory store"),
     ("fidelity",): (Command("atradiff.report.commands:fidelity_command"), "measure how true a diffuser is"),
@@ -86,7 +91,9 @@ def build_parser(name: tuple[str, ...], command: Command, function: Callable[...
     parser = ArgumentParser(prog=f"atradiff {' '.join(name)}", description=summary_of(function))
     hints = get_type_hints(function)
     for argument in command.positional:
-        parser.add_argument(argument, type=hints[argument])
+        several = get_origin(hints[argument]) is list
+        words = {"type": get_args(hints[argument])[0], "nargs": "+"} if several else {"type": hints[argument]}
+        parser.add_argument(argument, **words)
     parser.add_function_arguments(function, skip=set(command.positional), as_group=False, as_positional=False)
     return parser
 

@@ -1,4 +1,4 @@
-"""The functions behind ``atradiff data import | info | export``: their arguments are the command's."""
+"""The functions behind ``atradiff data import | info | join | export``: their arguments are the command's."""
 
 from __future__ import annotations
 
@@ -52,6 +52,21 @@ def info(dir: str) -> None:
     from atradiff.data.info import describe
 
     print(describe(dir))
+
+
+def join(stores: list[str], *, out: str, task: str = "one_hot", overwrite: bool = False) -> None:
+    """Lay the episodes of several stores into one, those of each with the vector of its task.
+
+    Args:
+        stores: folders of the stores, one task each.
+        out: folder to write; it must not exist.
+        task: one_hot (a number for each store), none, or a .npy file with one row of numbers for each store.
+        overwrite: replace a store at out once the new one is whole.
+    """
+    from atradiff.data.join import join_stores
+
+    join_stores(stores, out, task, overwrite=overwrite)
+    info(out)
 
 
 def export(dir: str, out: str, format: Literal["d4rl", "minari"] = "d4rl") -> None:

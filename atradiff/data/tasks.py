@@ -11,6 +11,9 @@ import numpy as np
 from atradiff.data.trajectories import Trajectories
 from atradiff.types import FloatArray, IntArray, Transitions
 
+Tasks = Literal["none", "one_hot"] | Sequence[Sequence[float]]
+"""How joined data sets are told apart: not at all, by their number, or by a vector (T,) for each of them."""
+
 
 @dataclass(frozen=True)
 class TaskRows:
@@ -40,13 +43,10 @@ class TaskRows:
         return TaskRows(np.concatenate([self.vectors, other.vectors]), which)
 
 
-def join_tasks(
-    parts: Sequence[Trajectories], tasks: Literal["none", "one_hot"] | Sequence[Sequence[float]]
-) -> Trajectories:
+def join_tasks(parts: Sequence[Trajectories], tasks: Tasks) -> Trajectories:
     """The episodes of several data sets as one, those of each with its task vector.
 
-    ``tasks``: ``none``, ``one_hot``, or a vector (T,) for each of ``parts``, say embeddings of sentences. Raises
-    ``ValueError`` for parts whose spaces differ and for vectors that are not one for each part, of one length.
+    Raises ``ValueError`` for parts whose spaces differ and for vectors that are not one for each part, of one length.
     """
     if not parts:
         raise ValueError("there is nothing to join: give at least one data set.")
@@ -64,7 +64,7 @@ def join_tasks(
     )
 
 
-def _vectors(tasks: str | Sequence[Sequence[float]], count: int) -> FloatArray | None:
+def _vectors(tasks: Tasks, count: int) -> FloatArray | None:
     if isinstance(tasks, str):
         if tasks not in ("none", "one_hot"):
             raise ValueError(f"tasks must be none, one_hot or a vector for each data set, got {tasks!r}.")
