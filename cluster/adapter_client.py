@@ -5,6 +5,7 @@ replay actor --picked windows--> adapter actor --report, weights--> driver --wei
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -25,12 +26,21 @@ class AdapterClient:
     Satisfies :class:`atradiff.adaptation.local.Adaptation`, but for saving: the actor writes its own part.
     """
 
-    def __init__(self, adapter: StartedAdapter, replay: ActorHandle, every: int, publish: Publish) -> None:
+    def __init__(
+        self,
+        adapter: StartedAdapter,
+        replay: ActorHandle,
+        every: int,
+        publish: Publish,
+        served: Callable[[], dict[str, float]] = dict,
+    ) -> None:
+        """``served`` says what became of the versions: further metrics."""
         self.last_report: AdaptationReport | None = None
         self.updates, self.rollbacks, self.restarts = 0, 0, 0
         self.actor: Any = adapter.actor
         self.made_of = adapter.made_of
         self._replay, self._every, self._publish = replay, every, publish
+        self._served = served
         self._last_begun = 0
         self._published: list[ray.ObjectRef] = []
         self._version = adapter.version
@@ -90,7 +100,7 @@ class AdapterClient:
         """Counters, and the figures of the last attempt."""
         counters = {"updates": self.updates, "rollbacks": self.rollbacks, "restarts": self.restarts}
         last = self.last_report.metrics() if self.last_report else {}
-        return {name: float(value) for name, value in counters.items()} | last
+        return {name: float(value) for name, value in counters.items()} | last | self._served()
 
     def _note(self, attempt: Attempt) -> None:
         self.restarts += attempt.process != self._process

@@ -123,6 +123,10 @@ class GeneratorPool:
         """Counters and gauges of this moment, by the names of docs/metrics.md (group ``pool``)."""
         return self._dispatcher.metrics()
 
+    def share_of_original(self) -> dict[str, float]:
+        """See :meth:`PoolDispatcher.share_of_original`."""
+        return self._dispatcher.share_of_original()
+
     def processes(self) -> list[int]:
         """The process of each generator when it was last heard from, for whoever watches over processes."""
         return self._dispatcher.processes

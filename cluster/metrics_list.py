@@ -234,6 +234,12 @@ METRICS: tuple[Metric, ...] = (
     ),
     _of_result("adapter/restarts", "restarts", "Times that Ray started the adapter again.", "counter"),
     _of_result(
+        "adapter/original_share",
+        "share",
+        "Trajectories made by the diffuser as it was fitted, of all since its first update: near "
+        "`adaptation.original_share`, by chance above or below it.",
+    ),
+    _of_result(
         "sampling/env_runner_restarts",
         "restarts",
         "Times that RLlib started a remote env runner again; its unfinished episode is lost.",

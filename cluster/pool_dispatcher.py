@@ -19,6 +19,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError
 
+from atradiff.adaptation.served import ServedCount
 from atradiff.replay.requests import GenerationRequest
 from atradiff.serving import request_seed
 from cluster.dispatch import LatencyWindow, Scaler
@@ -44,6 +45,8 @@ class _Batch:
     number: int
     requests: list[GenerationRequest]
     began: float
+    version: int
+    """The one that was being served when it was sent."""
     rows: ray.ObjectRef
     given_up: bool = False
 
@@ -87,6 +90,7 @@ class PoolDispatcher:
         self._generating: dict[ray.ObjectRef, _Batch] = {}
         self._storing: dict[ray.ObjectRef, _Batch] = {}
         self._next_look = 0.0
+        self._made = ServedCount(ticket.version)
         self._counters, self._latency, self._service = _Counters(), LatencyWindow(), LatencyWindow()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -139,6 +143,11 @@ class PoolDispatcher:
                 "version_served": counters.version,
                 "gpu_bytes": counters.gpu_bytes,
             }
+
+    def share_of_original(self) -> dict[str, float]:
+        """``original_share`` (group ``adapter``) of this pool's trajectories; empty while there is one version only."""
+        with self._lock:
+            return self._made.metrics()
 
     def _serve(self) -> None:
         while not self._stopping.is_set():
@@ -205,9 +214,9 @@ class PoolDispatcher:
     def _send(self, number: int, requests: list[GenerationRequest]) -> None:
         states = np.stack([request.state for request in requests])
         seed = request_seed(self._seed, requests[0])
-        began = time.monotonic()
-        rows, report = self._fleet.send(number, states, seed, self.ticket)
-        self._generating[report] = _Batch(number, requests, began, rows)
+        began, ticket = time.monotonic(), self.ticket
+        rows, report = self._fleet.send(number, states, seed, ticket)
+        self._generating[report] = _Batch(number, requests, began, ticket.version, rows)
 
     def _pass_on(self, reference: ray.ObjectRef) -> None:
         """A batch is generated: its rows go to the replay by reference, its report is counted."""
@@ -218,6 +227,7 @@ class PoolDispatcher:
         self._fleet.heard_from(batch.number, report.process)
         self._storing[self._replay.store_synthetic.remote(batch.requests, batch.rows)] = batch
         self._service.add(report.seconds)
+        self._made.add(batch.version, report.version, report.trajectories)
         self._counters.rows += report.rows
         self._counters.busy_seconds += report.seconds
         self._counters.version, self._counters.gpu_bytes = report.version, report.gpu_bytes

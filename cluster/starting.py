@@ -125,4 +125,4 @@ def _start_adapter(
     place = placement.strategy("adapter")
     started = start_adapter_actor(plan.diffuser, plan.data, made, plan.resources, place=place)
     begun.callback(ray.kill, started.actor)
-    return AdapterClient(started, replay, plan.config.every, pool.publish)
+    return AdapterClient(started, replay, plan.config.every, pool.publish, pool.share_of_original)

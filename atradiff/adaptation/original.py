@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atradiff.adaptation.adapt import Weights
+from atradiff.adaptation.served import ServedCount
 from atradiff.config import require
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.types import FloatArray, Spaces, SyntheticTrajectories
@@ -30,6 +31,7 @@ class WithOriginal:
         require(0 <= share < 1, "share", share, "must lie in [0, 1)")
         self.adapted, self.share = adapted, share
         self.original = original or adapted.on(str(adapted.device))
+        self.served = ServedCount(self.original.version)
 
     @property
     def spaces(self) -> Spaces:
@@ -48,7 +50,9 @@ class WithOriginal:
     ) -> SyntheticTrajectories:
         """See :class:`atradiff.ports.TrajectoryGenerator`; a batch is made by one of the two as a whole."""
         chosen = self.original if serves_original(generator_seed, self.share) else self.adapted
-        return chosen.generate(states, task, generator_seed=generator_seed)
+        made = chosen.generate(states, task, generator_seed=generator_seed)
+        self.served.add(self.version, made.generator_version, len(made.lengths))
+        return made
 
     def weights(self) -> Weights:
         """Of the adapted one, as are those that the next two methods take: a pool replaces them like a diffuser's."""

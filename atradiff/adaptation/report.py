@@ -16,8 +16,8 @@ _NAN = float("nan")
 
 @dataclass(frozen=True)
 class AdaptationReport:
-    """One attempt at an update. Losses are the diffuser's, of its averaged weights, or those of the one-step model where
-    that alone learns; NaN where none was measured.
+    """One attempt at an update. Losses are the diffuser's, of its averaged weights, or those of the one-step model
+    where that alone learns; NaN where none was measured.
 
     ``new`` are windows of this pick that nothing was learned from, ``held_out`` offline windows; both with the same
     windows and noise before and after. ``drift`` is the loss on the newest windows over its reference.

@@ -11,12 +11,14 @@ from atradiff.adaptation.feed import scorer
 from atradiff.adaptation.local import LocalAdaptation
 from atradiff.adaptation.original import WithOriginal
 from atradiff.adaptation.pickup import make_pick_up
+from atradiff.adaptation.served import ServedCount
 from atradiff.data.trajectories import Trajectories
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.ports import ServiceOrder
 from atradiff.replay.local import LocalReplay
 
 _ADAPTATION = "adaptation"
+_SERVED_FILE = "served.json"
 
 
 class AdaptingReplay(LocalReplay):
@@ -25,6 +27,7 @@ class AdaptingReplay(LocalReplay):
     def __init__(self, order: ServiceOrder, adapter: Adapter, serving: WithOriginal) -> None:
         pick_up = make_pick_up(adapter.config.pick_up, order.replay.capacity, order.seed)
         super().__init__(replace(order, generator=serving), pick_up)
+        self._serving = serving
         score = scorer(order.score, adapter.config.pick_up)
         self.adaptation = LocalAdaptation(adapter, self.replay, order.to_environment, serving.load_weights, score)
 
@@ -35,15 +38,19 @@ class AdaptingReplay(LocalReplay):
 
     def metrics(self) -> dict[str, float]:
         """Those of the replay, and of the adaptation with ``adapter/`` before each name."""
-        return super().metrics() | {f"adapter/{name}": v for name, v in self.adaptation.metrics().items()}
+        figures = self.adaptation.metrics() | self._serving.served.metrics()
+        return super().metrics() | {f"adapter/{name}": value for name, value in figures.items()}
 
     def save(self, folder: Path) -> None:
         super().save(folder)
         self.adaptation.save(folder / _ADAPTATION)
+        self._serving.served.write(folder / _ADAPTATION / _SERVED_FILE)
 
     def load(self, folder: Path) -> None:
         super().load(folder)
         self.adaptation.load(folder / _ADAPTATION)
+        if (served := folder / _ADAPTATION / _SERVED_FILE).is_file():  # older checkpoints have none
+            self._serving.served = ServedCount.read(served)
 
 
 @dataclass(frozen=True)

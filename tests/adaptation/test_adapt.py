@@ -14,6 +14,7 @@ from atradiff.adaptation.config import AdaptationConfig, PickUpConfig
 from atradiff.adaptation.feed import LocalFeed
 from atradiff.adaptation.local import LocalAdaptation
 from atradiff.adaptation.original import WithOriginal, serves_original
+from atradiff.adaptation.served import ServedCount
 from atradiff.fit import fit
 from atradiff.generator import TrajectoryDiffuser
 from tests.adaptation.adapting import QUICK, double_actions, filled_replay, moved_data, offline_data
@@ -255,15 +256,20 @@ def test_rows_are_scored_anew_before_a_pick(fitted):
     np.testing.assert_array_equal(np.sort(report.importance), np.sort(position)[-50:])
 
 
-def test_the_original_serves_its_share(fitted, feed):
+def test_the_original_serves_its_share(fitted, feed, tmp_path):
     both = WithOriginal(fitted.on("cpu"), 0.2)
     one = adapter(fitted)
     one.update(feed, 300)
+    both.generate(STATES, generator_seed=0)
+    assert both.served.metrics() == {}  # there was but one model to be served by
     both.load_weights(one.version, one.weights())
     seeds = range(400)
     versions = {seed: both.generate(STATES, generator_seed=seed).generator_version for seed in range(30)}
     assert set(versions.values()) == {0, 1}
     assert all((versions[seed] == 0) == serves_original(seed, 0.2) for seed in versions)
+    assert both.served.metrics() == {"original_share": sum(v == 0 for v in versions.values()) / 30}
+    both.served.write(tmp_path / "served.json")
+    assert ServedCount.read(tmp_path / "served.json") == both.served
     share = np.mean([serves_original(seed, 0.2) for seed in seeds])
     assert share == pytest.approx(0.2, abs=0.06)
     seed = next(s for s in seeds if serves_original(s, 0.2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,14 @@ class Stamping:
             np.full(b, 2),
             self.version,
         )
+
+
+class WithElder(Stamping):
+    """Batches with an odd seed are made by the model as it was at first."""
+
+    def generate(self, states: FloatArray, task: None = None, *, generator_seed: int) -> SyntheticTrajectories:
+        made = super().generate(states, task, generator_seed=generator_seed)
+        return replace(made, generator_version=0) if generator_seed % 2 else made
 
 
 class Failing(Stamping):

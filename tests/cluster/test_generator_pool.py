@@ -19,7 +19,17 @@ from atradiff.serving import LocalServer
 from cluster.generator_fleet import GeneratorError
 from cluster.generator_pool import GeneratorPool
 from cluster.pool_config import PoolConfig
-from tests.cluster.pool_world import AskingReplay, Books, Failing, Homeless, Stamping, asking_replay, halved, stamp
+from tests.cluster.pool_world import (
+    AskingReplay,
+    Books,
+    Failing,
+    Homeless,
+    Stamping,
+    WithElder,
+    asking_replay,
+    halved,
+    stamp,
+)
 from tests.toys import chain_data, tiny_diffuser
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -147,6 +157,19 @@ def test_weights_change_between_batches_never_within(open_books) -> None:
         seen.append(version)
     assert sorted(set(seen)) == [0, 1, 2, 5]
     assert max(np.flatnonzero(np.diff(seen) < 0), default=0) < 799  # order of requests, up to what was in flight
+
+
+def test_says_what_share_the_original_really_served(open_books) -> None:
+    books = open_books(120)
+    pool = pool_over(books, WithElder(0.0))
+    assert pool.share_of_original() == {}
+    pool.publish(2, stamp(0.2))
+    with pool:
+        until(lambda: pool.metrics()["requests_answered"] == 120, pool)
+        told = pool.share_of_original()["original_share"]
+    versions = [version for _, version, _, _ in ray.get(books.answers.remote())]
+    assert set(versions) == {0, 2}
+    assert told == versions.count(0) / 120
 
 
 def test_wrong_weights_are_refused_where_they_are_published(open_books) -> None:
