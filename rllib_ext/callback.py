@@ -24,6 +24,7 @@ from rllib_ext.diffuser_source import DiffuserSource
 from rllib_ext.offline_source import OfflineSource
 from rllib_ext.replay_facade import ReplayFacade
 from rllib_ext.stock_learners import feed_columns
+from rllib_ext.stock_scoring import StockScorer
 
 _logger = logging.getLogger(__name__)
 
@@ -132,14 +133,16 @@ def _order(
     config = algorithm.config
     capacity = settings.capacity or int(config.replay_buffer_config.get("capacity", settings.replay.capacity))
     scale = ActionScale.of(spaces, config.normalize_actions)
+    seed = _first_given(settings.seed, config.seed)
     return ServiceOrder(
         spaces=spaces,
         replay=replace(settings.replay, capacity=capacity),
         serving=settings.serving,
-        seed=_first_given(settings.seed, config.seed),
+        seed=seed,
         generator=generator,
         to_learner=scale.to_learner,
         to_environment=scale.rows_to_environment,
+        score=StockScorer(algorithm.learner_group, config.gamma, seed),
         offline=_offline(settings, spaces),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from toy_configs import generator, tiny_config
 
 from rllib_ext import ATraDiffCallback
 from rllib_ext.stock_learners import ask_learners
+from rllib_ext.stock_scoring import StockScorer, _score_part
 
 Build = Callable[..., Algorithm]
 
@@ -64,6 +66,11 @@ def test_remote_learners_learn_and_come_back_whole(build: Build, tmp_path: Path)
     scored = algorithm.local_replay_buffer.scored
     assert scored.td_errors.shape == (32,)
     assert np.isfinite(scored.td_errors).all()
+
+    rows = algorithm.local_replay_buffer._last_sample.transitions
+    scores = StockScorer(group, 0.9, seed=0)(rows, 1)
+    alone = ask_learners(group, partial(_score_part, rows=rows, gamma=0.9, draws=1, seed=0, learners=1))[0]
+    np.testing.assert_allclose(scores, alone, rtol=1e-5)  # each learner scores its half of the rows
 
     # RLlib averages the gradients of networks, not those of alpha: each learner has its own. A checkpoint has the
     # first learner's, as RLlib's has the first one's optimisers.
