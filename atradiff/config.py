@@ -217,14 +217,16 @@ class SyntherConfig(_JsonConfig):
     depth: int = 6
     solver: Solver = "stochastic"
     calls: int | None = None
-    retrain_every: int = 10_000
-    """Online: env steps between two fits from scratch on all real rows."""
+    retrain_every: int | None = 10_000
+    """Online: env steps between two fits from scratch on all real rows; None: it stays as it was fitted offline."""
 
     def __post_init__(self) -> None:
         require_one_of("solver", self.solver, ("dpm++", "heun", "stochastic"))
-        for name in ("width", "depth", "retrain_every"):
+        for name in ("width", "depth"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
-        require(self.calls is None or self.calls >= 1, "calls", self.calls, "must be at least 1, or null")
+        for name in ("calls", "retrain_every"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "must be at least 1, or null")
 
     @property
     def network_calls(self) -> int:

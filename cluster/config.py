@@ -171,10 +171,12 @@ class RunConfig:
                 f"env_steps={self.env_steps} end before learning_starts={self.algorithm.learning_starts}: nothing "
                 "would be learned. Raise env_steps or lower algorithm.learning_starts."
             )
-        if self.augmentation == "synther" and self.cluster is not None:
+        every = self.synther.model.retrain_every
+        if self.augmentation == "synther" and self.cluster is not None and every is not None:
             raise ValueError(
-                "augmentation: synther is fitted and asked in the learner's own process: leave cluster out (cluster: "
-                "null)."
+                f"synther.model.retrain_every={every} fits SynthER anew in the learner's own process: leave cluster "
+                "out (cluster: null), or set retrain_every to null, and the generators of the cluster serve the "
+                "SynthER of the offline data as it is."
             )
 
     @property
@@ -217,6 +219,12 @@ class RunConfig:
             raise ValueError(
                 "augmentation: atradiff needs a diffuser: set generator.path to a fitted one, or one of data.path, "
                 "data.source and data.collect to the trajectories it shall be fitted to."
+            )
+        never_refitted = self.augmentation == "synther" and self.synther.model.retrain_every is None
+        if never_refitted and self.generator.path is None:
+            raise ValueError(
+                "augmentation: synther with synther.model.retrain_every: null is fitted to offline data alone: set one "
+                "of data.path, data.source and data.collect, or generator.path to a fitted SynthER."
             )
         if self.adapting is not None:
             raise ValueError(

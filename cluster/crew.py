@@ -154,13 +154,12 @@ class Crew:
 
 def _order(run: RunConfig, spaces: Spaces, supplies: Supplies) -> ServiceOrder:
     scale = ActionScale.of(spaces, normalize_actions=True)
-    imagination = supplies.imagination
     return ServiceOrder(
         spaces,
-        run.replay if imagination is not None else run.replay.plain(),
+        run.replay if supplies.model is not None else run.replay.plain(),
         run.serving,
         run.seed,
-        None if imagination is None else imagination.diffuser,
+        supplies.model,
         scale.to_learner,
         scale.rows_to_environment,
         offline=supplies.offline,

@@ -53,7 +53,7 @@ def train_on_cluster(
     :class:`cluster.supervisor.TrainerLost` where its trainer dies again and again.
     """
     imagination = it.supplies.imagination
-    generating = imagination is not None
+    generating = it.supplies.model is not None
     adapting = imagination is not None and imagination.adaptation is not None
     start_ray(at_least=total(it.cluster.bundles(generating=generating, adapting=adapting)).get("CPU", 0.0))
     cluster = it.cluster

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -53,13 +54,29 @@ class SyntherDiffuser:
         precision: Precision = "auto",
     ) -> None:
         self.config, self.codec, self.version, self.fit = config, codec, version, fit or {}
-        self.device = resolve_device(device)
+        self.device, self.precision = resolve_device(device), precision
         self.dtype = resolve_precision(precision, self.device)
         self.network = network.to(self.device).eval().requires_grad_(False)
 
     @property
     def spaces(self) -> Spaces:
         return self.codec.spaces
+
+    def on(self, device: str, *, compiled: bool = False) -> SyntherDiffuser:
+        """A copy on ``device``; ``compiled`` puts its network through ``torch.compile``."""
+        network = copy.deepcopy(self.network)
+        moved = SyntherDiffuser(
+            self.config,
+            self.codec,
+            network,
+            version=self.version,
+            fit=self.fit,
+            device=device,
+            precision=self.precision,
+        )
+        if compiled:
+            moved.network.compile(dynamic=True)
+        return moved
 
     def generate(
         self, states: FloatArray, task: FloatArray | None = None, *, generator_seed: int

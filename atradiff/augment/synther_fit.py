@@ -147,7 +147,8 @@ class OnlineSynther:
 
     def due(self, env_steps: int) -> bool:
         """Whether a retraining is due at this env step."""
-        return env_steps // self._config.retrain_every > self.trained_at // self._config.retrain_every
+        every = self._config.retrain_every
+        return every is not None and env_steps // every > self.trained_at // every
 
     def retrain(self, real: Transitions, env_steps: int) -> None:
         """Fit a new model on ``real``; its version is one higher, its seed depends on the version."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from atradiff.augment.synther import SyntherDiffuser
@@ -17,7 +19,9 @@ from cluster.cell_runner import prepare_cells
 from cluster.cells import Cell, differing_settings, needs_preparation, preparation_key, recipe
 from cluster.cluster_config import ClusterConfig
 from cluster.config import CheckpointConfig, DataConfig, RunConfig, SyntherSettings
-from cluster.prepare import prepare, prepare_data, prepare_diffuser
+from cluster.crew import _order
+from cluster.generator_actor import GeneratorWorker
+from cluster.prepare import check_environment, load_supplies, prepare, prepare_data, prepare_diffuser
 from cluster.run import train
 from cluster.run_folder import RunFolder
 from cluster.run_store import RunStore
@@ -88,6 +92,40 @@ def test_synther_without_data_waits_for_rows_of_the_run(tiny_run: RunConfig, tmp
     assert not (tmp_path / "unused").exists()
 
 
+def fixed_synther(tiny_run: RunConfig, **changes: Any) -> RunConfig:
+    run = arm(tiny_run, "synther", **changes)
+    return replace(run, synther=replace(SYNTHER, model=replace(SYNTHER.model, retrain_every=None)))
+
+
+def test_a_fixed_synther_is_what_the_generators_of_a_cluster_serve(tiny_run: RunConfig) -> None:
+    """What the driver orders, and what a generator actor makes of it: the actor's own class, without Ray."""
+    run = replace(fixed_synther(tiny_run), cluster=ClusterConfig())
+    spaces = check_environment(run)
+    run = replace(run, generator=replace(run.generator, path=str(prepare(run))))
+    order = _order(run, spaces, load_supplies(run, spaces))
+    assert isinstance(order.generator, SyntherDiffuser)
+    assert order.replay.rho == run.replay.rho > 0
+    there = pickle.loads(pickle.dumps(order.generator.on("cpu")))
+    worker = GeneratorWorker(there.on("cpu"), order.to_learner)
+    states = np.zeros((7, spaces.observation_size), np.float32)
+    made, served = worker.answer(states, 11, 0, dict)
+    here = order.generator.generate(states, generator_seed=11)
+    np.testing.assert_array_equal(made.rows.observations, here.observations[:, 0])
+    np.testing.assert_allclose(made.rows.actions, here.actions[:, 0], atol=1e-6)  # of [-1, 1], as RLlib's
+    assert (served.version, served.trajectories, served.rows) == (0, 7, 7)
+    with pytest.raises(ValueError, match="a SyntherDiffuser has no weights to replace by version 1"):
+        worker.answer(states, 11, 1, dict)
+
+
+def test_a_synther_that_is_never_fitted_anew_stays(tiny_run: RunConfig) -> None:
+    run = fixed_synther(tiny_run)
+    spaces = check_environment(run)
+    online = load_supplies(replace(run, generator=replace(run.generator, path=str(prepare(run)))), spaces).synther
+    assert online is not None
+    assert online.ready
+    assert not any(online.due(steps) for steps in (150, 10_000, 10**9))
+
+
 def test_cpu_seconds_are_counted_over_interruptions(tiny_run: RunConfig) -> None:
     run = arm(tiny_run, "none", checkpoint=CheckpointConfig(every=200))
     part = train(replace(run, env_steps=200))
@@ -132,7 +170,9 @@ def test_cells_are_supplied_once_with_what_they_need(tiny_run: RunConfig, local_
 
 
 def test_what_cannot_be_is_refused_with_a_remedy(tiny_run: RunConfig) -> None:
-    with pytest.raises(ValueError, match=r"synther is fitted .* leave cluster out"):
+    with pytest.raises(ValueError, match=r"retrain_every=150 fits SynthER anew in the learner's own process"):
         arm(tiny_run, "synther", cluster=ClusterConfig())
+    with pytest.raises(ValueError, match=r"retrain_every: null is fitted to offline data alone: set one of data.path"):
+        train(fixed_synther(tiny_run, data=DataConfig()))
     with pytest.raises(ValueError, match=r"offline_share=0.5 puts offline data into each batch: set one of data.path"):
         train(arm(tiny_run, "none", 0.5, data=DataConfig()))
