@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.torch.torch_distribution import TorchSquashedGaussian
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from atradiff.types import ActionArray, FloatArray, Spaces
@@ -67,5 +68,14 @@ def _deterministic(module: RLModule, out: dict[str, Any]) -> ActionArray:
     """The actions of the module, or the mode of the distribution that it gives."""
     if Columns.ACTIONS not in out:
         distribution = module.get_inference_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
-        return distribution.to_deterministic().sample().detach().numpy()
+        actions: ActionArray = mode(distribution).detach().numpy()
+        return actions
     return out[Columns.ACTIONS].detach().numpy()
+
+
+def mode(distribution: Any) -> torch.Tensor:
+    """The most likely actions of a distribution of RLlib's."""
+    if isinstance(distribution, TorchSquashedGaussian):  # its own `to_deterministic` leaves the tanh out
+        return torch.tanh(distribution.loc)
+    actions: torch.Tensor = distribution.to_deterministic().sample()
+    return actions

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from atradiff.adaptation.indicators import ContinuousTdError, DiscreteTdError
 from atradiff.types import ActionArray, FloatArray, Transitions
+from rllib_ext.evaluation import mode
 from rllib_ext.stock_learners import ask_learners
 
 _ROWS = 8192
@@ -86,8 +87,7 @@ class _Networks:
         """(N, A), the mean actions or draws."""
         logits = self._module.forward_inference({Columns.OBS: self._tensor(states)})[Columns.ACTION_DIST_INPUTS]
         policy = self._module.get_inference_action_dist_cls().from_logits(logits)
-        # SAC and TQC squash into [-1, 1]; `to_deterministic` would give what was not squashed yet.
-        actions: FloatArray = (torch.tanh(policy.loc) if self._draws == 1 else policy.sample()).cpu().numpy()
+        actions: FloatArray = (mode(policy) if self._draws == 1 else policy.sample()).cpu().numpy()
         return actions
 
     def _q(self, batch: dict[str, Tensor]) -> FloatArray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ensemble_sac_worlds import MatchTheState, tiny
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.connectors.env_to_module import FlattenObservations
@@ -18,7 +19,7 @@ from atradiff.config import SamplingConfig, ServingConfig
 from atradiff.replay.mixed import ReplayConfig
 from rllib_ext.ensemble_sac import EnsembleSAC
 from rllib_ext.ensemble_sac.networks import CriticEnsemble
-from rllib_ext.evaluation import evaluate
+from rllib_ext.evaluation import deterministic_policy, evaluate
 
 Build = Callable[[AlgorithmConfig], Any]
 
@@ -189,6 +190,14 @@ def test_evaluate_reads_stock_modules_too(build: Build, name: str) -> None:
     algorithm = build(tiny_config(name))
     returns = evaluate(algorithm, lambda: CountingWorld(env_config), episodes=2, seed=0)
     np.testing.assert_array_equal(returns, [55.0, 55.0])  # 1 + 2 + ... + 10, whatever the actions
+    if name == "DQN":
+        return
+    module, state = algorithm.get_module(), np.array([8.0, -30.0, 1.0], np.float32)
+    with torch.no_grad():
+        mean = module.pi(module.pi_encoder({"obs": torch.from_numpy(state)[None]})["encoder_out"])[0, :2].numpy()
+        action = deterministic_policy(module, CountingWorld(env_config))(state)
+    assert np.abs(mean).max() > 0.2  # so far from 0 that squashing shows
+    np.testing.assert_allclose(action, LOW + (np.tanh(mean) + 1) * (HIGH - LOW) / 2, rtol=1e-5)
 
 
 def test_evaluate_repeats_itself_and_leaves_a_given_environment_open(build: Build) -> None:
