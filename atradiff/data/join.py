@@ -35,8 +35,10 @@ def join_stores(stores: Sequence[str | Path], out: str | Path, task: str, *, ove
 
 
 def _tasks(task: str) -> Tasks:
-    if task == "one_hot" or task == "none":
-        return task
+    if task == "one_hot":
+        return "one_hot"
+    if task == "none":
+        return "none"
     file = Path(task)
     if file.suffix != ".npy":
         raise DataError("is no way to tell tasks.", "Give one_hot, none or a .npy file.", file=task)
