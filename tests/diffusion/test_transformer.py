@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from atradiff.diffusion.conditioning import Condition
-from atradiff.diffusion.transformer import RowTransformer
+from atradiff.diffusion.transformer import Block, RowTransformer
 
 
 @pytest.fixture
@@ -79,3 +80,17 @@ def test_each_token_sees_the_state_that_its_row_starts_in(absolute):
     for j in range(8):
         torch.testing.assert_close(seen[0][:, j], torch.cat([rows[:, j], state], dim=-1))
         state = rows[:, j, 2:5] if absolute else state + rows[:, j, 2:5] * scale
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_attention_is_torchs_own_also_where_all_scores_are_far_below_zero(offset):
+    torch.manual_seed(0)
+    block, x = Block(16, heads=2), torch.randn(3, 5, 16)
+    block.qkv.bias.data[:32] = torch.tensor([offset] * 16 + [-offset] * 16)  # of all queries and all keys
+    block.qkv.weight.data[:32] *= offset == 0
+    mask = torch.zeros(3, 1, 5).masked_fill(torch.arange(5) >= torch.tensor([5, 3, 1])[:, None, None], -torch.inf)
+    modulation = torch.zeros(3, 1, 96)
+    modulation[..., 32:48] = 1  # the attention's gate alone
+    q, k, v = block.qkv(F.layer_norm(x, (16,))).view(3, 5, 3, 2, 8).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(q, k, v, mask[:, None]).transpose(1, 2).reshape(3, 5, 16)
+    torch.testing.assert_close(block(x, modulation, mask), x + block.out(mixed))
