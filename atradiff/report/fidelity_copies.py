@@ -22,6 +22,8 @@ NEAR = 1 / 3
 """A near copy lies within this share of the usual (median) distance of held-out windows from the training windows."""
 
 QUERIES = 256
+"""Windows that are looked for among the training windows, evenly spread over those at hand."""
+
 REFERENCE_VALUES = 60_000_000
 """Numbers that the training windows may have in all; of more windows as many as fit are drawn at random."""
 
@@ -89,9 +91,9 @@ class TrainingWindows:
 
     def figures(self, imagined: SyntheticTrajectories, real: SyntheticTrajectories) -> CopyFigures:
         """``imagined`` and ``real`` windows (B) start at the same states; each pair is compared as far as both go."""
-        compared = np.arange(min(len(imagined), QUERIES))
+        compared = np.linspace(0, len(imagined) - 1, min(len(imagined), QUERIES)).astype(np.int64)
         lengths = np.minimum(np.minimum(imagined.lengths, real.lengths), self.windows.shape[1])[compared]
-        ours, theirs = self._distances(imagined, lengths), self._distances(real, lengths)
+        ours, theirs = (self._distances(windows, compared, lengths) for windows in (imagined, real))
         usual = float(np.median(theirs))
         return CopyFigures(
             window_novelty=float(np.median(ours)) / usual if usual > 0 else None,
@@ -99,12 +101,12 @@ class TrainingWindows:
             held_out_near_copies=float(np.mean(theirs <= NEAR * usual)),
         )
 
-    def _distances(self, trajectories: SyntheticTrajectories, lengths: IntArray) -> FloatArray:
-        """Of the first ``len(lengths)`` trajectories."""
+    def _distances(self, trajectories: SyntheticTrajectories, which: IntArray, lengths: IntArray) -> FloatArray:
+        """Of the first ``lengths`` (B,) rows of the trajectories ``which`` (B,)."""
         states = np.zeros((len(lengths), self.windows.shape[1], self.rows.shape[1]), np.float32)
-        for i, length in enumerate(lengths.tolist()):
-            states[i, :length] = metrics.row_features(_rows(trajectories, i, length), self.spaces) / self.scale
-        ways = states - _origins(trajectories.observations[: len(lengths), 0], self.scale)[:, None]
+        for i, (place, length) in enumerate(zip(which.tolist(), lengths.tolist(), strict=True)):
+            states[i, :length] = metrics.row_features(_rows(trajectories, place, length), self.spaces) / self.scale
+        ways = states - _origins(trajectories.observations[which, 0], self.scale)[:, None]
         there = metrics.nearest_windows(states, lengths, self.rows, self.windows, np.zeros_like(self.origins))
         return np.minimum(there, metrics.nearest_windows(ways, lengths, self.rows, self.windows, self.origins))
 

@@ -13,6 +13,7 @@ from atradiff.report.fidelity import FidelityReport, fidelity
 from atradiff.report.fidelity_copies import CopyFigures
 from atradiff.report.fidelity_table import fidelity_table
 from atradiff.report.metrics import nearest_windows
+from atradiff.types import FloatArray, SyntheticTrajectories
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,27 @@ def test_honest_variation_is_not(hopper: tuple[Trajectories, Trajectories]) -> N
     assert raw.window_novelty == pytest.approx(1, abs=0.2)
     assert raw.near_copies < 0.1
     assert "Copies of training data: no sign of them." in fidelity_table(report)
+
+
+def test_all_windows_have_their_turn(
+    hopper: tuple[Trajectories, Trajectories], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows are in the order of the data: those of the last episodes are not left out where there are too many."""
+    monkeypatch.setattr("atradiff.report.fidelity_copies.QUERIES", 40)
+
+    class Forgetful(Perfect):
+        """Recites, but only behind the later half of the states."""
+
+        def imagine(self, states: FloatArray, length: int, rng: np.random.Generator) -> SyntheticTrajectories:
+            made, recited = super().imagine(states, length, rng), Copy(self.data).imagine(states, length, rng)
+            half = len(states) // 2
+            for name in ("observations", "actions", "rewards", "terminated"):
+                getattr(made, name)[half:] = getattr(recited, name)[half:]
+            made.lengths[half:] = recited.lengths[half:]
+            return made
+
+    raw = judged(Forgetful(hopper[0]), hopper).by_length[8]["raw"].copies
+    assert raw.near_copies == pytest.approx(0.5, abs=0.15)
 
 
 def test_the_data_itself_is_as_near_as_it_is(hopper: tuple[Trajectories, Trajectories]) -> None:
