@@ -93,7 +93,7 @@ def cell(out: Path, name: str, lever: Lever, store: Path, plan: Plan) -> Path:
     file = out / f"{name}__{store.name}.json"
     settings = _settings(lever, plan)
     if file.is_file():
-        _require_same(json.loads(file.read_text(encoding="utf-8"))["settings"], settings, file)
+        _require_same(_read(file)["settings"], settings, file)
         return file
     data = open_trajectories(store)
     model = _fitted(data, out / "models" / f"{_first_alike(name, lever)}__{store.name}", lever, plan)
@@ -175,13 +175,27 @@ def _judged(model: TrajectoryDiffuser, data: Trajectories, plan: Plan) -> Fideli
     return replace(report, chains=chains)
 
 
+def _cells(out: Path) -> list[Path]:
+    return sorted(out.glob("*__*.json"))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return document
+
+
 def run(out: Path, stores: Sequence[Path], names: Sequence[str], plan: Plan) -> str:
-    """Make all cells, then the tables of these data sets, which are written to ``levers.md`` and returned."""
+    """Make all cells, then the tables of all that are in ``out``, which are written to ``levers.md`` and returned.
+
+    Raises ``ValueError`` where one of them is of another plan.
+    """
+    for file in _cells(out):
+        _require_same({"plan": _read(file)["settings"]["plan"]}, _settings(Lever(), plan), file)
     for store in stores:
         for name in names:
             file = cell(out, name, LEVERS[name], store, plan)
             print(f"{file} is there.", flush=True)
-    cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(out.glob("*__*.json"))]
+    cells = [_read(file) for file in _cells(out)]
     order = list(LEVERS)
     cells.sort(key=lambda found: order.index(found["name"]) if found["name"] in LEVERS else len(order))
     text = tables(cells)

@@ -43,8 +43,12 @@ def test_cells_are_written_once_and_shown(
     levers.main()
     assert (out / "base__hopper.json").stat().st_mtime_ns == before
 
-    monkeypatch.setattr(sys, "argv", [*arguments, "--seed", "1"])
-    with pytest.raises(ValueError, match=r"fit\.seed = 0, now 1 is asked for: choose another --out"):
+    monkeypatch.setattr(sys, "argv", [*arguments[:-3], "big", "--seed", "1"])  # its cell is not there, but others are
+    with pytest.raises(ValueError, match=r"plan\.seed = 0, now 1 is asked for: choose another --out"):
+        levers.main()
+    monkeypatch.setattr(levers, "LEVERS", levers.LEVERS | {"base": levers.Lever(model={"heads": 2})})
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(ValueError, match=r"model\.heads = 4, now 2"):
         levers.main()
 
 
