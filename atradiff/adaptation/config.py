@@ -65,7 +65,7 @@ class AdaptationConfig:
 
     pick_up: PickUpConfig = PickUpConfig()
     networks: Trained = "all"
-    """``dynamics``: the one-step model alone, at a third of the cost; its loss is then what forgetting and drift are
+    """``dynamics``: the one-step model alone, which costs less; its loss is then what forgetting and drift are
     measured by. For a task that did not change, where plans stay good but the agent meets states the data lack."""
     trigger: Literal["period", "drift"] = "period"
     every: int = 10_000
