@@ -17,6 +17,7 @@ from atradiff.bank import diffuser_network
 from atradiff.config import DiffuserConfig, Precision, Prune, Refine, SamplingConfig, SamplingOptions, require
 from atradiff.data.normalize import DecodedRows, RowCodec
 from atradiff.data.tasks import TaskRows
+from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import Windows
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.guided import guided
@@ -52,6 +53,12 @@ class Provenance:
     steps: int = 0
     cpu_seconds: float = 0.0
     held_out_loss: float = float("nan")
+
+    def split(self, data: Trajectories) -> tuple[Trajectories | None, Trajectories]:
+        """(training, held-out) episodes as in the fit; None and all of ``data`` where it was of other data."""
+        if self.data_hash != data.content_hash:
+            return None, data
+        return data.split(self.fit["held_out"], self.fit["seed"])
 
 
 class Networks(torch.nn.Module):

@@ -175,14 +175,6 @@ def _line(f: GuidanceFigures) -> list[str]:
     return ["data" if f.scale is None else f"{f.scale:g}", *cells]
 
 
-def _held_out(model: TrajectoryDiffuser, data: Trajectories) -> Trajectories:
-    """The episodes that the fit held out, if it was of these data; else all."""
-    origin = model.provenance
-    if origin.data_hash != data.content_hash:
-        return data
-    return data.split(origin.fit["held_out"], origin.fit["seed"])[1]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of a diffuser that was fitted with a guide")
@@ -199,7 +191,7 @@ def main() -> None:
     options = parser.parse_args()
     model, data = TrajectoryDiffuser.from_pretrained(options.model), open_trajectories(options.data)
     env_id = options.env or data.env_id or ""
-    bench = Bench(model, _held_out(model, data), env_id, options.windows, options.seed)
+    bench = Bench(model, model.provenance.split(data)[1], env_id, options.windows, options.seed)
     scales = options.scales if model.config.guide != "none" else []
     episodes = Episodes(options.episodes, options.episode_rows, options.every)
     figures = list(bench.measure(options.targets, scales, episodes))

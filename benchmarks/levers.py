@@ -154,8 +154,7 @@ def _fitted(data: Trajectories, folder: Path, lever: Lever, plan: Plan) -> Traje
 
 
 def _judged(model: TrajectoryDiffuser, data: Trajectories, plan: Plan) -> FidelityReport:
-    origin = model.provenance.fit
-    train, held_out = data.split(origin["held_out"], origin["seed"])
+    train, held_out = model.provenance.split(data)
     judge = Judge.over(held_out, train, data.env_id, simulated_rows=plan.simulated_rows, seed=plan.seed)
     lengths = [length for length in plan.lengths if length <= model.config.longest]
     report = fidelity(

@@ -72,7 +72,7 @@ def fidelity_command(
     visited = _visited(run, states, stored.spaces.observation_size)
     asked = _Asked(tuple(lengths or diffuser.config.lengths), horizon, length, visited, windows, simulated_rows, seed)
     asked.require_within(diffuser.config.longest)
-    train, held_out = _split(diffuser, stored)
+    train, held_out = diffuser.provenance.split(stored)
     env_id = env or stored.env_id or diffuser.provenance.env_id
     report = replace(_report(diffuser, held_out, train, env_id, asked), data_hash=stored.content_hash)
     if json is not None:
@@ -125,22 +125,17 @@ def _visited(run: Path | None, states: Path | None, width: int) -> AgentStates |
     """The agent's states, where any were named; raises ``ValueError`` where they cannot be the model's."""
     if run is not None and states is not None:
         raise ValueError("--run and --states both name an agent's states: give one of them.")
-    if run is None and states is None:
+    if run is not None:
+        visited = states_of_run(run)
+    elif states is not None:
+        visited = states_of_file(states)
+    else:
         return None
-    visited = states_of_run(run) if run is not None else states_of_file(Path(str(states)))
     if visited.states.shape[1] != width:
         raise ValueError(
             f"states of {visited.source} have {visited.states.shape[1]} columns, the model's have {width}."
         )
     return visited
-
-
-def _split(model: TrajectoryDiffuser, data: Trajectories) -> tuple[Trajectories | None, Trajectories]:
-    """(training, held-out) data; no training data where the model was fitted on other data than this."""
-    origin = model.provenance
-    if origin.data_hash != data.content_hash:
-        return None, data
-    return data.split(origin.fit["held_out"], origin.fit["seed"])
 
 
 def _stages(visited: AgentStates) -> dict[str, Stage]:

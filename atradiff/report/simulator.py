@@ -99,12 +99,11 @@ class Simulator:
         with _diverging_quietly(self._base):
             self._rule.set_state(self._base, np.asarray(observation, np.float64))
             for action in actions:
-                answer, reward, terminated, _, _ = self._env.step(action)
-                answer = gym.spaces.flatten(self._env.observation_space, answer)
-                if not np.isfinite(answer).all() or _diverged(self._base):
+                answer = self._act(action)
+                if answer is None:
                     return None
-                rows.append((np.asarray(answer, np.float32), np.float32(reward), bool(terminated)))
-                if terminated:
+                rows.append(answer)
+                if answer[2]:
                     break
         following, rewards, terminated = (np.stack(column) for column in zip(*rows, strict=True))
         return SimulatedSteps(following, rewards, terminated, valid=np.ones(len(rows), np.bool_))
@@ -121,12 +120,19 @@ class Simulator:
         self, observation: Observation, action: Any, row: int, out: tuple[FloatArray, FloatArray, BoolArray]
     ) -> bool:
         self._rule.set_state(self._base, observation)
+        answer = self._act(action)
+        if answer is None:
+            return False
+        out[0][row], out[1][row], out[2][row] = answer
+        return True
+
+    def _act(self, action: Any) -> tuple[FloatArray, np.float32, bool] | None:
+        """(next observation, reward, terminated) from where the environment is; None where its physics diverges."""
         answer, reward, terminated, _, _ = self._env.step(action)
         answer = gym.spaces.flatten(self._env.observation_space, answer)
         if not np.isfinite(answer).all() or _diverged(self._base):
-            return False
-        out[0][row], out[1][row], out[2][row] = answer, reward, terminated
-        return True
+            return None
+        return np.asarray(answer, np.float32), np.float32(reward), bool(terminated)
 
 
 def simulator_for(env_id: str, **options: Any) -> Simulator:
