@@ -28,13 +28,10 @@ def require_known_keys(arguments: Sequence[str], kind: type) -> None:
     Flags that ask for help or begin with no field of ``kind``, and files that cannot be read, are left to the parser.
     """
     for flag, value in _flags(arguments):
-        if flag.endswith(".help"):
-            continue
-        given = _mapping(value)
         if flag == "config":
-            _require(given, kind, "")
-        elif flag.partition(".")[0] in get_type_hints(kind):
-            _require({flag: given}, kind, "")
+            _require(_mapping(_text_of_config(value)), kind, "")
+        elif not flag.endswith(".help") and flag.partition(".")[0] in get_type_hints(kind):
+            _require({flag: _mapping(value)}, kind, "")
 
 
 def plain(message: str) -> str:
@@ -70,11 +67,19 @@ def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield name, value if equals else following
 
 
-def _mapping(value: str) -> Mapping[str, Any]:
-    """What ``value``, YAML or the name of a file of it, maps; empty for anything else."""
+def _text_of_config(value: str) -> str:
+    """Of the file that ``value`` names, or ``value`` itself; empty for a file that cannot be read."""
     try:
         is_file = "\n" not in value and Path(value).is_file()
-        read = yaml.safe_load(Path(value).read_text(encoding="utf-8") if is_file else value)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return Path(value).read_text(encoding="utf-8") if is_file else value
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _mapping(text: str) -> Mapping[str, Any]:
+    """What ``text`` maps as YAML; empty for anything else."""
+    try:
+        read = yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):  # a ValueError: 2026-13-01 looks like a date, and is none
         return {}
     return read if isinstance(read, Mapping) else {}

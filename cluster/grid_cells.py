@@ -31,7 +31,6 @@ def grid_cells(grid: Grid) -> list[Cell]:
     and for a grid of which nothing is left.
     """
     parser = run_parser("atradiff compare", None)
-    parser.exit_on_error = False
     cells = [
         Cell(task, arm_name(algorithm, augmentation), _run(grid, parser, task, algorithm, augmentation))
         for task in grid.tasks

@@ -83,6 +83,10 @@ def test_an_optional_section_explains_itself(capsys: pytest.CaptureFixture[str])
     assert "--cluster.pool.generators" in capsys.readouterr().out
 
 
+def test_a_name_may_look_like_a_day_that_there_is_not() -> None:
+    assert load_run_config(CONFIGS / "quickstart.yaml", ["--name", "2026-02-30"]).name == "2026-02-30"
+
+
 def test_contradictions_are_refused_with_the_values() -> None:
     with pytest.raises(ValueError, match="path and collect"):
         DataConfig(path="a", collect=CollectConfig())
