@@ -120,8 +120,8 @@ class SamplingConfig(_JsonConfig):
     temperature sampling, Ajay et al. 2023).
 
     ``guidance_scale`` is how far sampling leans on the score that the model was fitted with (``guide``): 0 not at all,
-    1 as the data go together with it; more exaggerates, and takes two predictions at each step. ``target`` is the score
-    that is asked for, as a quantile of the data: 1 the best.
+    1 as the data go together with it, more exaggerates; all but 0 and 1 take two predictions at each step. ``target``
+    is the score that is asked for, as a quantile of the data: 1 the best.
     """
 
     horizon: int | None = None

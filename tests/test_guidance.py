@@ -212,6 +212,8 @@ def test_relevance_may_be_given(tmp_path):
         fit(data, tmp_path / "m", relevance=given + 1, **settings)
     with pytest.raises(ValueError, match="must be one score for each row"):
         fit(data, relevance=given[1:], **settings)
+    with pytest.raises(ValueError, match="relevance must be numbers, got '<U"):
+        fit(data, relevance=given.astype(str), **settings)
     with pytest.raises(ValueError, match="guide must be relevance where scores of relevance are given, got 'none'"):
         fit(data, relevance=given, **(settings | {"config": TINY}))
 

@@ -117,8 +117,9 @@ def history_of(states: FloatArray, actions: ActionArray, rewards: FloatArray, kn
     """The H rows before windows, from states (B, H + 1, S), s_1 the last of them; rows that are not ``known`` (B, H)
     are padding, whatever the columns hold there.
     """
-    actions[~known] = 0
-    return Windows(states, actions, np.where(known, rewards, np.float32(0)), np.zeros_like(known), ~known)
+    shown = known.reshape(*known.shape, *[1] * (actions.ndim - known.ndim))
+    told = np.where(shown, actions, actions.dtype.type(0))
+    return Windows(states, told, np.where(known, rewards, np.float32(0)), np.zeros_like(known), ~known)
 
 
 def told_rows(history: int, batch: int, rng: np.random.Generator) -> IntArray:

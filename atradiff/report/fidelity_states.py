@@ -78,6 +78,10 @@ def _read(ring: Path) -> AgentStates:
 
 
 def _checked(states: FloatArray, source: Path) -> FloatArray:
-    if states.ndim != 2 or len(states) < 3 or not np.isfinite(states).all():
-        raise ValueError(f"{source} must hold finite states of shape (N, S) with N >= 3, found shape {states.shape}.")
+    shaped = states.ndim == 2 and len(states) >= 3 and states.dtype.kind in "fiu"
+    if not shaped or not np.isfinite(states).all():
+        raise ValueError(
+            f"{source} must hold finite states of shape (N, S) with N >= 3, "
+            f"found {states.dtype} of shape {states.shape}."
+        )
     return states.astype(np.float32)

@@ -61,6 +61,7 @@ def test_folders_without_a_replay_and_damaged_ones_are_refused(tmp_path: Path) -
 def test_files_must_hold_finite_states(tmp_path: Path) -> None:
     np.save(tmp_path / "good.npy", np.arange(8.0).reshape(4, 2))
     assert states_of_file(tmp_path / "good.npy").states.dtype == np.float32
-    np.save(tmp_path / "bad.npy", np.array([[0.0, np.nan]] * 4))
-    with pytest.raises(ValueError, match="finite states"):
-        states_of_file(tmp_path / "bad.npy")
+    for bad in (np.array([[0.0, np.nan]] * 4), np.array([["0", "1"]] * 4), np.zeros((2, 2)), np.zeros(4)):
+        np.save(tmp_path / "bad.npy", bad)
+        with pytest.raises(ValueError, match="finite states"):
+            states_of_file(tmp_path / "bad.npy")
