@@ -93,7 +93,7 @@ class AdapterClient:
 
     def write(self, target: Location) -> list[FileEntry]:
         """Have the actor write its part of a checkpoint: not of an update under way, nor waiting for that."""
-        entries: list[FileEntry] = ray.get(self.actor.write.remote(target, self.made_of))
+        entries: list[FileEntry] = answer_of(self.actor.write.remote(target, self.made_of))
         return entries
 
     def metrics(self) -> dict[str, float]:

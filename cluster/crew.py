@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import ray
 from ray.actor import ActorHandle
 
 from atradiff.adaptation.config import AdaptationConfig
@@ -189,7 +188,7 @@ class _WrittenBy:
     more: tuple[Any, ...] = ()
 
     def __call__(self, target: Location) -> list[FileEntry]:
-        written: list[FileEntry] = ray.get(self.actor.write.remote(target, *self.more))
+        written: list[FileEntry] = answer_of(self.actor.write.remote(target, *self.more))
         return written
 
 

@@ -17,6 +17,7 @@ from ray.exceptions import ObjectLostError
 from atradiff.ports import EpisodeRows, RowSink
 from atradiff.replay.batch import ReplayBatch
 from atradiff.types import FloatArray
+from cluster.ray_runtime import answer_of
 from cluster.replay_actor import ReplayActorConfig
 from cluster.shared_folder import read_from, write_into
 
@@ -105,11 +106,11 @@ class RemoteReplay:
         Raises ``OSError`` where it is on a machine without that folder.
         """
         self.settle()
-        write_into(folder, lambda target: ray.get(self._actor.write.remote(target)))
+        write_into(folder, lambda target: answer_of(self._actor.write.remote(target)))
 
     def load(self, folder: Path) -> None:
         """Have the actor become what :meth:`save` wrote; batches sampled before are forgotten."""
-        read_from(folder, lambda part: ray.get(self._actor.read.remote(part)))
+        read_from(folder, lambda part: answer_of(self._actor.read.remote(part)))
         self.forget()
 
     def settle(self) -> None:

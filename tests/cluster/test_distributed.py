@@ -144,6 +144,7 @@ def test_a_stopped_run_goes_on_where_it_was(under_fire: Told, resumed: Told) -> 
 @pytest.mark.faults
 def test_a_replay_that_lost_its_memory_goes_back_to_the_checkpoint(under_fire: Told, resumed: Told) -> None:
     told = resumed.env_steps
+    assert resumed.before_kill > 0
     assert under_fire.env_steps[-1] <= told[resumed.before_kill]
     assert told[: resumed.before_kill] == sorted(told[: resumed.before_kill])
     assert told[resumed.before_kill :] == sorted(told[resumed.before_kill :])

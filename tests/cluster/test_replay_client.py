@@ -107,6 +107,9 @@ def test_saves_and_loads_through_the_actor(tmp_path: Path) -> None:
     assert client.env_steps == 10
     rewards = np.concatenate([batch.transitions.rewards for batch in client.sample(20, 16)])
     assert rewards.max() < 10  # nothing that was prefetched before
+    (tmp_path / "a file").touch()
+    with pytest.raises(OSError, match=r"^\[Errno \d+\] [^\n]+$"):  # as the actor met it, without Ray's pages
+        client.save(tmp_path / "a file" / "replay")
 
 
 def test_metrics_tell_how_long_the_learner_waited() -> None:
