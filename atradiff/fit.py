@@ -100,8 +100,8 @@ def _require_relevance(relevance: FloatArray | None, config: DiffuserConfig, dat
     if relevance is None:
         return
     require(config.guide == "relevance", "guide", config.guide, "must be relevance where scores of relevance are given")
-    kind = np.asarray(relevance).dtype
-    require(kind.kind in "fiu", "relevance", str(kind), "must be numbers")
+    dtype = np.asarray(relevance).dtype
+    require(dtype.kind in "fiu", "relevance", str(dtype), "must be numbers")
     shape, wanted = np.shape(relevance), (data.n_transitions,)
     require(shape == wanted, "relevance", shape, f"must be one score for each row of the data, of shape {wanted}")
     require(bool(np.isfinite(relevance).all()), "relevance", "NaN or infinity", "must be finite")

@@ -25,6 +25,7 @@ import torch
 
 from atradiff.report.stats import Interval, probability_of_improvement, stratified_bootstrap
 from atradiff.report.tables import markdown
+from atradiff.staging import write_text
 from benchmarks.ray_session import ray_session
 from rllib_ext import EnsembleSACConfig
 from rllib_ext.evaluation import evaluate
@@ -54,6 +55,7 @@ class Task:
             raise ValueError(f"--env-steps {self.env_steps} must exceed --learning-starts {self.learning_starts}.")
 
     def with_seed(self, seed: int) -> Task:
+        """The same for another run."""
         return Task(**(asdict(self) | {"seed": seed}))
 
     @property
@@ -167,7 +169,7 @@ def main() -> None:
     figures = report(task, args.seeds, runs)
     print(table(figures))
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=2))
+        write_text(args.json, json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

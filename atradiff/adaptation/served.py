@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from atradiff.staging import write_text
+
 
 @dataclass
 class ServedCount:
@@ -30,12 +32,13 @@ class ServedCount:
         return {"original_share": self.by_original / self.trajectories} if self.trajectories else {}
 
     def write(self, file: Path) -> None:
-        file.write_text(json.dumps(asdict(self)))
+        """As JSON."""
+        write_text(file, json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, file: Path) -> ServedCount:
         """What :meth:`write` wrote; ``ValueError`` where that is damaged."""
         try:
-            return cls(**json.loads(file.read_text()))
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{file} is damaged ({error}): take another checkpoint.") from error
