@@ -107,12 +107,14 @@ class AdapterWorker:
         self.keep()
         return report
 
-    def go_back(self, folder: Path, above: int) -> None:
-        """Become what was saved in ``folder``. Generators know weights by their version: where it is not higher than
-        ``above``, which they have had, the weights get the next number."""
+    def go_back(self, folder: Path, served: int, untouched: bool) -> None:
+        """Become what was saved in ``folder``. Generators know weights by their version: below ``served``, which they
+        have, the weights get the next number, and at ``served``, too, unless those are the model's own, ``untouched``.
+        """
         self.adapter.load(folder)
-        if self.adapter.version <= above:
-            self.adapter.renumber(above + 1)
+        version = self.adapter.version
+        if version < served or (version == served and not untouched):
+            self.adapter.renumber(served + 1)
         self.keep()
 
     def keep(self) -> None:
@@ -191,11 +193,11 @@ class AdapterActor:
         """
         return write_part(target, self._worker(made_of).copy_kept)
 
-    def read(self, part: StoredPart, above: int, made_of: MadeOf | None = None) -> None:
-        """Become what :meth:`write` put there, with a version higher than ``above``."""
+    def read(self, part: StoredPart, served: int, untouched: bool, made_of: MadeOf | None = None) -> None:
+        """Become what :meth:`write` put there, under a version that generators can tell from those they have had."""
         worker = self._worker(made_of)
         with part.open() as folder:
-            worker.go_back(folder, above)
+            worker.go_back(folder, served, untouched)
 
     def _worker(self, made_of: MadeOf | None) -> AdapterWorker:
         """Without ``made_of`` only for calls that follow another one in the same process."""

@@ -80,12 +80,11 @@ class AdapterClient:
     def restore(self, part: StoredPart) -> None:
         """Have the actor go back to a checkpoint, and publish its version, if that is not the one that is served.
 
-        An update that is under way is forgotten. Where other weights were published before, those of the checkpoint
+        An update that is under way is forgotten. Where other weights were served before, those of the checkpoint
         get a new version: a generator that has seen a version does not ask for it again.
         """
         self._running = None
-        above = self._version if self._published else -1
-        answer_of(self.actor.read.remote(part, above, self.made_of))
+        answer_of(self.actor.read.remote(part, self._version, not self._published, self.made_of))
         told, weights = self.actor.current.remote(self.made_of)
         version, self._last_begun = ray.get(told)
         if version > self._version:

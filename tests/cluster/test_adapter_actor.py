@@ -121,6 +121,11 @@ def test_updates_are_those_of_the_plain_adapter(model: TrajectoryDiffuser, repla
     assert_equal(later.published[0][1], weights)
     assert not resumed.due(599)
     assert resumed.due(600)
+
+    ahead = Board()  # a model that had been adapted further when it was handed over
+    AdapterClient(replace(started, version=5), replay, QUICK.every, ahead.publish).restore(part)
+    assert [version for version, _ in ahead.published] == [6]
+    assert_equal(ahead.published[0][1], weights)
     ray.kill(started.actor)
 
 
