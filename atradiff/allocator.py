@@ -1,7 +1,7 @@
 """Memory that a computation frees is kept for its next pass, instead of being given back to the kernel each time.
 
 glibc returns large freed blocks at once. A network that runs in passes of some megabytes then asks for the same pages
-over and over, and on a CPU a third of the time of :meth:`TrajectoryDiffuser.generate` went into their page faults.
+over and over, and on a CPU much of the time of :meth:`TrajectoryDiffuser.generate` went into their page faults.
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ class _Clock:
     last: tuple[int, float] | None = None
 
     def watch(self, progress: Progress) -> None:
+        """Note a report; the clock begins with the first one after the learner's start."""
         told = (progress.env_steps, time.perf_counter())
         if self.first is None and progress.env_steps > LEARNING_STARTS:
             self.first = told

@@ -25,6 +25,7 @@ FRAGMENT = 10
 
 
 def redq(env_id: str) -> Contender:
+    """EnsembleSAC with REDQ's settings, run as an algorithm of RLlib."""
     config = (
         EnsembleSACConfig()
         .environment(env_id)

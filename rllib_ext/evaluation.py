@@ -74,7 +74,7 @@ def _deterministic(module: RLModule, out: dict[str, Any]) -> ActionArray:
 
 
 def mode(distribution: Any) -> torch.Tensor:
-    """The most likely actions of a distribution of RLlib's."""
+    """What a policy does without exploration, from its distribution: the squashed mean, or the likeliest action."""
     if isinstance(distribution, TorchSquashedGaussian):  # its own `to_deterministic` leaves the tanh out
         return torch.tanh(distribution.loc)
     actions: torch.Tensor = distribution.to_deterministic().sample()

@@ -54,6 +54,7 @@ class CopyFigures:
 
     @property
     def sentence(self) -> str:
+        """The figures in words, for a warning."""
         times = "-" if self.window_novelty is None else f"{self.window_novelty:.2f}"
         return (
             f"{self.near_copies:.1%} of them nearly repeat a training window, of held-out real windows "
