@@ -32,6 +32,7 @@ def fidelity_command(
     lengths: Sequence[int] | None = None,
     horizon: int | None = None,
     length: int | None = None,
+    stretch: int | None = None,
     temperature: float = 1.0,
     calls: int | None = None,
     run: Path | None = None,
@@ -52,6 +53,7 @@ def fidelity_command(
         lengths: window lengths K in rows; by default all that the model was fitted for.
         horizon: judge whole trajectories of at most so many rows, chained from windows, too.
         length: rows of each window of a chain; by default as the length estimator says.
+        stretch: rows of a chain that share a line of the report; by default those of a window.
         temperature: of the noise that sampling starts from, as generator.sampling.temperature of a run.
         calls: network calls per window; by default the model's.
         run: folder of a run; the model is judged at the states of its saved replay, too (early, middle, late).
@@ -70,7 +72,8 @@ def fidelity_command(
     stored.spaces.require_equal(diffuser.spaces, "the data", "the model")
     diffuser.sampling = SamplingConfig(temperature=temperature, calls=calls)
     visited = _visited(run, states, stored.spaces.observation_size)
-    asked = _Asked(tuple(lengths or diffuser.config.lengths), horizon, length, visited, windows, simulated_rows, seed)
+    chosen = tuple(lengths or diffuser.config.lengths)
+    asked = _Asked(chosen, horizon, length, stretch, visited, windows, simulated_rows, seed)
     asked.require_within(diffuser.config.longest)
     train, held_out = diffuser.provenance.split(stored)
     env_id = env or stored.env_id or diffuser.provenance.env_id
@@ -90,6 +93,7 @@ class _Asked:
     lengths: tuple[int, ...]
     horizon: int | None
     length: int | None
+    stretch: int | None
     visited: AgentStates | None
     windows: int
     simulated_rows: int
@@ -98,7 +102,10 @@ class _Asked:
     def require_within(self, longest: int) -> None:
         """Raise ``ValueError`` for lengths and horizons that the model cannot give, before any work."""
         SamplingConfig(horizon=self.horizon, length=self.length)
-        require(self.length is None or self.horizon is not None, "length", self.length, "needs --horizon")
+        for name in ("length", "stretch"):
+            value = getattr(self, name)
+            require(value is None or self.horizon is not None, name, value, "needs --horizon")
+        require(self.stretch is None or self.stretch >= 1, "stretch", self.stretch, "must be at least 1")
         for name, value in (("lengths", max(self.lengths)), ("length", self.length or 1)):
             require(value <= longest, name, value, f"must be at most {longest}, the model's longest window")
 
@@ -110,8 +117,15 @@ def _report(
     windows: dict[str, Any] = {"lengths": asked.lengths, "windows": asked.windows}
     report = fidelity(model, held_out, train, env_id, seed=asked.seed, judge=judge, **windows)
     if asked.horizon is not None:
-        longest = model.config.longest
-        chains = chain_fidelity(model, held_out, judge, horizon=asked.horizon, length=asked.length, longest=longest)
+        chains = chain_fidelity(
+            model,
+            held_out,
+            judge,
+            horizon=asked.horizon,
+            length=asked.length,
+            stretch=asked.stretch,
+            longest=model.config.longest,
+        )
         report = replace(report, chains=chains)
     if asked.visited is not None:
         parts = {"held-out": Stage(held_out.columns.observations), **_stages(asked.visited)}

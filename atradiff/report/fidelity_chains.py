@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -56,6 +57,7 @@ class ChainFidelity:
     mean_return: float | None
     real_mean_return: float | None
     real_ended_terminal: float | None  # share of the data that terminates within ``horizon`` rows
+    transitions_per_cpu_second: float
     links: tuple[LinkFigures, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -69,35 +71,47 @@ def chain_fidelity(
     *,
     horizon: int,
     length: int | None = None,
+    stretch: int | None = None,
     longest: int = 25,
     trajectories: int = 256,
     variants: Sequence[str] = CHAINED,
 ) -> dict[str, ChainFidelity]:
     """Chained trajectories of ``horizon`` rows at most, from held-out states (:func:`chain_starts`), by variant.
 
-    Links are stretches of ``length`` rows; where that is None (windows are as long as the length estimator says), of
-    ``longest`` rows.
+    Links are stretches of ``stretch`` rows; by default of ``length``, and where that is None, too (windows are as long
+    as the length estimator says), of ``longest``.
     """
     require_known(variants)
     starts = chain_starts(held_out, horizon, trajectories, judge.seed)
     found = {}
     for name in variants:
         states = held_out.columns.observations[starts]
+        started = time.process_time()
         imagined, account = imagine_variant(model, name, states, seed=judge.seed, length=length, horizon=horizon)
-        found[name] = _chains(imagined, account, held_out, starts, judge, horizon, length, longest)
+        made = _Made(imagined, account, max(time.process_time() - started, 1e-9))
+        found[name] = _chains(made, held_out, starts, judge, horizon, length, stretch or length or longest)
     return found
 
 
+@dataclass(frozen=True)
+class _Made:
+    """Chains of one variant, with what happened on the way."""
+
+    imagined: SyntheticTrajectories
+    account: GenerationReport
+    cpu_seconds: float
+
+
 def _chains(
-    imagined: SyntheticTrajectories,
-    account: GenerationReport,
+    made: _Made,
     held_out: Trajectories,
     starts: IntArray,
     judge: Judge,
     horizon: int,
     length: int | None,
-    longest: int,
+    stretch: int,
 ) -> ChainFidelity:
+    imagined, account = made.imagined, made.account
     real = _Continuations(held_out, starts, horizon)
     windows = account.windows / len(imagined)  # shares of windows become shares of trajectories: one ends in one window
     at_end = imagined.terminated[np.arange(len(imagined)), imagined.lengths - 1]
@@ -117,7 +131,8 @@ def _chains(
         mean_return=real.mean_of(np.where(imagined.mask, imagined.rewards, 0).sum(1, dtype=np.float64)),
         real_mean_return=real.mean_of(real.returns),
         real_ended_terminal=real.mean_of(real.terminated),
-        links=tuple(_links(imagined, held_out, judge, length or longest)),
+        transitions_per_cpu_second=float(imagined.lengths.sum()) / made.cpu_seconds,
+        links=tuple(_links(imagined, held_out, judge, stretch)),
     )
 
 
@@ -158,12 +173,12 @@ class _Continuations:
         return float(values[self.known].mean()) if self.known.any() else None
 
 
-def _links(imagined: SyntheticTrajectories, held_out: Trajectories, judge: Judge, length: int) -> list[LinkFigures]:
+def _links(imagined: SyntheticTrajectories, held_out: Trajectories, judge: Judge, stretch: int) -> list[LinkFigures]:
     total = int(imagined.lengths.max())
-    starts = range(0, total, length)
+    starts = range(0, total, stretch)
     limit = max(judge.simulated_rows // len(starts), _LEAST_ROWS)
     usual = float(metrics.step_sizes(held_out.columns, judge.scales).mean())
-    return [_link(imagined, start, min(start + length, total), judge, limit, usual) for start in starts]
+    return [_link(imagined, start, min(start + stretch, total), judge, limit, usual) for start in starts]
 
 
 def _link(

@@ -12,7 +12,7 @@ from atradiff.report.fidelity_chains import ChainFidelity, LinkFigures
 from atradiff.report.fidelity_stages import OneStepFigures, StageFidelity, StageVariant
 from atradiff.report.tables import aligned
 
-_SHOWN_LINKS = 8
+_SHOWN_LINKS = 10
 _WIDTH = 120
 
 
@@ -90,6 +90,7 @@ def _chains(chains: Mapping[str, ChainFidelity]) -> str:
         "real",
         "return",
         "real",
+        "rows/CPU s",
     ]
     lines = [[name, *_chain_cells(chain)] for name, chain in chains.items()]
     links = ["link", "rows", "running", "dynamics", "reward", "step ratio", "distance"]
@@ -117,6 +118,7 @@ def _chain_cells(chain: ChainFidelity) -> list[str]:
         *(f"{share:.0%}" for share in (*shares, chain.full_length)),
         *(f"{value:.3f}" for value in (chain.reward_per_row, chain.real_reward_per_row)),
         *(_cell(value, ".1f") for value in (chain.mean_return, chain.real_mean_return)),
+        _cell(chain.transitions_per_cpu_second, ",.0f"),
     ]
 
 

@@ -103,6 +103,8 @@ def test_data_that_do_not_fit_the_model_are_refused(fitted: tuple[Path, Path], t
     [
         ({"lengths": [5, 40]}, "lengths must be at most 10, the model's longest window, got 40"),
         ({"length": 5}, "length needs --horizon, got 5"),
+        ({"stretch": 5}, "stretch needs --horizon, got 5"),
+        ({"horizon": 9, "stretch": 0}, "stretch must be at least 1, got 0"),
         ({"horizon": 0}, "horizon must be at least 1, got 0"),
     ],
 )

@@ -48,12 +48,10 @@ def data() -> tuple[Trajectories, Judge]:
     return held_out, Judge.over(held_out, train, "Hopper-v5", simulated_rows=600, seed=0)
 
 
-def chained(kind: type[Fake], data: tuple[Trajectories, Judge], count: int = 100) -> Any:
+def chained(kind: type[Fake], data: tuple[Trajectories, Judge], count: int = 100, stretch: int | None = None) -> Any:
     held_out, judge = data
-    found = chain_fidelity(
-        kind(held_out), held_out, judge, horizon=HORIZON, length=LENGTH, trajectories=count, variants=("raw",)
-    )
-    return found["raw"]
+    sizes = {"horizon": HORIZON, "length": LENGTH, "stretch": stretch, "trajectories": count}
+    return chain_fidelity(kind(held_out), held_out, judge, variants=("raw",), **sizes)["raw"]
 
 
 def test_the_environment_itself_does_not_drift(data: tuple[Trajectories, Judge]) -> None:
@@ -78,6 +76,13 @@ def test_drift_is_told_link_by_link(data: tuple[Trajectories, Judge]) -> None:
     for link in rest:
         assert link.relative_dynamics_error == pytest.approx(1)
         assert link.step_size == 0
+
+
+def test_a_stretch_joins_the_rows_of_several_windows(data: tuple[Trajectories, Judge]) -> None:
+    by_window, joined = chained(Still, data), chained(Still, data, stretch=2 * LENGTH)
+    assert [(link.start, link.stop) for link in joined.links] == [(0, 2 * LENGTH), (2 * LENGTH, HORIZON)]
+    assert joined.links[0].rows == by_window.links[0].rows + by_window.links[1].rows
+    assert joined.transitions_per_cpu_second > 0
 
 
 def test_ends_are_shares_of_chains_and_disjoint(data: tuple[Trajectories, Judge]) -> None:
