@@ -243,8 +243,8 @@ def _optimizers(networks: Networks, fit: FitConfig) -> dict[str, Optimizer]:
     ]
     dynamics = [{"params": list(networks.dynamics.parameters()), "peak": fit.dynamics_rate}]
     optimizers: dict[str, Optimizer] = {
-        "vectors": torch.optim.AdamW(shared, weight_decay=decay, betas=(0.9, 0.95)),
-        "dynamics": torch.optim.AdamW(dynamics, weight_decay=1e-4, betas=(0.9, 0.99)),
+        "vectors": torch.optim.AdamW(shared, weight_decay=decay, betas=(0.9, 0.95), fused=True),
+        "dynamics": torch.optim.AdamW(dynamics, weight_decay=1e-4, betas=(0.9, 0.99), fused=True),
     }
     if matrices:
         groups = [{"params": matrices, "peak": fit.learning_rate}]
