@@ -42,7 +42,7 @@ class _JsonConfig:
 class DiffuserConfig(_JsonConfig):
     """What a diffuser is: rows, network, process, and how its trajectories are sampled by default.
 
-    ``width`` and ``depth`` of ``None`` are filled in at fit time: 128 and 4 on a CPU, 384 and 8 on a GPU; for
+    ``width`` and ``depth`` of ``None`` are filled in at fit time: 96 and 3 on a CPU, 384 and 8 on a GPU; for
     ``network: residual_mlp`` 1024 and 6 on either, as SynthER's network that the paper takes over (appendix A.2).
     """
 
@@ -170,7 +170,7 @@ class FitConfig(_JsonConfig):
 
     steps: int | None = None
     cpu_minutes: float | None = None
-    tokens_per_step: int = 1280
+    tokens_per_step: int = 2560
     """Rows per diffuser batch: windows of one length K per step, ``tokens_per_step // K`` of them."""
     learning_rate: float = 1e-2
     """Peak for the diffuser, of Muon on its matrices and of AdamW on the rest."""
@@ -179,7 +179,7 @@ class FitConfig(_JsonConfig):
     dynamics_rate: float = 8e-3
     weight_decay: float = 0.01
     warmup_steps: int = 50
-    ema_decay: float = 0.995
+    ema_decay: float = 0.999
     dynamics_updates: int = 3
     """Updates of the one-step model per diffuser step."""
     dynamics_batch: int = 256

@@ -123,7 +123,7 @@ def _require_finite(losses: StepLosses, step: int) -> None:
 
 def _completed(config: DiffuserConfig, train: Trajectories, device: torch.device) -> DiffuserConfig:
     """Fill in the size of the network, and leave out lengths that no episode can serve."""
-    width, depth = (384, 8) if device.type == "cuda" else (128, 4)
+    width, depth = (384, 8) if device.type == "cuda" else (96, 3)
     if config.network == "residual_mlp":
         width, depth = 1024, 6
     return replace(

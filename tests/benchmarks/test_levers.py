@@ -43,7 +43,7 @@ def test_cells_are_written_once_and_shown(
     levers.main()
     assert (out / "base__hopper.json").stat().st_mtime_ns == before
 
-    monkeypatch.setattr(sys, "argv", [*arguments[:-3], "big", "--seed", "1"])  # its cell is not there, but others are
+    monkeypatch.setattr(sys, "argv", [*arguments[:-3], "192x4", "--seed", "1"])  # its cell is not there, but others are
     with pytest.raises(ValueError, match=r"plan\.seed = 0, now 1 is asked for: choose another --out"):
         levers.main()
     monkeypatch.setattr(levers, "LEVERS", levers.LEVERS | {"base": levers.Lever(model={"heads": 2})})
@@ -58,13 +58,13 @@ def cell(name: str, data: str, error: float) -> dict:
 
 
 def test_means_are_geometric_and_only_over_levers_that_all_data_sets_have() -> None:
-    cells = [cell("base", "a", 0.1), cell("base", "b", 0.4), cell("big", "a", 0.3)]
+    cells = [cell("base", "a", 0.1), cell("base", "b", 0.4), cell("192x4", "a", 0.3)]
     text = tables(cells)
     assert "### a\n\n| lever | raw K10 | fit steps |" in text
-    assert "| big | 0.300 | 100 |" in text
+    assert "| 192x4 | 0.300 | 100 |" in text
     mean = text.split("geometric mean over 2 data sets")[1]
     assert "| base | 0.200 | 100 |" in mean
-    assert "big" not in mean
+    assert "192x4" not in mean
 
 
 def test_unknown_levers_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
