@@ -2,9 +2,10 @@
 
 ``python -m benchmarks.horizon --data STORE [--cpu-minutes 2] [--json F]``. Models are fitted for the same CPU minutes
 on four fifths of the episodes; from states of the others, chains are imagined and held against how those go on.
-``keys`` is a model of every tenth state alone: what a coarse plan could keep, not a generator of rows. ``probe`` fits
-no diffuser: it asks what a network tells of held-out actions from the state, and from history besides. ``--tiny`` is
-all of it in seconds, to see that it runs: its figures say nothing.
+``keys`` is a model of every tenth state alone: what a coarse plan could keep, not a generator of rows; ``keyed`` fills
+such a plan with rows, two models for one budget. ``probe`` fits no diffuser: it asks what a network tells of held-out
+actions from the state, and from history besides. ``--tiny`` is all of it in seconds, to see that it runs: its figures
+say nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,22 +32,27 @@ from atradiff.report.tables import aligned
 from atradiff.staging import write_text
 from atradiff.types import SyntheticTrajectories
 from benchmarks.horizon_figures import ChainFigures, ChainStudy
+from benchmarks.horizon_keys import KEY_ROWS, KeyedModel, fit_keyed
 from benchmarks.horizon_probes import every_nth, unexplained_actions
 
 HELD_OUT = 0.2
 """Share of the episodes: these sets are of few and long ones, and a distribution of returns takes more than three."""
 
 PROBE = "probe"
-KEY_ROWS = 10
-"""Rows from one key state to the next."""
 
 MODELS: Mapping[str, DiffuserConfig] = {
     "ours": DiffuserConfig(),
     "history": DiffuserConfig(history=8),
     "long": DiffuserConfig(lengths=(5, 10, 25, 50, 100)),
     "keys": DiffuserConfig(lengths=(5, 10, 20)),
+    "keyed": DiffuserConfig(),
 }
-WINDOWS: Mapping[str, tuple[int, ...]] = {"ours": (25, 10, 5, 2), "history": (25, 5), "long": (100, 50, 25, 5)}
+WINDOWS: Mapping[str, tuple[int, ...]] = {
+    "ours": (25, 10, 5, 2),
+    "history": (25, 5),
+    "long": (100, 50, 25, 5),
+    "keyed": (5, 2),
+}
 
 
 @dataclass(frozen=True)
@@ -81,15 +87,19 @@ def measure(
         if name == "keys":
             figures.extend(_key_states(data, config, scale, folder, seed))
             continue
-        model = fit(data, folder / name, config=config, settings=scale.fit, device="cpu", quiet=True)
-        for label, options in _ways(name, model, temperatures):
-            figures.append(_judged(study, model, label, options, seed))
+        model: TrajectoryDiffuser | KeyedModel
+        if name == "keyed":
+            model = fit_keyed(data, config, scale.fit, folder / name)
+        else:
+            model = fit(data, folder / name, config=config, settings=scale.fit, device="cpu", quiet=True)
+        for label, options in _ways(name, config.longest, temperatures):
+            figures.append(_judged(study, model.generate, label, options, seed))
     return figures
 
 
-def _ways(name: str, model: TrajectoryDiffuser, temperatures: Sequence[float]) -> Iterator[tuple[str, SamplingOptions]]:
+def _ways(name: str, longest: int, temperatures: Sequence[float]) -> Iterator[tuple[str, SamplingOptions]]:
     for temperature in temperatures:
-        for length in (k for k in WINDOWS[name] if k <= model.config.longest):
+        for length in (k for k in WINDOWS[name] if k <= longest):
             yield (
                 f"{name} K={length} T={temperature} raw",
                 {"length": length, "temperature": temperature, "refine": "none"},
@@ -101,18 +111,14 @@ def _ways(name: str, model: TrajectoryDiffuser, temperatures: Sequence[float]) -
 
 
 def _judged(
-    study: ChainStudy, model: TrajectoryDiffuser, label: str, options: SamplingOptions, seed: int
+    study: ChainStudy, generate: Callable[..., SyntheticTrajectories], label: str, options: SamplingOptions, seed: int
 ) -> ChainFigures:
-    started = time.process_time()
-    chains = _chains(study, model, options, seed)
-    spent = max(time.process_time() - started, 1e-9)
-    twins = _chains(study, model, options, seed + 1)
-    return study.figures(label, chains, twins, float(chains.lengths.sum()) / spent)
-
-
-def _chains(study: ChainStudy, model: TrajectoryDiffuser, options: SamplingOptions, seed: int) -> SyntheticTrajectories:
     whole: SamplingOptions = {**options, "horizon": study.marks[-1]}
-    return model.generate(study.starts, generator_seed=seed, **whole)
+    started = time.process_time()
+    chains = generate(study.starts, generator_seed=seed, **whole)
+    spent = max(time.process_time() - started, 1e-9)
+    twins = generate(study.starts, generator_seed=seed + 1, **whole)
+    return study.figures(label, chains, twins, float(chains.lengths.sum()) / spent)
 
 
 def _key_states(
@@ -127,7 +133,7 @@ def _key_states(
     yield replace(study.real(), name=f"keys, every {KEY_ROWS}th: real")
     for length in (k for k in (20, 5) if k <= model.config.longest):
         options: SamplingOptions = {"length": length, "refine": "none", "prune": "none"}
-        yield _judged(study, model, f"keys, every {KEY_ROWS}th: K={length} raw", options, seed)
+        yield _judged(study, model.generate, f"keys, every {KEY_ROWS}th: K={length} raw", options, seed)
 
 
 def table(figures: Sequence[ChainFigures], marks: Sequence[int]) -> str:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from atradiff.data.normalize import Normalizer, row_codec
 from atradiff.types import SyntheticTrajectories
 from benchmarks import horizon
 from benchmarks.horizon_figures import ChainStudy, persistence
+from benchmarks.horizon_keys import way_to
 from benchmarks.horizon_probes import every_nth, unexplained_actions
 from tests.test_history import CLOCK, clock_episode
 from tests.toys import chain_data, lay_out, random_data
@@ -74,6 +76,19 @@ def test_every_nth_state_is_the_definition_row_by_row(rows: int) -> None:
     assert (sparse.columns.terminated | sparse.columns.truncated)[ends].all()
 
 
+def test_a_window_is_told_its_way_to_the_next_key_state_or_nothing() -> None:
+    data = chain_data(6)
+    codec = row_codec("differences", data.spaces, Normalizer.fit(data))
+    states, goals = data.columns.observations[[3, 3]], data.columns.observations[[7, 7]]
+    way = way_to(states, goals, np.array([4, 4]), np.array([True, False]), data.columns.actions[[3, 3]][:, None])
+    told = codec.encode_history(way)
+    gap = (goals[0] - states[0]) / 2  # the square root of the rows between
+    expected = np.divide(gap, codec.normalizer.delta_scale, out=np.zeros_like(gap), where=gap != 0)
+    np.testing.assert_allclose(told[0, 0, codec.state_columns], expected, rtol=1e-4, atol=1e-6)
+    assert (told[1] == 0).all()
+    assert told[0, 0, -1] == -1
+
+
 def test_history_explains_actions_where_it_tells_the_mode_that_the_state_hides() -> None:
     rng = np.random.default_rng(0)
     episodes = [clock_episode(mode, rng) for mode in (-0.6, 0.6) * 20]
@@ -86,7 +101,7 @@ def test_history_explains_actions_where_it_tells_the_mode_that_the_state_hides()
 
 def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "horizon.json"
-    arguments = ["--tiny", "--models", "history", "keys", "probe", "--temperatures", "1", "--json", str(out)]
+    arguments = ["--tiny", "--models", "history", "keys", "keyed", "probe", "--temperatures", "1", "--json", str(out)]
     monkeypatch.setattr(sys, "argv", ["horizon", *arguments])
     horizon.main()
     written = json.loads(out.read_text())
@@ -94,6 +109,7 @@ def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert names[0] == "real"
     assert "history K=5 T=1.0 dynamics" in names
     assert "keys, every 10th: K=20 raw" in names
+    assert "keyed K=2 T=1.0 dynamics" in names
     table = capsys.readouterr().out
     assert all(name in table for name in names)
     assert set(written["unexplained"]) == {"0", "1", "2", "8", "16"}
