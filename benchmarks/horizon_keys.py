@@ -153,14 +153,14 @@ def fit_keyed(data: Trajectories, config: DiffuserConfig, settings: FitConfig, f
     sparse = every_nth(train, KEY_ROWS)
     keys = fit(sparse, folder / "keys", config=light, settings=part, device="cpu", quiet=True)
     if not (folder / "rows").is_dir():
-        rows = _fit_rows(train, config, _part(settings, 1 - _KEYS_SHARE))
+        told = replace(config, history=1, width=keys.config.width, depth=keys.config.depth)
+        rows = _fit_rows(train, told, _part(settings, 1 - _KEYS_SHARE))
         rows.calibration = calibrate(rows, data, held_out, settings.seed)
         rows.save_pretrained(folder / "rows")
     return KeyedModel(keys, TrajectoryDiffuser.from_pretrained(folder / "rows", device="cpu"))
 
 
 def _fit_rows(train: Trajectories, config: DiffuserConfig, settings: FitConfig) -> TrajectoryDiffuser:
-    config = replace(config, history=1, width=config.width or 128, depth=config.depth or 4)
     codec = row_codec(config.rows, train.spaces, Normalizer.fit(train))
     trainer = Trainer(_GoalMaterial(train, config), codec, config, settings, torch.device("cpu"))
     started, step, share = time.process_time(), 0, 0.0
