@@ -8,12 +8,12 @@ the loop's: the median over the rounds. Everything counts: acting, storing, samp
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.figures import show
 from benchmarks.learner import Contender, measure, trained
 from benchmarks.ray_session import ray_session
 from benchmarks.tight_redq import CRITICS, SUBSET, UTD, TightREDQ
@@ -75,10 +75,7 @@ def main() -> None:
     with ray_session():
         contenders = {"ours": redq(args.env), "tight": tight_loop(args.env)}
         figures = {"env": args.env, **report(measure(contenders, args.rounds))}
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text)
+    show(figures, args.json)
 
 
 if __name__ == "__main__":

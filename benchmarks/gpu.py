@@ -9,7 +9,6 @@ Speed does not depend on how well a diffuser is fitted: it gets two steps. ``--d
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import threading
 import time
@@ -26,6 +25,7 @@ from atradiff.data.store import open_trajectories
 from atradiff.fit import fit
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.types import FloatArray
+from benchmarks.figures import show
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,7 @@ def main() -> None:
         "generation": generation(model, states, scale, peak),
         "share_of_own_rate_together": sharing(model, states, scale),
     }
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text)
+    show(figures, args.json)
 
 
 if __name__ == "__main__":

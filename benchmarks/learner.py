@@ -7,7 +7,6 @@ so that whatever else the machine does falls on all of them. The figures are med
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.sac import SACConfig
 
+from benchmarks.figures import show
 from benchmarks.ray_session import ray_session
 from benchmarks.tight_sac import TightSAC
 from rllib_ext import EnsembleSACConfig
@@ -118,10 +118,7 @@ def main() -> None:
             "tight": tight_loop(args.env),
         }
         figures = {"env": args.env, **report(measure(contenders, args.rounds))}
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text)
+    show(figures, args.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ but for the lengths of the trajectories, which are reported. In process nothing 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from dataclasses import replace
@@ -26,6 +25,7 @@ from atradiff.fit import fit
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.replay.config import ReplayConfig
 from benchmarks.distributed import augmented_over_plain, distributed_run, measure_rates
+from benchmarks.figures import show
 from benchmarks.ray_session import ray_session
 from rllib_ext import EnsembleSACConfig
 from rllib_ext.ensemble_sac import EnsembleSAC
@@ -97,10 +97,7 @@ def main() -> None:
             )
             rates = measure_rates(run, args.run_rounds)
             figures |= {"augmented_over_plain": augmented_over_plain(rates), "env_steps_per_second_as_actors": rates}
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text)
+    show(figures, args.json)
 
 
 def in_process(

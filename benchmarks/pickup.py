@@ -7,9 +7,6 @@ a learner does: nearly all are new to the index, so that nearly as many are evic
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ import numpy as np
 from atradiff.adaptation.config import PickUpConfig
 from atradiff.adaptation.td_index import TdErrorPickUp
 from atradiff.types import Transitions
+from benchmarks.figures import cpu_ms, show
 
 ROWS = 1_000_000
 BATCH = 256
@@ -24,17 +22,6 @@ CHUNK = 50
 NO_COLUMNS = np.empty((0, 1), np.float32)
 NO_ROWS = Transitions(NO_COLUMNS, NO_COLUMNS, NO_COLUMNS, NO_COLUMNS, NO_COLUMNS > 0, NO_COLUMNS > 0)
 """The index reads ids only."""
-
-
-def cpu_ms(call: Callable[[], object], repeats: int) -> float:
-    """Median CPU milliseconds of one call over five rounds of ``repeats``."""
-    rounds = []
-    for _ in range(5):
-        before = time.process_time()
-        for _ in range(repeats):
-            call()
-        rounds.append((time.process_time() - before) / repeats * 1e3)
-    return float(np.median(rounds))
 
 
 def full_index(rows: int, config: PickUpConfig) -> TdErrorPickUp:
@@ -74,10 +61,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--rows", type=int, default=ROWS, help="rows of the ring")
     args = parser.parse_args()
-    text = json.dumps(measure(args.rows, PickUpConfig()), indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+    show(measure(args.rows, PickUpConfig()), args.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ on a machine that does other work, latencies are those of its scheduler.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import signal
@@ -27,6 +26,7 @@ import ray
 from atradiff.config import ServingConfig
 from atradiff.replay.requests import GenerationRequest
 from atradiff.types import FloatArray, Spaces, SyntheticRows, SyntheticTrajectories, Transitions
+from benchmarks.figures import show
 from benchmarks.ray_session import ray_session
 from cluster.generator_pool import GeneratorPool
 from cluster.pool_config import PoolConfig
@@ -277,10 +277,7 @@ def main() -> None:
     args = parser.parse_args()
     with ray_session():
         figures = measure(args.generators, args.seconds, max(args.seconds, 8.0))
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+    show(figures, args.json)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,6 @@ fewer, which favours them: filling them with a million would take longer than ev
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from ray.rllib.utils.replay_buffers import EpisodeReplayBuffer, PrioritizedEpiso
 from atradiff.replay.config import ReplayConfig
 from atradiff.replay.mixed import MixedReplay
 from atradiff.types import Spaces, Transitions
+from benchmarks.figures import cpu_ms, show
 from rllib_ext.columns import episodes_to_transitions
 from rllib_ext.replay_facade import learner_columns
 
@@ -28,17 +26,6 @@ BATCH = 256
 FRAGMENT = 50
 EPISODE_STEPS = 1000
 CHUNK = 10_000
-
-
-def cpu_ms(call: Callable[[], Any], repeats: int) -> float:
-    """Median CPU milliseconds of one call over five rounds of ``repeats``."""
-    rounds = []
-    for _ in range(5):
-        before = time.process_time()
-        for _ in range(repeats):
-            call()
-        rounds.append((time.process_time() - before) / repeats * 1e3)
-    return float(np.median(rounds))
 
 
 def random_rows(n: int, rng: np.random.Generator) -> Transitions:
@@ -114,10 +101,7 @@ def main() -> None:
         "EpisodeReplayBuffer": measure_rllib(EpisodeReplayBuffer(1_000_000), args.rllib_rows),
         "PrioritizedEpisodeReplayBuffer": measure_rllib(PrioritizedEpisodeReplayBuffer(1_000_000), args.rllib_rows),
     }
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+    show(figures, args.json)
 
 
 def _synthetic_columns(rows: Transitions) -> dict[str, Any]:

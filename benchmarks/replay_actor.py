@@ -9,7 +9,6 @@ batch, as a SAC update takes on a CPU, and says which share of its time it waits
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from atradiff.config import ServingConfig
 from atradiff.ports import EpisodeRows, RowSink
 from atradiff.replay.config import ReplayConfig
 from atradiff.types import Spaces, SyntheticRows, Transitions
+from benchmarks.figures import show
 from benchmarks.ray_session import ray_session
 from cluster.placement import Resources
 from cluster.replay_actor import ReplayActorConfig, start_replay_actor
@@ -143,10 +143,7 @@ def main() -> None:
         figures: dict[str, float] = {"batch": BATCH, "chunk": CHUNK, "fragment": FRAGMENT, "rows": args.rows}
         figures |= measure_samples(args.rows, args.seconds)
         figures |= measure_adds(args.rows, args.seconds, Path(folder))
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+    show(figures, args.json)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import show
 from benchmarks.ray_processes import TITLES, processes
 from cluster.config import RunConfig, load_run_config
 from cluster.run import Stopped, train
@@ -166,10 +167,7 @@ def main() -> int:
         report = soak(run, 60 * args.minutes, args.every, args.seed)
     kills = Counter(kill.role for kill in report.kills)
     figures = asdict(report) | {"kills_by_role": dict(kills), "balanced": report.balanced, "passed": report.passed}
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text)
+    show(figures, args.json)
     return 0 if report.passed else 1
 
 

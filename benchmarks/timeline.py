@@ -8,7 +8,6 @@ each role was at work, and for which two of them were at once. A process that wa
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import tempfile
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from atradiff.adaptation.config import AdaptationConfig
 from benchmarks.distributed import distributed_run
+from benchmarks.figures import show
 from benchmarks.overhead import small_diffuser
 from cluster.cluster_config import LearnerConfig
 from cluster.config import RunConfig
@@ -147,10 +147,7 @@ def main() -> None:
         spans = record(run)
     until = max(span.end for span in spans)
     figures = {"seconds": args.seconds, "share_of_time": shares(busy(spans, until - args.seconds, until))}
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text)
+    show(figures, args.json)
     if args.picture:
         draw(spans, until - args.seconds, until, args.picture)
 
