@@ -158,7 +158,9 @@ class DynamicsEnsemble(nn.Module):
         """The second half: rewards (B,) and terminated (B,), of moves by ``scaled`` (B, S)."""
         inputs = self._outcome_input(self.encode_states(states), self.encode_actions(actions), scaled, tasks)
         outcome = self.outcome(self._for_all(inputs)).mean(0)
-        terminated = outcome[:, 0] > 0
+        # A net that saw a hundred ends misses most of those that it did not see; bounds on states do not (a fall).
+        following = states + scaled * self.delta_scale + self.drift
+        terminated = self.seen.ends(following) if self.seen.tells_ends else outcome[:, 0] > 0
         kind = terminated.long()
         rewards = outcome[:, 1:].gather(1, kind[:, None])[:, 0] * self.reward_scale[kind] + self.reward_mean[kind]
         return self._crisp(rewards), terminated

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atradiff.bank import diffuser_network
-from atradiff.config import DiffuserConfig, Precision, Prune, Refine, SamplingConfig, SamplingOptions, require
+from atradiff.config import DiffuserConfig, Precision, SamplingConfig, SamplingOptions, require
 from atradiff.data.normalize import DecodedRows, RowCodec
 from atradiff.data.tasks import TaskRows
 from atradiff.data.trajectories import Trajectories
@@ -173,7 +173,7 @@ class TrajectoryDiffuser:
         sampling = replace(self.sampling, **given)  # type: ignore[arg-type]
         sampling.require_guide(self.config.guide)
         request = _Request(self, self._checked_task(task, len(states)), generator_seed, sampling)
-        ending = self._ending(sampling.refine or self.config.refine, sampling.prune or self.config.prune)
+        ending = self._ending(sampling)
         with self._autocast():
             imagined, report = imagine(
                 request, self.dynamics, ending, self.spaces, states, request.total, request.chained, self._version
@@ -263,9 +263,13 @@ class TrajectoryDiffuser:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
-    def _ending(self, refine: Refine, prune: Prune) -> Ending:
+    def _ending(self, sampling: SamplingConfig) -> Ending:
         limits = Thresholds(self.calibration.residual_limit, self.calibration.disagreement_limit)
-        return Ending(prune, refine, self.codec.normalizer.delta_scale, self.calibration.noise, limits)
+        alive, prune = self.dynamics.seen.box(), sampling.prune or self.config.prune
+        if alive is not None and sampling.prune is None and prune == "gated":
+            prune = "none"  # nothing is left to find, and a slow start would be taken for an end
+        refine = sampling.refine or self.config.refine
+        return Ending(prune, refine, self.codec.normalizer.delta_scale, self.calibration.noise, limits, alive)
 
     def _checked_states(self, states: FloatArray) -> FloatArray:
         states = np.asarray(states, np.float32)

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from atradiff.config import Prune, Refine
+from atradiff.data.alive_box import AliveBox, leaves_box
 from atradiff.data.normalize import DecodedRows
 from atradiff.data.windows import Windows, history_of
 from atradiff.dynamics import DynamicsEnsemble
@@ -51,6 +52,8 @@ class Ending:
     delta_scale: FloatArray  # (S,)
     noise: float
     thresholds: Thresholds
+    alive: AliveBox | None = None
+    """None where states do not tell the task's end."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +94,20 @@ def end_windows(rows: DecodedRows, lengths: IntArray, ending: Ending) -> tuple[D
     """(rows, kept lengths, pruned): cut after the first row with d > 0, or where the window begins to stand still.
 
     A tail that stands still is terminal where most of its rows say so; then the last kept row carries the flag.
+    Where states tell the task's end, only a row that leaves the box is terminal; one with d > 0 is merely the last.
     """
     columns = np.arange(rows.terminated.shape[1])
-    flags = rows.terminated & (columns < lengths[:, None])
-    flagged = np.where(flags.any(1), flags.argmax(1) + 1, lengths)
+    asked = columns < lengths[:, None]
+    flags = rows.terminated & asked
+    told = flags if ending.alive is None else leaves_box(rows.states[:, 1:], ending.alive) & asked
+    either = flags | told
+    flagged = np.where(either.any(1), either.argmax(1) + 1, lengths)
     pruned = kept_rows(ending.prune, rows.states, lengths, ending.delta_scale, ending.noise)
     kept = np.minimum(flagged, pruned)
-    tail = (columns >= kept[:, None]) & (columns < lengths[:, None])
-    says_so = (flags & tail).sum(1) * 2 > tail.sum(1)
+    tail = (columns >= kept[:, None]) & asked
+    says_so = (told & tail).sum(1) * 2 > tail.sum(1)
     last = columns == kept[:, None] - 1
-    terminated = last & (flags | ((pruned < flagged) & says_so)[:, None])
+    terminated = last & (told | ((pruned < flagged) & says_so)[:, None])
     return replace(rows, terminated=terminated), kept, pruned < flagged
 
 

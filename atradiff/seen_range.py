@@ -1,4 +1,4 @@
-"""What real rows have shown: the range of states and steps that imagined trajectories are held to."""
+"""What real rows have shown: the range that imagined trajectories are held to, and the box whose border ends them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from atradiff.data.alive_box import NO_BOUND, AliveBox, unbounded
 from atradiff.data.normalize import Normalizer
 from atradiff.types import FloatArray, Transitions
 
@@ -24,20 +25,28 @@ class SeenRange(nn.Module):
     state_high: Tensor  # (S,)
     delta_low: Tensor  # (S,) of s' - s
     delta_high: Tensor  # (S,)
+    alive_low: Tensor  # (S,) the box that the task goes on in, unbounded where states do not tell its end
+    alive_high: Tensor  # (S,)
     moving: Tensor  # (S,) bool
 
     def __init__(self, normalizer: Normalizer) -> None:
         super().__init__()
         for name in ("state_low", "state_high", "delta_low", "delta_high"):
             self.register_buffer(name, torch.tensor(getattr(normalizer, name)))
+        box = (normalizer.alive_low, normalizer.alive_high)
+        box = box if len(box[0]) else unbounded(len(normalizer.state_low))
+        for name, value in zip(("alive_low", "alive_high"), box, strict=True):
+            self.register_buffer(name, torch.tensor(value))
         self.register_buffer("moving", torch.tensor(normalizer.delta_scale > 0), persistent=False)
 
     def widen(self, rows: Transitions) -> None:
         """Take in N real rows; those that are not finite in every column are passed over."""
         states = np.stack([rows.observations, rows.next_observations])
-        states = states[:, np.isfinite(states).all((0, 2))]
+        finite = np.isfinite(states).all((0, 2))
+        states = states[:, finite]
         if states.shape[1] == 0:
             return
+        self._goes_on(states[1, ~rows.terminated[finite]])
         deltas = states[1] - states[0]
         here = self.state_low.device
         seen = (torch.as_tensor(x, device=here) for x in (states.min((0, 1)), states.max((0, 1))))
@@ -46,6 +55,19 @@ class SeenRange(nn.Module):
         low, high = self._wider(self.delta_low, self.delta_high, *steps)
         self.delta_low = torch.where(self.moving, low, self.delta_low)
         self.delta_high = torch.where(self.moving, high, self.delta_high)
+
+    @property
+    def tells_ends(self) -> bool:
+        """Whether states tell where the task ends."""
+        return bool((self.alive_low > -NO_BOUND).any() or (self.alive_high < NO_BOUND).any())
+
+    def box(self) -> AliveBox | None:
+        """The states in which the task goes on; None where states do not tell its end."""
+        return (self.alive_low.cpu().numpy(), self.alive_high.cpu().numpy()) if self.tells_ends else None
+
+    def ends(self, states: Tensor) -> Tensor:
+        """(...) true where a step to ``states`` (..., S) ends the task; never, where states do not tell."""
+        return ((states < self.alive_low) | (states > self.alive_high)).any(-1)
 
     def reach(self) -> tuple[Tensor, Tensor]:
         """Lowest and highest states (S,) that a model may go to: half the range's width beyond it, on either side.
@@ -59,6 +81,12 @@ class SeenRange(nn.Module):
     def bounds(self) -> dict[str, FloatArray]:
         """The ranges as arrays (S,), by the names of the fields of :class:`Normalizer`."""
         return {name: value.cpu().numpy() for name, value in self.state_dict().items()}
+
+    def _goes_on(self, states: FloatArray) -> None:
+        """The task went on from ``states`` (N, S): a box that holds them not, holds them from now on."""
+        if len(states):
+            seen = (torch.as_tensor(x, device=self.alive_low.device) for x in (states.min(0), states.max(0)))
+            self.alive_low, self.alive_high = self._wider(self.alive_low, self.alive_high, *seen)
 
     @staticmethod
     def _wider(low: Tensor, high: Tensor, seen_low: Tensor, seen_high: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from atradiff.data.normalize import DecodedRows, DifferenceRows, Normalizer
 from atradiff.dynamics import BatchedMLP, DynamicsEnsemble
 from atradiff.refine import Thresholds, refine_windows, step_residuals
 from atradiff.types import Spaces
-from tests.toys import GOAL, chain_data, chain_step, random_data
+from tests.toys import CHAIN, GOAL, chain_data, chain_step, random_data
 
 FREE = Thresholds(residual=np.inf, disagreement=np.inf)
 
@@ -142,3 +142,22 @@ def test_rewards_of_few_levels_are_predicted_as_levels():
     model = DynamicsEnsemble(DifferenceRows(data.spaces, Normalizer.fit(data)), models=2, width=16)
     states, actions = torch.randn(50, 2), torch.rand(50, 1)
     assert set(model.predict(states, actions).rewards.tolist()) <= {-1.0, 0.0}
+
+
+def test_where_states_tell_the_end_no_net_is_asked():
+    rows = fresh_rows()
+    model = DynamicsEnsemble(DifferenceRows(CHAIN, falling_normalizer()), models=2, width=16)
+    states, actions = torch.from_numpy(rows.observations), torch.from_numpy(rows.actions)
+    for seed in range(3):
+        scaled = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(seed))
+        position = states[:, 0] + scaled[:, 0] * model.delta_scale[0]
+        _, terminated = model.outcomes(states, actions, scaled)
+        torch.testing.assert_close(terminated, position > 0.5)
+        assert 0 < terminated.sum() < len(rows)
+
+
+def falling_normalizer():
+    """Of a chain whose end at 0.5 is known."""
+    far = np.float32(np.finfo(np.float32).max)
+    bounds = {"alive_low": np.array([-far, -far]), "alive_high": np.array([0.5, far], np.float32)}
+    return replace(Normalizer.fit(chain_data(5)), **bounds)

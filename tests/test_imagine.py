@@ -120,3 +120,17 @@ def test_each_window_is_told_the_rows_that_came_before_it():
     assert not second.actions[:, 0].any()
     assert not second.rewards[:, 0].any()
     np.testing.assert_array_equal(second.states[:, 1:, 0], [[0, 1, 2], [5, 6, 7]])
+
+
+def test_where_states_tell_the_end_only_leaving_their_box_is_terminal():
+    """Position grows by one per row; the box ends beyond 7.5, d > 0 from 3 on says otherwise."""
+    box = np.float32([-1e30, -1e30]), np.float32([7.5, 1e30])
+    told = Ending("none", "none", np.ones(2, np.float32), 0.0, LIMITS, box)
+    start = np.zeros((1, 2), np.float32)
+    trajectories, _ = imagine(Counter(5, goal=3), None, told, CHAIN, start, 50, True, version=0)
+    np.testing.assert_array_equal(trajectories.observations[0, :, 0], np.arange(9))
+    assert trajectories.terminated[0].tolist() == [False] * 7 + [True]
+    never = Counter(20)
+    trajectories, _ = imagine(never, None, told, CHAIN, start, 50, True, version=0)
+    assert trajectories.lengths.tolist() == [8]
+    assert never.asked == [[0]]

@@ -86,3 +86,33 @@ def test_a_model_folder_keeps_it_and_one_without_it_has_that_of_its_data(tmp_pat
     save_file({k: v for k, v in load_file(file).items() if not k.startswith("seen.")}, file)
     old = load_model(tmp_path / "m", "cpu", "float32").dynamics.seen.bounds()
     np.testing.assert_array_equal(old["state_high"], model.codec.normalizer.state_high)
+
+
+def test_a_box_gives_way_to_states_that_the_task_went_on_from():
+    data = falling_data()
+    seen = SeenRange(Normalizer.fit(data))
+    assert seen.tells_ends
+    assert not SeenRange(Normalizer.fit(chain_data(5))).tells_ends  # its end is a goal
+    rows = data.columns[:3]
+    on = np.float32([[1.2, 0], [2.5, 0], [1.7, 0]])
+    seen.widen(replace(rows, next_observations=on, terminated=np.array([False, True, False])))
+    told = seen.ends(torch.tensor([[1.65, 0], [1.75, 0], [-9, 9]]))
+    assert told.tolist() == [False, True, False]
+
+
+def test_trajectories_of_a_task_that_can_be_lost_end_where_they_leave_the_box(tmp_path):
+    model = tiny_diffuser(falling_data())
+    model.save_pretrained(tmp_path / "m")
+    model = load_model(tmp_path / "m", "cpu", "float32")
+    edge = float(model.dynamics.seen.alive_high[0])
+    starts = np.linspace([edge - 0.1, 0], [edge + 0.1, 0], 40, dtype=np.float32)
+    for refine in ("none", "cut", "dynamics"):
+        t = model.generate(starts, generator_seed=0, refine=refine, horizon=20, length=3)
+        np.testing.assert_array_equal(t.terminated & t.mask, (t.observations[:, 1:, 0] > edge) & t.mask)
+        assert t.terminated.any()
+
+
+def falling_data():
+    """The chain, but what ends it pays nothing."""
+    data = chain_data(30)
+    return replace(data, columns=replace(data.columns, rewards=np.zeros(data.n_transitions, np.float32)))

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from atradiff.data.alive_box import alive_box
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import Windows
 from atradiff.types import ActionArray, BoolArray, FloatArray, Spaces
@@ -45,6 +46,9 @@ class Normalizer:
     reward_levels: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))  # rising; empty for a scale
     starts: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """(M, S) states to start at where trajectories do not start at states that were asked for; else empty."""
+    alive_low: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    alive_high: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """(S,) the box in which the task goes on (:mod:`atradiff.data.alive_box`); empty in models from before it was."""
 
     @classmethod
     def fit(cls, data: Trajectories) -> Normalizer:
@@ -52,6 +56,7 @@ class Normalizer:
         columns = data.columns
         observations = np.concatenate([columns.observations, columns.next_observations])
         deltas = columns.next_observations - columns.observations
+        alive_low, alive_high = alive_box(columns)
         return cls(
             state_mean=observations.mean(0, dtype=np.float64).astype(np.float32),
             state_scale=_scale(observations),
@@ -63,6 +68,8 @@ class Normalizer:
             **_action_scales(data.spaces, columns.actions),
             **_reward_scales(columns.rewards, columns.terminated),
             reward_levels=_levels(columns.rewards),
+            alive_low=alive_low,
+            alive_high=alive_high,
         )
 
     def with_starts(self, states: FloatArray, seed: int, most: int = 4096) -> Normalizer:
