@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from atradiff.data.normalize import RowCodec, inverse
 from atradiff.data.tasks import TaskRows
+from atradiff.linearised import Linearised
 from atradiff.seen_range import SeenRange
 from atradiff.types import FloatArray, Transitions
 
@@ -171,6 +172,16 @@ class DynamicsEnsemble(nn.Module):
         expected = self._members(self.encode_states(states), self.encode_actions(actions), tasks).mean(0)
         gap = (next_states - states) * self.delta_inverse - expected
         return (gap.square().sum(-1) / self.moving).sqrt()
+
+    def linearised(self, member: int, states: Tensor, actions: Tensor, tasks: Tensor | None = None) -> Linearised:
+        """What one member expects of moves, in the differences' scale, and its derivative.
+
+        From ``states`` (..., S), encoded ``actions`` (..., A) and ``tasks`` (..., T), with respect to all three as they
+        are encoded. Columns that never move are for the caller to leave out.
+        """
+        net = self.transition
+        weights, biases = ([x[member] for x in part] for part in (net.weights, net.biases))
+        return Linearised(weights, biases, _joined(self.encode_states(states), actions, tasks))
 
     def leaves_data(self, states: Tensor) -> Tensor:
         """(B,) true where a state lies beyond the seen range by more than half its width in some column."""

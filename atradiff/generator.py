@@ -264,12 +264,18 @@ class TrajectoryDiffuser:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def _ending(self, sampling: SamplingConfig) -> Ending:
-        limits = Thresholds(self.calibration.residual_limit, self.calibration.disagreement_limit)
         alive, prune = self.dynamics.seen.box(), sampling.prune or self.config.prune
         if alive is not None and sampling.prune is None and prune == "gated":
             prune = "none"  # nothing is left to find, and a slow start would be taken for an end
-        refine = sampling.refine or self.config.refine
-        return Ending(prune, refine, self.codec.normalizer.delta_scale, self.calibration.noise, limits, alive)
+        return Ending(
+            prune=prune,
+            refine=sampling.refine or self.config.refine,
+            delta_scale=self.codec.normalizer.delta_scale,
+            noise=self.calibration.noise,
+            thresholds=Thresholds(self.calibration.residual_limit, self.calibration.disagreement_limit),
+            alive=alive,
+            projection_steps=sampling.projection_steps,
+        )
 
     def _checked_states(self, states: FloatArray) -> FloatArray:
         states = np.asarray(states, np.float32)

@@ -30,7 +30,7 @@ class GenerationReport:
     cut: float
     """Share ended by the consistency cut (``refine: cut``)."""
     disagreement: float
-    """Share ended by ensemble disagreement or by leaving the data's range (``refine: dynamics``)."""
+    """Share ended by ensemble disagreement or by leaving the data's range (``refine: dynamics`` and ``project``)."""
     mean_window_length: float
     """Before the end, pruning and refinement were applied."""
     mean_length: float
@@ -54,6 +54,7 @@ class Ending:
     thresholds: Thresholds
     alive: AliveBox | None = None
     """None where states do not tell the task's end."""
+    projection_steps: int = 8
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,9 @@ def make_link(
     lengths, final = source.lengths_for(states, rows)
     window = source.windows_for(states, lengths, rows, history)
     ended_rows, kept, pruned = end_windows(window, lengths, ending)
-    refined = refine_windows(ending.refine, model, ending.thresholds, ended_rows, kept)
+    refined = refine_windows(ending.refine, model, ending.thresholds, ended_rows, kept, ending.projection_steps)
     at_end = refined.rows.terminated[np.arange(len(rows)), refined.lengths - 1]
-    stands_still = pruned & (ending.refine != "dynamics")  # a re-rolled state moved on: only its own model may end it
+    stands_still = pruned & (ending.refine in ("none", "cut"))  # other states moved on: only their model may end them
     return Link(
         rows=refined.rows,
         asked=lengths,
@@ -237,7 +238,7 @@ def _report(trajectories: SyntheticTrajectories, links: list[Link], ending: Endi
         windows=len(asked),
         pruned=float(np.concatenate([link.pruned for link in links]).mean()),
         cut=stopped if ending.refine == "cut" else 0.0,
-        disagreement=stopped if ending.refine == "dynamics" else 0.0,
+        disagreement=stopped if ending.refine in ("project", "dynamics") else 0.0,
         mean_window_length=float(asked.mean()),
         mean_length=float(trajectories.lengths.mean()),
         terminated=float(trajectories.terminated.any(1).mean()),

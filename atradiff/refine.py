@@ -1,10 +1,12 @@
-"""What happens to a diffused window before anyone learns from it: nothing, a cut, or its actions re-rolled.
+"""What happens to a diffused window before anyone learns from it: nothing, a cut, a projection, or a roll.
 
-``dynamics`` output is diffused plans executed in a learned one-step model, and is called so wherever it is compared.
+``dynamics`` output is diffused plans executed in a learned one-step model, and is called so wherever it is compared;
+``project`` output is plans moved to where that model agrees with them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 from atradiff.config import Refine
 from atradiff.data.normalize import DecodedRows
 from atradiff.dynamics import DynamicsEnsemble
+from atradiff.projection import project
 from atradiff.types import BoolArray, FloatArray, IntArray
 
 _CHUNK = 2048
@@ -30,7 +33,7 @@ class Thresholds:
     residual: float
     """``cut``: how far a diffused next state may lie from the one-step model's."""
     disagreement: float
-    """``dynamics``: how far the ensemble's members may lie apart."""
+    """``dynamics`` and ``project``: how far the ensemble's members may lie apart."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,17 @@ class Refined:
     rows: DecodedRows
     lengths: IntArray  # (B,), each at least 1
     stopped: BoolArray  # (B,) cut by the residual, the disagreement or the data's range: not to be continued
-    residual: FloatArray  # (B,) mean over kept rows of the gap between diffused and one-step next states
+    residual: FloatArray  # (B,) mean over kept rows of the gap between (projected) diffused and one-step next states
     left_data: BoolArray  # (B,) of those stopped, whose next state the data's range does not hold
 
 
 def refine_windows(
-    method: Refine, model: DynamicsEnsemble, thresholds: Thresholds, rows: DecodedRows, lengths: IntArray
+    method: Refine,
+    model: DynamicsEnsemble,
+    thresholds: Thresholds,
+    rows: DecodedRows,
+    lengths: IntArray,
+    projection_steps: int = 8,
 ) -> Refined:
     """Refine windows of ``lengths`` (B,) rows; none comes back empty."""
     if method == "none":
@@ -53,6 +61,8 @@ def refine_windows(
         return Refined(rows, lengths, nothing, np.zeros(len(lengths), np.float32), nothing)
     if method == "cut":
         return _cut(model, thresholds.residual, rows, lengths)
+    if method == "project":
+        return _project(model, thresholds.disagreement, rows, lengths, projection_steps)
     return _reroll(model, thresholds.disagreement, rows, lengths)
 
 
@@ -102,20 +112,28 @@ def _reroll(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: I
     """
     roll = _Roll(model, rows)
     lost_at = roll.move(torch.as_tensor(lengths, device=roll.states.device), limit)
-    ends_at = roll.read_outcomes()
-    kept = torch.minimum(roll.lengths, ends_at + 1).cpu().numpy()
     gap = roll.states.cpu().numpy()[:, 1:] - rows.states[:, 1:]
     gap = np.sqrt(np.square(gap * model.delta_inverse.cpu().numpy()).sum(-1) / model.moving)
-    stopped = (lost_at <= ends_at) & (lost_at < _NEVER)
-    left = stopped & roll.left_data
-    return Refined(roll.decoded(), kept, stopped.cpu().numpy(), _mean_over(gap, kept), left.cpu().numpy())
+    return roll.refined(lost_at, gap)
+
+
+def _project(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: IntArray, steps: int) -> Refined:
+    """Move states and actions towards the one-step model, then read rewards and terminals off them.
+
+    A window ends where a re-rolled one would, and for the same reasons.
+    """
+    roll = _Roll(model, rows)
+    wanted = torch.as_tensor(lengths, device=roll.states.device)
+    roll.project(wanted, steps)
+    lost_at, gap = roll.inspect(wanted, limit)
+    return roll.refined(lost_at, gap.cpu().numpy())
 
 
 class _Roll:
-    """Windows as they are re-rolled, on the model's device.
+    """Windows as they are re-rolled or projected, on the model's device.
 
-    Next states are needed row by row; rewards and terminals are not, and cost half as much in one pass over all rows.
-    What is rolled past a terminal row is wasted, but few windows have one.
+    Next states of a roll are needed row by row; rewards and terminals are not, and cost half as much in one pass over
+    all rows. What is rolled past a terminal row is wasted, but few windows have one.
     """
 
     def __init__(self, model: DynamicsEnsemble, rows: DecodedRows) -> None:
@@ -130,6 +148,7 @@ class _Roll:
         self.terminated = torch.zeros((batch, length), dtype=torch.bool, device=device)
         self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
         self.left_data = torch.zeros(batch, dtype=torch.bool, device=device)
+        self._columns = torch.arange(length, device=device)
 
     def move(self, wanted: Tensor, limit: float) -> Tensor:
         """Next states of up to ``wanted`` (B,) rows; returns the row (B,) at which each window got lost."""
@@ -152,21 +171,57 @@ class _Roll:
             alive = alive[~lost]
         return lost_at
 
-    def read_outcomes(self) -> Tensor:
-        """Rewards and terminals of all rows that were rolled; returns the first terminal row (B,) of each window."""
-        columns = torch.arange(self.rewards.shape[1], device=self.lengths.device)
-        window, row = torch.nonzero(columns < self.lengths[:, None], as_tuple=True)
-        for part in torch.arange(len(window), device=window.device).split(_CHUNK):
-            at = window[part], row[part]
-            outcomes = self._model.outcomes(
-                self.states[at], self.actions[at], self.scaled[at], self._tasks_of(window[part])
+    def project(self, wanted: Tensor, steps: int) -> None:
+        """Take the diffused states, projected together with their actions over ``wanted`` (B,) rows."""
+        planned, diffused = torch.as_tensor(self._rows.states, device=wanted.device), self.actions
+        real, self.actions = self._columns < wanted[:, None], torch.empty_like(diffused)
+        for part in torch.arange(len(wanted), device=wanted.device).split(max(_CHUNK // real.shape[1], 1)):
+            self.states[part], self.actions[part] = project(
+                self._model, planned[part], diffused[part], real[part], self._tasks_of(part), steps
             )
-            self.rewards[at], self.terminated[at] = outcomes
-        return torch.where(self.terminated, columns, _NEVER).amin(1)
 
-    def decoded(self) -> DecodedRows:
-        states, rewards, ends = (x.cpu().numpy() for x in (self.states, self.rewards, self.terminated))
-        return replace(self._rows, states=states, rewards=rewards, terminated=ends)
+    def inspect(self, wanted: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+        """The row (B,) at which each window gets lost, and the gap (B, K) between its states and the model's."""
+        gap, lost, left = (
+            torch.zeros_like(self.rewards, dtype=kind) for kind in (torch.float32, torch.bool, torch.bool)
+        )
+        for at in self._places(wanted):
+            here, following = self.states[at], self.states[at[0], at[1] + 1]
+            moves = self._model.move(here, self.actions[at], self._tasks_of(at[0]))
+            self.scaled[at] = (following - here) * self._model.delta_inverse
+            gap[at] = ((self.scaled[at] - moves.scaled).square().sum(-1) / self._model.moving).sqrt()
+            left[at] = self._model.leaves_data(following)
+            lost[at] = (moves.disagreement > limit) | left[at]
+        lost_at = torch.where(lost, self._columns, _NEVER).amin(1)
+        self.left_data = (left & (self._columns == lost_at[:, None])).any(1)
+        self.lengths = torch.minimum(wanted, lost_at.clamp(min=1))
+        return lost_at, gap
+
+    def refined(self, lost_at: Tensor, gap: FloatArray) -> Refined:
+        """The windows, up to where they get lost (B,) or terminate; ``gap`` (B, K) is reported of their rows."""
+        ends_at = self._read_outcomes()
+        kept = torch.minimum(self.lengths, ends_at + 1).cpu().numpy()
+        stopped = (lost_at <= ends_at) & (lost_at < _NEVER)
+        left = stopped & self.left_data
+        return Refined(self._decoded(), kept, stopped.cpu().numpy(), _mean_over(gap, kept), left.cpu().numpy())
+
+    def _read_outcomes(self) -> Tensor:
+        """Rewards and terminals of all rows that are there; returns the first terminal row (B,) of each window."""
+        for at in self._places(self.lengths):
+            outcomes = self._model.outcomes(self.states[at], self.actions[at], self.scaled[at], self._tasks_of(at[0]))
+            self.rewards[at], self.terminated[at] = outcomes
+        return torch.where(self.terminated, self._columns, _NEVER).amin(1)
+
+    def _places(self, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """(windows, rows) of the first ``lengths`` (B,) rows of each window, a chunk at a time."""
+        window, row = torch.nonzero(self._columns < lengths[:, None], as_tuple=True)
+        yield from zip(window.split(_CHUNK), row.split(_CHUNK), strict=True)
+
+    def _decoded(self) -> DecodedRows:
+        states, actions, rewards, ends = (
+            x.cpu().numpy() for x in (self.states, self.actions, self.rewards, self.terminated)
+        )
+        return replace(self._rows, states=states, actions=actions, rewards=rewards, terminated=ends)
 
     def _tasks_of(self, windows: Tensor) -> Tensor | None:
         return None if self.tasks is None else self.tasks[windows]

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from atradiff.allocator import keep_freed_memory
-from atradiff.config import DiffuserConfig, FitConfig, SamplingOptions
+from atradiff.config import DiffuserConfig, FitConfig, Refine, SamplingOptions
 from atradiff.data.collect import collect
 from atradiff.data.store import open_trajectories
 from atradiff.data.trajectories import Trajectories
@@ -53,6 +53,9 @@ WINDOWS: Mapping[str, tuple[int, ...]] = {
     "long": (100, 50, 25, 5),
     "keyed": (5, 2),
 }
+
+REFINED: Mapping[str, Refine] = {"raw": "none", "project": "project", "dynamics": "dynamics"}
+"""How windows are refined before the next one is planned from their end."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +103,9 @@ def measure(
 def _ways(name: str, longest: int, temperatures: Sequence[float]) -> Iterator[tuple[str, SamplingOptions]]:
     for temperature in temperatures:
         for length in (k for k in WINDOWS[name] if k <= longest):
-            yield (
-                f"{name} K={length} T={temperature} raw",
-                {"length": length, "temperature": temperature, "refine": "none"},
-            )
-            yield (
-                f"{name} K={length} T={temperature} dynamics",
-                {"length": length, "temperature": temperature, "refine": "dynamics"},
-            )
+            for label, refine in REFINED.items():
+                options: SamplingOptions = {"length": length, "temperature": temperature, "refine": refine}
+                yield f"{name} K={length} T={temperature} {label}", options
 
 
 def _judged(

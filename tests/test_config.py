@@ -17,7 +17,7 @@ def test_round_trip_through_json(config):
     [
         ({"lengths": (5, 5)}, r"lengths must rise.*\(5, 5\)"),
         ({"process": "ddpm"}, "process must be one of shortcut, edm, got 'ddpm'"),
-        ({"refine": "magic"}, "refine must be one of none, cut, dynamics"),
+        ({"refine": "magic"}, "refine must be one of none, cut, project, dynamics"),
         ({"width": 130, "heads": 4}, "width must be a multiple of heads, got 130"),
         ({"width": 15, "heads": 3}, "width must be even.*got 15"),
         ({"length_quantile": 1.0}, "length_quantile must lie between 0 and 1, got 1.0"),

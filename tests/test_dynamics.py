@@ -161,3 +161,52 @@ def falling_normalizer():
     far = np.float32(np.finfo(np.float32).max)
     bounds = {"alive_low": np.array([-far, -far]), "alive_high": np.array([0.5, far], np.float32)}
     return replace(Normalizer.fit(chain_data(5)), **bounds)
+
+
+def true_gaps(rows, scale):
+    """(B, K) how far each next state lies from the true chain's, in units of the differences' scale."""
+    batch, length = rows.rewards.shape
+    here = rows.states[:, :-1].reshape(batch * length, -1)
+    following = chain_step(here, rows.actions.reshape(batch * length, -1))[0].reshape(batch, length, -1)
+    return np.linalg.norm((rows.states[:, 1:] - following) / scale, axis=-1)
+
+
+def test_projected_windows_are_truer_and_keep_near_the_plan(learned):
+    rng, scale = np.random.default_rng(0), learned.delta_scale.numpy()
+    starts = rng.uniform(-0.8, 0.0, (20, 2)).astype(np.float32) * np.float32([1, 0.1])
+    parts = [window(rng.uniform(-0.9, 0.9, 12), start) for start in starts]
+    states, actions = (np.concatenate([getattr(p, name) for p in parts]) for name in ("states", "actions"))
+    true = replace(parts[0], states=states, actions=actions, rewards=np.zeros((20, 12), np.float32))
+    true = replace(true, terminated=np.zeros((20, 12), np.bool_))
+    noise = rng.normal(size=states[:, 1:].shape).astype(np.float32) * scale * 0.5
+    plan = replace(true, states=np.concatenate([states[:, :1], states[:, 1:] + noise], axis=1))
+    refined = refine_windows("project", learned, FREE, plan, np.full(20, 12), projection_steps=20)
+    whole = refined.lengths == 12  # none beyond the goal, whose last row is terminal
+    assert whole.sum() > 10
+    before, after = (np.square(true_gaps(rows, scale)[whole]).sum(axis=1) for rows in (plan, refined.rows))
+    assert (after < before).all()
+    assert after.mean() < 0.1 * before.mean()
+    gap = step_residuals(learned, refined.rows)[whole].mean(axis=1)
+    np.testing.assert_allclose(refined.residual[whole], gap, rtol=1e-4)
+    moved = np.abs(refined.rows.states - plan.states)[whole] / scale
+    assert moved.max() < 2
+    np.testing.assert_array_equal(refined.rows.states[:, 0], plan.states[:, 0])
+
+
+def test_projected_windows_end_where_rolled_ones_would(learned):
+    rows = window([0.5] * 10, np.array([-0.5, 0.0], np.float32))
+    unsure = refine_windows("project", learned, Thresholds(np.inf, -1.0), rows, np.array([10]))
+    assert (unsure.lengths.tolist(), unsure.stopped.tolist(), unsure.left_data.tolist()) == ([1], [True], [False])
+    rows.states[0, 4:] += 50.0
+    away = refine_windows("project", learned, FREE, rows, np.array([10]), projection_steps=1)
+    assert (away.stopped.tolist(), away.left_data.tolist()) == ([True], [True])
+    assert 1 <= away.lengths[0] <= 3
+
+
+def test_projected_windows_end_at_the_goal_and_are_paid_there(learned):
+    rows = window([0.8] * 25, np.array([0.0, 0.1], np.float32))
+    end = int(np.argmax(rows.states[0, 1:, 0] >= GOAL)) + 1
+    refined = refine_windows("project", learned, FREE, rows, np.array([25]))
+    assert abs(int(refined.lengths[0]) - end) <= 1
+    assert refined.rows.terminated[0, refined.lengths[0] - 1]
+    assert refined.rows.rewards[0, refined.lengths[0] - 1] == pytest.approx(100, abs=1)

@@ -35,7 +35,7 @@ def states_like(n, seed=0, width=2):
 @given(
     st.integers(1, 9),
     st.integers(0, 2**31),
-    st.sampled_from(["none", "cut", "dynamics"]),
+    st.sampled_from(["none", "cut", "project", "dynamics"]),
     st.sampled_from(["none", "paper", "gated"]),
     st.sampled_from([None, 1, 4, 20]),
     st.sampled_from([None, 1, 5]),
@@ -49,7 +49,7 @@ def test_whatever_is_asked_the_answer_is_well_formed(diffuser, n, seed, refine, 
     assert np.abs(t.observations).max() < 1e5
 
 
-@pytest.mark.parametrize("refine", ["none", "cut", "dynamics"])
+@pytest.mark.parametrize("refine", ["none", "cut", "project", "dynamics"])
 def test_discrete_actions(discrete_diffuser, refine):
     states = states_like(7, width=3)
     t = discrete_diffuser.generate(states, generator_seed=0, refine=refine, horizon=15)
@@ -105,6 +105,7 @@ def test_wrong_states_are_refused(diffuser, states, message):
         ({"horizon": 0}, "horizon must be at least 1"),
         ({"calls": 0}, "calls must be at least 1"),
         ({"refine": "magic"}, "refine must be one of"),
+        ({"projection_steps": 0}, "projection_steps must be at least 1"),
         ({"prune": "magic"}, "prune must be one of"),
         ({"task": np.zeros((1, 3), np.float32)}, "fitted without tasks"),
     ],

@@ -36,7 +36,7 @@ MODELS = st.fixed_dictionaries(
 )
 OPTIONS = st.fixed_dictionaries(
     {
-        "refine": st.sampled_from(["none", "cut", "dynamics"]),
+        "refine": st.sampled_from(["none", "cut", "project", "dynamics"]),
         "prune": st.sampled_from(["none", "paper", "gated"]),
         "horizon": st.sampled_from([None, 1, 4, 20]),
         "length": st.sampled_from([None, 1, 5]),
@@ -145,7 +145,7 @@ def test_goals_stay_as_they_are_and_sparse_rewards_are_crisp(options, rows, seed
     assert set(np.unique(imagined.rewards[imagined.mask])) <= {-1.0, 0.0}
 
 
-@pytest.mark.parametrize("refine", ["none", "dynamics"])
+@pytest.mark.parametrize("refine", ["none", "project", "dynamics"])
 def test_a_diverged_model_raises_rather_than_return_nan(refine):
     broken = untrained("bounded", 1e6)
     with pytest.raises(FloatingPointError, match="weights are damaged or its fit diverged"):

@@ -38,7 +38,7 @@ def imagined(model, task, **options):
     return batch.actions[first].mean(), batch.rewards[first].mean()
 
 
-@pytest.mark.parametrize("refine", ["none", "dynamics"])
+@pytest.mark.parametrize("refine", ["none", "project", "dynamics"])
 def test_actions_and_rewards_are_those_of_the_task(model, refine):
     """With ``dynamics`` the rewards are the one-step model's, which is told the task, too."""
     (right, paid), (left, less) = (imagined(model, task, refine=refine) for task in (RIGHT, LEFT))

@@ -17,7 +17,7 @@ from atradiff.report.fidelity_windows import FidelityModel, imagine_variant, mea
 from atradiff.report.judge import Judge
 from atradiff.types import BoolArray, IntArray, SyntheticTrajectories, Transitions
 
-CHAINED = ("raw", "cut", "dynamics")
+CHAINED = ("raw", "cut", "project", "dynamics")
 """Variants that are chained by default."""
 
 _LEAST_ROWS = 200

@@ -27,7 +27,7 @@ DRIFT = {
 }
 """Figures of a link that are drawn, with their titles."""
 
-COLORS = {"raw": PALETTE[0], "dynamics": PALETTE[1], "cut": PALETTE[2], "pruned": PALETTE[3]}
+COLORS = {"raw": PALETTE[0], "dynamics": PALETTE[1], "cut": PALETTE[2], "pruned": PALETTE[3], "project": PALETTE[4]}
 
 
 def save_fidelity_picture(

@@ -16,7 +16,7 @@ from atradiff.types import ActionArray, FloatArray, Transitions
 if TYPE_CHECKING:
     from atradiff.generator import TrajectoryDiffuser
 
-STAGED = ("raw", "cut", "dynamics")
+STAGED = ("raw", "cut", "project", "dynamics")
 """Variants that are judged at each stage by default."""
 
 OneStep = Callable[[FloatArray, ActionArray], tuple[FloatArray, FloatArray]]

@@ -22,6 +22,7 @@ VARIANTS: Mapping[str, tuple[Refine, Prune]] = {
     "raw": ("none", "none"),
     "pruned": ("none", "gated"),
     "cut": ("cut", "none"),
+    "project": ("project", "none"),
     "dynamics": ("dynamics", "none"),
 }
 """What is judged, by name: (refine, prune). ``raw`` is the diffuser alone; the others add one thing to it."""

@@ -50,8 +50,8 @@ def test_the_command_prints_a_table_and_writes_json_and_picture(
     assert raw["novelty"] is not None  # the store is the one the model was fitted on, so its split is known
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
-    assert [line.split()[:2] for line in printed.splitlines()[2:7]] == [
-        ["5", name] for name in ("real", "raw", "pruned", "cut", "dynamics")
+    assert [line.split()[:2] for line in printed.splitlines()[2:8]] == [
+        ["5", name] for name in ("real", "raw", "pruned", "cut", "project", "dynamics")
     ]
 
 

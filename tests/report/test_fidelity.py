@@ -89,7 +89,7 @@ def test_the_json_has_the_agreed_keys(hopper: tuple[Trajectories, Trajectories])
     report = judged(Still(hopper[0]), named, lengths=(3, 5), windows=20, simulated_rows=20, variants=tuple(VARIANTS))
     document = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert set(document["K"]) == {"3", "5"}
-    for name in ("raw", "pruned", "cut", "dynamics"):
+    for name in ("raw", "pruned", "cut", "project", "dynamics"):
         assert set(document["K"]["5"][name]) >= KEYS
     assert document["K"]["5"]["cut"]["share_cut"] == 0.5
     assert document["K"]["5"]["raw"]["share_pruned"] == 0.25
@@ -131,7 +131,7 @@ def test_data_of_another_environment_is_refused(hopper: tuple[Trajectories, Traj
 
 
 def test_unknown_variants_and_lengths_are_refused(hopper: tuple[Trajectories, Trajectories]) -> None:
-    with pytest.raises(ValueError, match="raw, pruned, cut, dynamics, got sharp"):
+    with pytest.raises(ValueError, match="raw, pruned, cut, project, dynamics, got sharp"):
         judged(Still(hopper[0]), hopper, variants=("sharp",))
     truncated = collect("Pendulum-v1", 2, steps=20)
     with pytest.raises(ValueError, match="no window of 30 rows"):
