@@ -30,8 +30,8 @@ from atradiff.report.judge import Judge
 from atradiff.staging import write_text
 from benchmarks.levers_table import tables
 
-VARIANTS = ("raw", "cut", "dynamics")
-"""The three refinements, ``none``, ``cut`` and ``dynamics``, of each fit."""
+VARIANTS = ("raw", "cut", "project", "dynamics")
+"""The four refinements, ``none``, ``cut``, ``project`` and ``dynamics``, of each fit."""
 
 
 @dataclass(frozen=True)

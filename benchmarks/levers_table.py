@@ -26,6 +26,8 @@ COLUMNS: dict[str, tuple[Callable[[Cell], float | None], str]] = {
     "raw K25": (_figure(25, "raw", "relative_dynamics_error"), ".3f"),
     "cut K10": (_figure(10, "cut", "relative_dynamics_error"), ".3f"),
     "cut rows": (_figure(10, "cut", "mean_length"), ".1f"),
+    "project K10": (_figure(10, "project", "relative_dynamics_error"), ".3f"),
+    "project K25": (_figure(25, "project", "relative_dynamics_error"), ".3f"),
     "dynamics K10": (_figure(10, "dynamics", "relative_dynamics_error"), ".3f"),
     "dynamics K25": (_figure(25, "dynamics", "relative_dynamics_error"), ".3f"),
     "reward raw K10": (_figure(10, "raw", "relative_reward_error"), ".3f"),

@@ -32,7 +32,7 @@ def test_cells_are_written_once_and_shown(
     models = sorted(folder.name for folder in (out / "models").iterdir())
     assert models == ["base__hopper", "ema_0.99__hopper"]  # fewer calls sample the same model
     assert found["settings"]["fit"]["ema_decay"] == 0.99
-    assert set(found["fidelity"]["K"]["10"]) == {"real", "raw", "cut", "dynamics"}
+    assert set(found["fidelity"]["K"]["10"]) == {"real", "raw", "cut", "project", "dynamics"}
     raw = found["fidelity"]["K"]["10"]["raw"]["relative_dynamics_error"]
     table = capsys.readouterr().out
     assert f"{raw:.3f}" in table
