@@ -164,5 +164,6 @@ class EnsembleSACConfig(AlgorithmConfig):
             "n_critics": s.n_critics,
             "hidden_sizes": s.hidden_sizes,
             "layer_norm": s.layer_norm,
+            "standardise_states": s.standardise_states,
             "initial_alpha": s.initial_alpha,
         }

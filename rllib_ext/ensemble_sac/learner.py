@@ -19,6 +19,7 @@ from atradiff.types import FloatArray, Transitions
 from rllib_ext.ensemble_sac.scoring import Scorer
 from rllib_ext.ensemble_sac.settings import SACSettings
 from rllib_ext.ensemble_sac.share import Share
+from rllib_ext.ensemble_sac.state_scale import moments_of, take_scales
 from rllib_ext.ensemble_sac.updater import SACOptimizers, SACUpdater, StepResult, TensorBatch
 
 TD_ERROR = "td_error_per_row"
@@ -83,6 +84,8 @@ class EnsembleSACLearner(TorchLearner):
         """One gradient step per share of ``batch_size`` rows; returns RLlib's metrics, |TD| of each row in order."""
         self._check_is_built()
         rows = (training_data.batch if batch is None else batch)[DEFAULT_MODULE_ID]
+        if self._settings.standardise_states and self.updater.updates == 0:
+            self._take_scales(rows)
         results = [self.updater.step(minibatch) for minibatch in self._minibatches(rows)]
         self._weights_seq_no += 1
         self._log(results)
@@ -100,6 +103,12 @@ class EnsembleSACLearner(TorchLearner):
         raise NotImplementedError(
             "EnsembleSAC's three losses are stepped in turn by SACUpdater.step and have no sum: call Learner.update."
         )
+
+    def _take_scales(self, rows: SampleBatch) -> None:
+        """Standardise states by those of ``rows``, and of what the other learners were given."""
+        moments = moments_of(_tensor(rows["observations"]).to(self._device))
+        self._share.average([moments])
+        take_scales(self.module[DEFAULT_MODULE_ID], moments)
 
     def _minibatches(self, rows: SampleBatch) -> Iterator[TensorBatch]:
         columns = {name: _tensor(rows[name]).to(self._device, torch.float32) for name in LEARNED_COLUMNS}

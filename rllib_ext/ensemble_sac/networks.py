@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rllib_ext.ensemble_sac.share import WHOLE, Share
+from rllib_ext.ensemble_sac.state_scale import state_scale
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 """Bounds of the actor's log standard deviation, those of the SAC authors' code."""
@@ -19,8 +20,11 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 class GaussianActor(nn.Module):
     """MLP from states to the mean and log standard deviation of the action before tanh."""
 
-    def __init__(self, observation_size: int, action_size: int, hidden_sizes: Sequence[int]) -> None:
+    def __init__(
+        self, observation_size: int, action_size: int, hidden_sizes: Sequence[int], standardise: bool = False
+    ) -> None:
         super().__init__()
+        self.scale = state_scale(observation_size, standardise)
         widths = (observation_size, *hidden_sizes)
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise(widths):
@@ -29,7 +33,7 @@ class GaussianActor(nn.Module):
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S) -> mean (B, A), log_std (B, A)."""
-        mean, log_std = self.layers(observations).chunk(2, dim=-1)
+        mean, log_std = self.layers(self.scale(observations)).chunk(2, dim=-1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def sample(self, observations: Tensor, generator: torch.Generator, share: Share = WHOLE) -> tuple[Tensor, Tensor]:
@@ -56,9 +60,16 @@ class CriticEnsemble(nn.Module):
     """N independent MLPs [s, a] -> 1 whose weights are stacked, so that one batched matmul serves all of them."""
 
     def __init__(
-        self, observation_size: int, action_size: int, n_critics: int, hidden_sizes: Sequence[int], layer_norm: bool
+        self,
+        observation_size: int,
+        action_size: int,
+        n_critics: int,
+        hidden_sizes: Sequence[int],
+        layer_norm: bool,
+        standardise: bool = False,
     ) -> None:
         super().__init__()
+        self.scale = state_scale(observation_size, standardise)
         widths = (observation_size + action_size, *hidden_sizes, 1)
         shapes = list(pairwise(widths))
         self.n_critics = n_critics
@@ -72,7 +83,7 @@ class CriticEnsemble(nn.Module):
     def forward(self, observations: Tensor, actions: Tensor, members: Tensor | None = None) -> Tensor:
         """(B, S), (B, A) -> Q values (N, B), or (M, B) of the critics whose indices are ``members`` (M,)."""
         n = self.n_critics if members is None else len(members)
-        x = torch.cat((observations, actions), dim=-1).expand(n, -1, -1)
+        x = torch.cat((self.scale(observations), actions), dim=-1).expand(n, -1, -1)
         last = len(self.weights) - 1
         for i in range(last + 1):
             x = torch.baddbmm(_pick(self.biases[i], members), x, _pick(self.weights[i], members))

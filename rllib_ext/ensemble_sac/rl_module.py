@@ -20,19 +20,19 @@ class EnsembleSACModule(TorchRLModule, InferenceOnlyAPI):
     """Actor, critics, target critics and log alpha; on env runners the actor alone.
 
     Actions are in [-1, 1]: RLlib's ``normalize_actions`` brings them to the environment's bounds. ``model_config`` has
-    the keys ``n_critics``, ``hidden_sizes``, ``layer_norm`` and ``initial_alpha``.
+    the keys ``n_critics``, ``hidden_sizes``, ``layer_norm``, ``standardise_states`` and ``initial_alpha``.
     """
 
     def setup(self) -> None:
         """Build the networks. Raises ``ValueError`` for spaces that this algorithm cannot learn in."""
         observation_size, action_size = require_flat_continuous(self.observation_space, self.action_space)
         c = self.model_config
-        self.actor = GaussianActor(observation_size, action_size, c["hidden_sizes"])
+        self.actor = GaussianActor(observation_size, action_size, c["hidden_sizes"], c["standardise_states"])
         if self.inference_only:
             return
-        sizes = (observation_size, action_size, c["n_critics"], c["hidden_sizes"], c["layer_norm"])
-        self.critics = CriticEnsemble(*sizes)
-        self.target_critics = CriticEnsemble(*sizes).requires_grad_(False)
+        ensemble = (c["n_critics"], c["hidden_sizes"], c["layer_norm"], c["standardise_states"])
+        self.critics = CriticEnsemble(observation_size, action_size, *ensemble)
+        self.target_critics = CriticEnsemble(observation_size, action_size, *ensemble).requires_grad_(False)
         self.target_critics.load_state_dict(self.critics.state_dict())
         self.log_alpha = nn.Parameter(torch.tensor(math.log(c["initial_alpha"])))
 

@@ -14,6 +14,8 @@ class SACSettings:
     gamma: discount. batch_size: rows per update, of all learners together.
     n_critics, target_subset: N and M of REDQ (Chen 2021, algorithm 1).
     hidden_sizes, layer_norm: actor and critics, LayerNorm in the critics only (Ball 2023).
+    standardise_states: actor and critics read states with mean 0 and spread 1 in each column, those of the rows of the
+    first updates, fixed from then on. Falls are told by columns that vary little beside velocities.
     actor_reduce: how the critics are joined for the actor: their minimum (SAC) or their mean (REDQ).
     actor_every: actor and alpha learn at every that many-th critic update.
     tau: share of the critic that enters its target at each update. target_entropy: None is -A.
@@ -30,6 +32,7 @@ class SACSettings:
     target_subset: int = 2
     hidden_sizes: tuple[int, ...] = (256, 256)
     layer_norm: bool = False
+    standardise_states: bool = False
     actor_reduce: Literal["min", "mean"] = "min"
     actor_every: int = 1
     actor_lr: float = 3e-4

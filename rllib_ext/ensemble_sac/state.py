@@ -137,7 +137,8 @@ def _load_weights(learner: EnsembleSACLearner, tensors: dict[str, Tensor], origi
         if shapes.get(name) != expected.get(name):
             raise ValueError(
                 f"{origin} does not fit this configuration: {name} has shape {shapes.get(name)} in the checkpoint and "
-                f"{expected.get(name)} here. Resume with the same environment, n_critics, hidden_sizes and layer_norm."
+                f"{expected.get(name)} here. Resume with the same environment, n_critics, hidden_sizes, layer_norm and "
+                "standardise_states."
             )
     learner.module[DEFAULT_MODULE_ID].load_state_dict(tensors)
 

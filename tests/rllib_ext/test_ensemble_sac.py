@@ -176,6 +176,23 @@ def test_redq_is_a_setting(build: Build) -> None:
     assert critics.weights[0].shape == (5, 3 + 2, 16)
 
 
+def test_standardised_states_are_those_of_the_first_updates_for_all_networks(build: Build) -> None:
+    algorithm = build(tiny(standardise_states=True))
+    algorithm.train()
+    assert algorithm.env_steps == 20  # acted at random, not learned yet
+    algorithm.train()
+    module = algorithm.learner_group._learner.module["default_policy"]
+    first = rows_of(algorithm)["observations"]  # all 40 rows: what the first updates drew from
+    np.testing.assert_allclose(module.actor.scale.mean, first.mean(0), rtol=0.2)
+    np.testing.assert_allclose(1 / module.actor.scale.inverse[:2], first[:, :2].std(0), rtol=0.2)
+    then = {name: value.clone() for name, value in module.actor.scale.named_buffers()}
+    algorithm.train()
+    runner = algorithm.env_runner_group.local_env_runner.module
+    for part in (module.actor, module.critics, module.target_critics, runner.actor):
+        for name, value in part.scale.named_buffers():
+            torch.testing.assert_close(value, then[name])
+
+
 def test_rllibs_own_evaluation_is_deterministic(build: Build) -> None:
     config = tiny(MatchTheState).evaluation(
         evaluation_interval=1, evaluation_duration=3, evaluation_config={"explore": False}

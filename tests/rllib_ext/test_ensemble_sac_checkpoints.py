@@ -66,7 +66,10 @@ def assert_same(ours: EnsembleSAC, theirs: EnsembleSAC) -> None:
             np.testing.assert_array_equal(ring[column][: len(ring)], other[column][: len(ring)], err_msg=column)
 
 
-@pytest.mark.parametrize("training", [{}, {"n_critics": 4, "actor_every": 3, "layer_norm": True}], ids=["sac", "redq"])
+REDQ = {"n_critics": 4, "actor_every": 3, "layer_norm": True, "standardise_states": True}
+
+
+@pytest.mark.parametrize("training", [{}, REDQ], ids=["sac", "redq"])
 def test_save_and_go_on_equals_restore_and_go_on(build: Build, tmp_path: Path, training: dict[str, Any]) -> None:
     through = build(**training)
     history(through)

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 def config(learners: int, **training: Any) -> EnsembleSACConfig:
     """REDQ's random subsets, so that all sources of noise are in it; remote workers can import Pendulum alone."""
     settings = {"hidden_sizes": (16, 16), "batch_size": 16, "learning_starts": 20, "n_critics": 3, **training}
+    settings["standardise_states"] = True  # by what all learners were given
     made = EnsembleSACConfig().environment("Pendulum-v1").training(**settings)
     made.env_runners(rollout_fragment_length=20).learners(num_learners=learners, num_cpus_per_learner=0.5)
     return made.debugging(seed=3)
