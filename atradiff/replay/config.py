@@ -12,6 +12,8 @@ class ReplayConfig:
 
     ``rho_end`` and ``rho_decay_steps`` change it linearly over that many env steps. ``expected_length`` is the paper's
     L; None keeps a moving average of the actual lengths. ``max_request_age`` (env steps): older replies are dropped.
+    ``max_synthetic_age`` (env steps): synthetic rows that were stored longer ago are drawn no more, for tasks where the
+    diffuser is adapted and its first rows were wrong; None keeps all that the ring holds.
     ``offline_share`` of each batch are rows of the offline data, exactly (RLPD's half and half, Ball 2023, section
     4.1); rho divides what is left between real and synthetic rows.
     """
@@ -23,6 +25,7 @@ class ReplayConfig:
     expected_length: float | None = None
     split: Literal["binomial", "exact"] = "binomial"
     max_request_age: int = 10_000
+    max_synthetic_age: int | None = None
     offline_share: float = 0.0
 
     def __post_init__(self) -> None:
@@ -41,6 +44,8 @@ class ReplayConfig:
             raise ValueError(f"split must be 'binomial' or 'exact', got {self.split!r}.")
         if self.max_request_age < 0:
             raise ValueError(f"max_request_age must be at least 0 env steps, got {self.max_request_age}.")
+        if self.max_synthetic_age is not None and self.max_synthetic_age < 1:
+            raise ValueError(f"max_synthetic_age must be at least 1 env step, got {self.max_synthetic_age}.")
         if not 0 <= self.offline_share < 1:
             raise ValueError(
                 f"offline_share must lie in [0, 1), got {self.offline_share}: with 1 no row of the agent's own would "

@@ -304,7 +304,7 @@ class MixedReplay:
             self.counters.requests += 1
 
     def _synthetic_share(self, batch_size: int) -> int:
-        if len(self.synthetic) == 0:
+        if self._drawable(Origin.SYNTHETIC) == 0:
             return 0
         if self.config.split == "exact":
             return round(self.rho * batch_size)
@@ -328,9 +328,18 @@ class MixedReplay:
             self.offline.take(rows, out)
             return rows
         ring = self.real if origin is Origin.REAL else self.synthetic
-        slots = self._rng.integers(len(ring), size=count)
-        ring.take(slots, out)
-        return ring.ids_of(slots)
+        row_ids = ring.total_added - 1 - self._rng.integers(self._drawable(origin), size=count)
+        ring.take(row_ids % ring.capacity, out)
+        return row_ids
+
+    def _drawable(self, origin: Origin) -> int:
+        """How many of a ring's newest rows are drawn from."""
+        age = self.config.max_synthetic_age
+        if origin is Origin.REAL:
+            return len(self.real)
+        if age is None:
+            return len(self.synthetic)
+        return self.synthetic.count_since("created_at", self.counters.env_steps - age)
 
 
 def _read_state(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,10 +97,11 @@ class ColumnRing:
             # mode="clip" lets numpy write straight into `out`; the slots are valid by construction.
             np.take(self._data[name], slots, axis=0, out=target, mode="clip")
 
-    def ids_of(self, slots: IntArray) -> IntArray:
-        """The id of the row that now occupies each slot."""
-        newest = self.total_added - 1
-        return newest - (newest - slots) % self.capacity
+    def count_since(self, name: str, least: float) -> int:
+        """How many of the newest rows have at least ``least`` in column ``name``, whose values never fall with the id."""
+        oldest, column = self.total_added - len(self), self._data[name]
+        older = bisect_left(range(len(self)), least, key=lambda i: column[(oldest + i) % self.capacity])
+        return len(self) - older
 
     def holds(self, row_ids: IntArray) -> BoolArray:
         """Which of these rows are still here."""

@@ -147,6 +147,21 @@ def test_no_synthetic_rows_yet_means_all_real(split: str) -> None:
     assert replay.counters.sampled_real == 64
 
 
+def test_old_synthetic_rows_are_drawn_no_more() -> None:
+    replay = _replay(rho=0.5, expected_length=1.0, capacity=1000, max_synthetic_age=30, split="exact")
+    stored_at = {}
+    for start in range(0, 200, 10):
+        replay.store(_real(start, 10))
+        before = replay.synthetic.total_added
+        _answer_all(replay, 1)
+        stored_at |= dict.fromkeys(range(before, replay.synthetic.total_added), start + 10)
+    drawn = {stored_at[i] for i in replay.sample(2000).row_ids[1000:]}
+    assert drawn == {170, 180, 190, 200}
+    replay.store(_real(200, 40))  # answered by nobody
+    assert not replay.sample(64).synthetic.any()
+    assert len(replay.synthetic) == len(stored_at)
+
+
 def test_batches_are_the_rows_that_their_ids_name() -> None:
     replay = _replay(rho=0.5, expected_length=1.0, capacity=64, seed=1)
     replay.store(_real(0, 100))
@@ -252,6 +267,7 @@ def test_a_restored_replay_goes_on_as_the_first(steps: int, taken: int, seed: in
         ({"capacity": 0}, "capacity must be at least 1 transition, got 0"),
         ({"split": "half"}, "split must be"),
         ({"max_request_age": -1}, "max_request_age must be at least 0"),
+        ({"max_synthetic_age": 0}, "max_synthetic_age must be at least 1"),
     ],
 )
 def test_bad_settings_are_named(options: dict[str, Any], message: str) -> None:

@@ -22,11 +22,11 @@ def _rows(first: int, n: int) -> dict[str, np.ndarray]:
 
 
 def _held(ring: ColumnRing) -> dict[int, tuple[list[float], int, bool]]:
-    slots = np.arange(len(ring))
+    ids = np.arange(ring.total_added - len(ring), ring.total_added)
     out = {name: np.empty((len(ring), *c.shape), c.dtype) for name, c in ring.columns.items()}
-    ring.take(slots, out)
+    ring.take(ids % ring.capacity, out)
     values = zip(out["x"].tolist(), out["n"].tolist(), out["flag"].tolist(), strict=True)
-    return dict(zip(ring.ids_of(slots).tolist(), values, strict=True))
+    return dict(zip(ids.tolist(), values, strict=True))
 
 
 @settings(max_examples=100, deadline=None)
@@ -44,6 +44,7 @@ def test_behaves_as_a_list_that_forgets_its_head(capacity: int, adds: list[int])
         assert _held(ring) == {i: ([float(i), float(-i)], i, i % 3 == 0) for i in model}
     asked = np.arange(-3, total + 3)
     assert ring.holds(asked).tolist() == [i in model for i in asked]
+    assert [ring.count_since("n", least) for least in asked] == [sum(i >= least for i in model) for least in asked]
 
 
 @settings(max_examples=30, deadline=None)
