@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from atradiff.calibrate import calibrate
-from atradiff.config import DiffuserConfig, FitConfig, Refine
+from atradiff.config import DiffuserConfig, FitConfig, Refine, SamplingOptions
 from atradiff.data.normalize import DecodedRows, Normalizer, row_codec
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import Windows, WindowSampler, history_of
@@ -22,6 +22,7 @@ from atradiff.diffusion.sample import sample_rows
 from atradiff.fit import fit
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.imagine import Ending, imagine
+from atradiff.lengths import round_up
 from atradiff.refine import Thresholds
 from atradiff.trainer import OfflineMaterial, Trainer, learning_rate_share
 from atradiff.types import ActionArray, BoolArray, FloatArray, IntArray, SyntheticTrajectories
@@ -51,26 +52,14 @@ class KeyedModel:
         ``length`` rows.
         """
         sparse, longest = -(-horizon // KEY_ROWS), self.keys.config.longest
-        plan = self.keys.generate(
-            states,
-            generator_seed=generator_seed,
-            horizon=sparse,
-            length=min(longest, sparse),
-            temperature=temperature,
-            refine="none",
-            prune="none",
-        )
-        source = _TowardsKeys(self.rows, plan, length, temperature, generator_seed)
-        limits = self.rows.calibration
-        ending = Ending(
-            prune="none",
-            refine=refine,
-            delta_scale=self.rows.codec.normalizer.delta_scale,
-            noise=limits.noise,
-            thresholds=Thresholds(limits.residual_limit, limits.disagreement_limit),
-        )
-        dynamics, spaces = self.rows.dynamics, self.rows.spaces
-        return imagine(source, dynamics, ending, spaces, states, horizon, chained=True, version=0)[0]
+        plain: SamplingOptions = {"refine": "none", "prune": "none", "temperature": temperature}
+        whole: SamplingOptions = {"horizon": sparse, "length": min(longest, sparse), **plain}
+        plan = self.keys.generate(states, generator_seed=generator_seed, **whole)
+        model, limits = self.rows, self.rows.calibration
+        thresholds = Thresholds(limits.residual_limit, limits.disagreement_limit)
+        ending = Ending("none", refine, model.codec.normalizer.delta_scale, limits.noise, thresholds)
+        source = _TowardsKeys(model, plan, length, temperature, generator_seed)
+        return imagine(source, model.dynamics, ending, model.spaces, states, horizon, chained=True, version=0)[0]
 
 
 class _TowardsKeys:
@@ -105,7 +94,7 @@ class _TowardsKeys:
         known = key <= self._plan.lengths[rows] - at_end  # nobody knows in which row a plan's terminal state is reached
         goals = self._plan.observations[rows, np.where(known, key, 0)]
         told = codec.encode_history(way_to(states, goals, left, known, self._plan.actions[rows, :1]))
-        asked = torch.as_tensor(_trained(left, self._model.config.lengths))
+        asked = round_up(torch.as_tensor(left), self._model.config.lengths)
         condition = Condition(torch.as_tensor(codec.normalizer.states(states)), asked, history=torch.as_tensor(told))
         sampled = sample_rows(
             self._model.denoiser, self._model.config, condition, self._generator, temperature=self._temperature
@@ -139,10 +128,6 @@ def way_to(states: FloatArray, goals: FloatArray, rows: IntArray, known: BoolArr
     near = states + (goals - states) / np.sqrt(rows, dtype=np.float32)[:, None]
     still = np.zeros((len(states), 1), np.float32)
     return history_of(np.stack([states, near], axis=1), np.zeros_like(actions), still, known[:, None])
-
-
-def _trained(rows: IntArray, lengths: tuple[int, ...]) -> IntArray:
-    return np.asarray(lengths)[np.searchsorted(lengths, rows)]
 
 
 def fit_keyed(data: Trajectories, config: DiffuserConfig, settings: FitConfig, folder: Path) -> KeyedModel:
