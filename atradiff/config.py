@@ -122,7 +122,7 @@ class SamplingConfig(_JsonConfig):
     ``guidance_scale`` is how far sampling leans on the score that the model was fitted with (``guide``): 0 not at all,
     1 as the data go together with it, more exaggerates; all but 0 and 1 take two predictions at each step. ``target``
     is the score that is asked for, as a quantile of the data: 1 the best. ``projection_steps`` are those of ``refine:
-    project``: each brings windows nearer to the one-step model, and costs about as much as a tenth of sampling them.
+    project``: each brings windows nearer to the one-step model, and takes its time.
     """
 
     horizon: int | None = None
