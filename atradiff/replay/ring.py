@@ -98,7 +98,7 @@ class ColumnRing:
             np.take(self._data[name], slots, axis=0, out=target, mode="clip")
 
     def count_since(self, name: str, least: float) -> int:
-        """How many of the newest rows have at least ``least`` in column ``name``, whose values never fall with the id."""
+        """How many of the newest rows have at least ``least`` in column ``name``, whose values rise with the id."""
         oldest, column = self.total_added - len(self), self._data[name]
         older = bisect_left(range(len(self)), least, key=lambda i: column[(oldest + i) % self.capacity])
         return len(self) - older
