@@ -43,6 +43,17 @@ class TaskRows:
         return TaskRows(np.concatenate([self.vectors, other.vectors]), which)
 
 
+def episodes_of(data: Trajectories, task: Sequence[float]) -> Trajectories:
+    """The episodes of ``data`` whose vector is ``task`` (T,); ``ValueError`` where there are none."""
+    known = np.zeros((len(data), 0), np.float32) if data.tasks is None else data.tasks
+    wanted = np.asarray(task, np.float32)
+    found = (known == wanted).all(1) if known.shape[1] == len(wanted) else np.zeros(len(data), np.bool_)
+    if not found.any():
+        vectors = ", ".join(str(vector.tolist()) for vector in np.unique(known, axis=0)[:5])
+        raise ValueError(f"the data have no episode of task {wanted.tolist()}: theirs are {vectors}.")
+    return data.select(np.flatnonzero(found))
+
+
 def join_tasks(parts: Sequence[Trajectories], tasks: Tasks) -> Trajectories:
     """The episodes of several data sets as one, those of each with its task vector.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atradiff.config import SamplingConfig, require
+from atradiff.data.tasks import episodes_of
 from atradiff.report.fidelity import FidelityReport, fidelity
 from atradiff.report.fidelity_chains import chain_fidelity
 from atradiff.report.fidelity_picture import save_fidelity_picture
@@ -37,6 +38,7 @@ def fidelity_command(
     calls: int | None = None,
     run: Path | None = None,
     states: Path | None = None,
+    task: Sequence[float] | None = None,
     json: Path | None = None,
     picture: Path | None = None,
     windows: int = 512,
@@ -58,6 +60,7 @@ def fidelity_command(
         calls: network calls per window; by default the model's.
         run: folder of a run; the model is judged at the states of its saved replay, too (early, middle, late).
         states: the same for states (N, S) in a .npy file, in the order in which an agent came through.
+        task: for a model of several tasks, the vector of the one to judge it on, by the data's episodes of that task.
         json: file to write all figures to.
         picture: PNG file to draw imagined against real trajectories into.
         windows: held-out states per length.
@@ -71,11 +74,14 @@ def fidelity_command(
     diffuser, stored = TrajectoryDiffuser.from_pretrained(model, device=device), open_trajectories(data)
     stored.spaces.require_equal(diffuser.spaces, "the data", "the model")
     diffuser.sampling = SamplingConfig(temperature=temperature, calls=calls)
+    diffuser.tell_task(task)
     visited = _visited(run, states, stored.spaces.observation_size)
     chosen = tuple(lengths or diffuser.config.lengths)
     asked = _Asked(chosen, horizon, length, stretch, visited, windows, simulated_rows, seed)
     asked.require_within(diffuser.config.longest)
     train, held_out = diffuser.provenance.split(stored)
+    if task is not None:
+        train, held_out = None if train is None else episodes_of(train, task), episodes_of(held_out, task)
     env_id = env or stored.env_id or diffuser.provenance.env_id
     report = replace(_report(diffuser, held_out, train, env_id, asked), data_hash=stored.content_hash)
     if json is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from known_generators import Copy, collect, stored
 
 from atradiff.config import DiffuserConfig, FitConfig
-from atradiff.data.store import open_trajectories
+from atradiff.data.store import open_trajectories, write_trajectories
+from atradiff.data.tasks import join_tasks
 from atradiff.fit import fit
 from atradiff.replay.ring import ColumnRing, transition_columns
 from atradiff.report.commands import fidelity_command
@@ -84,6 +86,25 @@ def test_chains_and_the_states_of_a_run_join_the_report(
         fidelity_command(model, store, states=tmp_path / "states.npy", **common)
     with pytest.raises(ValueError, match="give one of them"):
         fidelity_command(model, store, states=tmp_path / "states.npy", run=tmp_path, **common)
+
+
+def test_a_model_of_several_tasks_is_judged_on_one(tmp_path: Path) -> None:
+    easy, dear = collect("Pendulum-v1", 4), collect("Pendulum-v1", 4)
+    dear = replace(dear, columns=replace(dear.columns, rewards=dear.columns.rewards - 50))
+    data = join_tasks([easy, dear], "one_hot")
+    write_trajectories(tmp_path / "data", data, source="two tasks", licence="none")
+    config = DiffuserConfig(lengths=(5,), width=16, depth=1, heads=2, dynamics_models=1, dynamics_width=16, task_size=2)
+    settings = FitConfig(steps=2, tokens_per_step=100, held_out=0.5)
+    fit(data, tmp_path / "model", config=config, settings=settings, device="cpu", quiet=True)
+    common = {"windows": 12, "simulated_rows": 30, "device": "cpu"}
+    report = fidelity_command(tmp_path / "model", tmp_path / "data", task=[1, 0], horizon=10, length=5, **common)
+    assert report.chains["raw"].real_reward_per_row > -20  # Pendulum's own lie between -16.3 and 0
+    report = fidelity_command(tmp_path / "model", tmp_path / "data", task=[0, 1], horizon=10, length=5, **common)
+    assert report.chains["raw"].real_reward_per_row < -50
+    with pytest.raises(ValueError, match=r"no episode of task \[2.0, 0.0\]: theirs are \[0.0, 1.0\], \[1.0, 0.0\]"):
+        fidelity_command(tmp_path / "model", tmp_path / "data", task=[2, 0], **common)
+    with pytest.raises(ValueError, match="task must be 2 finite numbers"):
+        fidelity_command(tmp_path / "model", tmp_path / "data", **common)
 
 
 def test_other_data_than_the_fit_was_made_on_is_held_out_whole(fitted: tuple[Path, Path], tmp_path: Path) -> None:
