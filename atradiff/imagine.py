@@ -106,7 +106,7 @@ def end_windows(rows: DecodedRows, lengths: IntArray, ending: Ending) -> tuple[D
     pruned = kept_rows(ending.prune, rows.states, lengths, ending.delta_scale, ending.noise)
     kept = np.minimum(flagged, pruned)
     tail = (columns >= kept[:, None]) & asked
-    says_so = (told & tail).sum(1) * 2 > tail.sum(1)
+    says_so = ((flags & tail).sum(1) * 2 > tail.sum(1)) & (ending.alive is None)
     last = columns == kept[:, None] - 1
     terminated = last & (told | ((pruned < flagged) & says_so)[:, None])
     return replace(rows, terminated=terminated), kept, pruned < flagged

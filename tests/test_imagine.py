@@ -134,3 +134,22 @@ def test_where_states_tell_the_end_only_leaving_their_box_is_terminal():
     trajectories, _ = imagine(never, None, told, CHAIN, start, 50, True, version=0)
     assert trajectories.lengths.tolist() == [8]
     assert never.asked == [[0]]
+
+
+@pytest.mark.parametrize("prune", ["gated", "paper"])
+def test_pruning_makes_no_end_inside_the_box_of_a_tail_outside(prune):
+    """A window that runs, then creeps out of the box: the rows that are kept all lead to states inside."""
+    position = np.concatenate([np.arange(4), 3.99 + 0.01 * np.arange(9)]).astype(np.float32)
+    path = np.stack([position, np.zeros_like(position)], axis=1)[None]
+    rows = DecodedRows(
+        path, np.zeros((1, 12, 1), np.float32), np.zeros((1, 12), np.float32), np.ones((1, 12), np.bool_)
+    )
+    rows.terminated[0, :6] = False
+    box = np.float32([-1e30, -1e30]), np.float32([4.025, 1e30])
+    inside = Ending(prune, "none", np.ones(2, np.float32), 0.0, LIMITS, box)
+    ended, kept, pruned = end_windows(rows, np.array([12]), inside)
+    assert pruned.all()
+    assert kept[0] <= 4
+    assert not ended.terminated.any()
+    ended, _, _ = end_windows(rows, np.array([12]), ending(prune))
+    assert ended.terminated.any()

@@ -106,7 +106,7 @@ def test_trajectories_of_a_task_that_can_be_lost_end_where_they_leave_the_box(tm
     model = load_model(tmp_path / "m", "cpu", "float32")
     edge = float(model.dynamics.seen.alive_high[0])
     starts = np.linspace([edge - 0.1, 0], [edge + 0.1, 0], 40, dtype=np.float32)
-    for refine in ("none", "cut", "dynamics"):
+    for refine in ("none", "cut", "project", "dynamics"):
         t = model.generate(starts, generator_seed=0, refine=refine, horizon=20, length=3)
         np.testing.assert_array_equal(t.terminated & t.mask, (t.observations[:, 1:, 0] > edge) & t.mask)
         assert t.terminated.any()

@@ -10,7 +10,8 @@ NO_BOUND = float(np.finfo(np.float32).max)
 """Infinity would do, but is refused among the weights that a box travels with."""
 
 _ENDS_PER_BOUND = 10
-"""Fewer may lie beyond all other rows by chance."""
+"""On average over the bounds of a box: with many bounds, any ends can be told from all other rows by chance. A single
+bound may tell fewer, as most falls of a robot cross the same one."""
 
 AliveBox = tuple[FloatArray, FloatArray]
 """Lowest and highest state (S,) in which a task goes on: it ends exactly where a step leads out of the box."""
@@ -29,7 +30,7 @@ def alive_box(rows: Transitions) -> AliveBox:
     left = np.ones(len(ends), np.bool_)
     for _ in range(len(ends) // _ENDS_PER_BOUND):
         column, below, told = _best_bound(ends, others, left)
-        if not told.any():
+        if not (told & left).any():
             break
         if below:
             low[column] = (others[:, column].min() + ends[told, column].max()) / 2
