@@ -79,7 +79,7 @@ class Adapter:
         fit = _fit_settings(config, model.precision, seed)
         self._trainer = Trainer(self._offline, model.codec, model.config, fit, model.device)
         _start_from(self._trainer, model, training_state)
-        self._ledger = _Ledger(version=model.version, fitted_loss=self._loss(self._held_out))
+        self._ledger = _Ledger(version=model.version, fitted_loss=self.loss(self._held_out))
         self._ledger.drift_reference = self._ledger.fitted_loss
 
     @classmethod
@@ -105,6 +105,11 @@ class Adapter:
     def env_steps(self) -> int:
         """Of the last attempt."""
         return self._ledger.env_steps
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Of the windows that it learns from."""
+        return self._offline.windows.lengths
 
     @property
     def updates(self) -> int:
@@ -138,11 +143,11 @@ class Adapter:
         """One attempt at an update on what ``feed`` has; it may end with the weights unchanged (see the outcome)."""
         self._ledger.number += 1
         self._ledger.env_steps = env_steps
-        started, lengths = time.process_time(), self._offline.windows.lengths
+        started = time.process_time()
         drift = self._drift(self._newest(feed)) if self.config.trigger == "drift" else float("nan")
         if drift <= self.config.drift_ratio:
             return AdaptationReport("no_drift", self.number, env_steps, self.version, drift=drift)
-        batch = feed.picked(self.config.pick_up.picked, lengths)
+        batch = feed.picked(self.config.pick_up.picked, self.lengths)
         batch = replace(batch, pool=batch.scored_pool(self._trainer.config.guide).of_task(self._task))
         if len(batch.pool) < self.config.min_windows:
             return AdaptationReport(
@@ -152,6 +157,10 @@ class Adapter:
         if report.accepted and self.config.trigger == "drift":
             self._note_reference(self._newest(feed))
         return report
+
+    def loss(self, windows: WindowDraws) -> float:
+        """Of the weights as they are, under fixed noise (see :class:`AdaptationReport`)."""
+        return self._trainer.held_out_loss(windows, self.config.networks)
 
     def save(self, folder: Path) -> None:
         """Write weights, optimisers and counters into ``folder`` (made if absent), ``adapter.json`` last."""
@@ -176,12 +185,12 @@ class Adapter:
         ledger = self._ledger
         rng = np.random.default_rng([self.seed, 4, ledger.number])
         new, aside = batch.pool.split(self.config.held_out, rng)
-        before, taken_back = (self._loss(aside), self._loss(self._held_out)), state_tensors(self._trainer)
+        before, taken_back = (self.loss(aside), self.loss(self._held_out)), state_tensors(self._trainer)
         self._trainer.networks.dynamics.seen.widen(new.transitions())
         steps = self._train(
             RehearsalMaterial(new, self._offline, self.config.rehearsal, self._trainer.config.longest, rng)
         )
-        after = (self._loss(aside), self._loss(self._held_out))
+        after = (self.loss(aside), self.loss(self._held_out))
         accepted = self._bearable(after[1])
         if accepted:
             ledger.version += 1
@@ -228,17 +237,14 @@ class Adapter:
         return limit is None or held_out_loss <= (1 + limit) * self._ledger.fitted_loss
 
     def _newest(self, feed: WindowFeed) -> WindowPool:
-        return feed.newest(_NEWEST, self._offline.windows.lengths).of_task(self._task)
+        return feed.newest(_NEWEST, self.lengths).of_task(self._task)
 
     def _drift(self, newest: WindowPool) -> float:
         """Loss on the newest windows over its reference; 0 where there is no window yet."""
-        return self._loss(newest) / self._ledger.drift_reference if newest.lengths else 0.0
+        return self.loss(newest) / self._ledger.drift_reference if newest.lengths else 0.0
 
     def _note_reference(self, newest: WindowPool) -> None:
-        self._ledger.drift_reference = max(self._ledger.fitted_loss, self._loss(newest))
-
-    def _loss(self, windows: WindowDraws) -> float:
-        return self._trainer.held_out_loss(windows, self.config.networks)
+        self._ledger.drift_reference = max(self._ledger.fitted_loss, self.loss(newest))
 
 
 Publish = Callable[[int, Weights], None]
