@@ -79,9 +79,7 @@ def fidelity_command(
     chosen = tuple(lengths or diffuser.config.lengths)
     asked = _Asked(chosen, horizon, length, stretch, visited, windows, simulated_rows, seed)
     asked.require_within(diffuser.config.longest)
-    train, held_out = diffuser.provenance.split(stored)
-    if task is not None:
-        train, held_out = None if train is None else episodes_of(train, task), episodes_of(held_out, task)
+    train, held_out = _parts(diffuser, stored, task)
     env_id = env or stored.env_id or diffuser.provenance.env_id
     report = replace(_report(diffuser, held_out, train, env_id, asked), data_hash=stored.content_hash)
     if json is not None:
@@ -90,6 +88,16 @@ def fidelity_command(
         _draw(report, diffuser, held_out, picture)
     print(fidelity_table(report))
     return report
+
+
+def _parts(
+    model: TrajectoryDiffuser, data: Trajectories, task: Sequence[float] | None
+) -> tuple[Trajectories | None, Trajectories]:
+    """(what the model learned from, what it did not), of one ``task`` where one is named."""
+    train, held_out = model.provenance.split(data)
+    if task is None:
+        return train, held_out
+    return None if train is None else episodes_of(train, task), episodes_of(held_out, task)
 
 
 @dataclass(frozen=True)
