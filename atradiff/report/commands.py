@@ -76,12 +76,13 @@ def fidelity_command(
     diffuser.sampling = SamplingConfig(temperature=temperature, calls=calls)
     diffuser.tell_task(task)
     visited = _visited(run, states, stored.spaces.observation_size)
-    chosen = tuple(lengths or diffuser.config.lengths)
-    asked = _Asked(chosen, horizon, length, stretch, visited, windows, simulated_rows, seed)
+    asked = _Asked(
+        tuple(lengths or diffuser.config.lengths), horizon, length, stretch, visited, windows, simulated_rows, seed
+    )
     asked.require_within(diffuser.config.longest)
     train, held_out = _parts(diffuser, stored, task)
-    env_id = env or stored.env_id or diffuser.provenance.env_id
-    report = replace(_report(diffuser, held_out, train, env_id, asked), data_hash=stored.content_hash)
+    named = env or stored.env_id or diffuser.provenance.env_id
+    report = replace(_report(diffuser, held_out, train, named, asked), data_hash=stored.content_hash)
     if json is not None:
         write_text(json, json_format.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")
     if picture is not None:
