@@ -105,6 +105,15 @@ class AskingReplay(SharedReplay):
         super().__init__(asking_replay(), serving)
 
 
+def removed(path: Path) -> bool:
+    """Whether this call removed ``path``; of several processes that see it at once, one does."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 class Stamping:
     """Each trajectory has two rows from its state; its actions are the weights it was made with, read at both ends.
 
@@ -130,8 +139,7 @@ class Stamping:
         self._weights, self.version = weights, version
 
     def generate(self, states: FloatArray, task: None = None, *, generator_seed: int) -> SyntheticTrajectories:  # noqa: ARG002
-        if self._hang is not None and self._hang.exists():
-            self._hang.unlink()
+        if self._hang is not None and removed(self._hang):
             time.sleep(3600)
         b = len(states)
         actions = np.zeros((b, 2, 1), np.float32)
