@@ -95,7 +95,7 @@ def report_grid(grid: Grid, cells: Sequence[Cell], failures: Sequence[Failure] =
         title=grid.title or grid.name,
         tasks=study_tasks(grid, cells),
         arms=study_arms(grid),
-        runs=_finished_runs(cells),
+        runs=_finished_runs(cells, grid_folder(grid)),
         final_evaluations=grid.final_evaluations,
     )
     if not study.runs:
@@ -103,19 +103,26 @@ def report_grid(grid: Grid, cells: Sequence[Cell], failures: Sequence[Failure] =
     return write_study(study, grid_folder(grid), notes=_notes(cells, failures))
 
 
-def _finished_runs(cells: Sequence[Cell]) -> dict[tuple[str, str], tuple[StudyRun, ...]]:
+def _finished_runs(cells: Sequence[Cell], out: Path) -> dict[tuple[str, str], tuple[StudyRun, ...]]:
     runs: dict[tuple[str, str], tuple[StudyRun, ...]] = {}
     for cell in cells:
         if cell.folder.complete:
             pair = (cell.task, cell.arm)
-            runs[pair] = (*runs.get(pair, ()), _finished_run(cell))
+            runs[pair] = (*runs.get(pair, ()), _finished_run(cell, out))
     return runs
 
 
-def _finished_run(cell: Cell) -> StudyRun:
+def _finished_run(cell: Cell, out: Path) -> StudyRun:
+    """A complete cell's run, which is kept below ``out``."""
     summary = json.loads(cell.folder.summary.read_text())
     folder = cell.folder.path
-    return StudyRun(cell.run.seed, str(folder), read_run(folder), summary["wall_seconds"], summary.get("cpu_seconds"))
+    return StudyRun(
+        seed=cell.run.seed,
+        folder=folder.relative_to(out).as_posix(),
+        curve=read_run(folder),
+        wall_seconds=summary["wall_seconds"],
+        cpu_seconds=summary.get("cpu_seconds"),
+    )
 
 
 def _notes(cells: Sequence[Cell], failures: Sequence[Failure]) -> list[str]:

@@ -50,9 +50,10 @@ def test_a_paper_grid_in_small_runs_end_to_end_and_only_once(
     with (folder / "runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        with (Path(row["folder"]) / "metrics.csv").open(newline="") as file:
+        with (folder / row["folder"] / "metrics.csv").open(newline="") as file:
             assert float(row["final_return"]) == pytest.approx(float(list(csv.DictReader(file))[-1]["eval_return"]))
     assert len({row["folder"] for row in rows}) == len(rows)
+    assert all(Path(row["folder"]).parts[0] == "runs" for row in rows)  # the tables can be moved with the runs
     assert "intervals.png" in (folder / "report.md").read_text()
     before = written(folder)
     assert len(before) == len(rows)
