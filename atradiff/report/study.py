@@ -51,7 +51,7 @@ class StudyArm:
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One finished run. ``folder``: below the report's own. ``cpu_seconds`` is None where the run did not count them."""
+    """One finished run. ``folder``: below the report's own; ``cpu_seconds``: None where the run did not count them."""
 
     seed: int
     folder: str
