@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_format
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,10 +83,7 @@ def fidelity_command(
     train, held_out = _parts(diffuser, stored, task)
     named = env or stored.env_id or diffuser.provenance.env_id
     report = replace(_report(diffuser, held_out, train, named, asked), data_hash=stored.content_hash)
-    if json is not None:
-        write_text(json, json_format.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")
-    if picture is not None:
-        _draw(report, diffuser, held_out, picture)
+    _write(report, diffuser, held_out, json, picture)
     print(fidelity_table(report))
     return report
 
@@ -172,6 +169,20 @@ def _stages(visited: AgentStates) -> dict[str, Stage]:
         name: Stage(part.states, part.first, part.first + len(part.states) - 1)
         for name, part in visited.thirds().items()
     }
+
+
+def _write(
+    report: FidelityReport,
+    model: TrajectoryDiffuser,
+    held_out: Trajectories,
+    figures: Path | None,
+    picture: Path | None,
+) -> None:
+    """Write what was asked for: the figures as JSON, the picture as PNG."""
+    if figures is not None:
+        write_text(figures, json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")
+    if picture is not None:
+        _draw(report, model, held_out, picture)
 
 
 def _draw(report: FidelityReport, model: TrajectoryDiffuser, held_out: Trajectories, picture: Path) -> None:
