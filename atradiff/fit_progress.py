@@ -54,6 +54,11 @@ class Bar(tqdm):
             mininterval=1.0,
         )
 
+    def tell(self, line: str) -> None:
+        """Print ``line`` above the bar; nothing where the bar is off."""
+        if not self.disable:
+            self.write(line, file=self.fp)
+
     def show(self, progress: Progress, losses: StepLosses, trainer: Trainer) -> None:
         """Advance to ``progress``; the loss shown is a moving average of the diffuser's."""
         mean, windows = self._losses

@@ -129,6 +129,7 @@ imagined = diffuser.generate(states, generator_seed=0)
 | process | {config.process}, {parameters:,} parameters ({config.width} wide, {config.depth} layers) |
 | network | {"a bank of " if config.generator == "bank" else ""}`{config.network}`, rows of `{config.rows}` |
 | window lengths | {", ".join(map(str, config.lengths))} |
+| the task ends | {model.dynamics.seen.end_in_words} |
 | guide | `{config.guide}` |
 | default refinement | `{config.refine}` with {config.dynamics_models} one-step models |
 

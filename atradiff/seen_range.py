@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atradiff.data.alive_box import NO_BOUND, AliveBox, unbounded
+from atradiff.data.alive_box import NO_BOUND, AliveBox, describe_box, unbounded
 from atradiff.data.normalize import Normalizer
 from atradiff.types import FloatArray, Transitions
 
@@ -64,6 +64,12 @@ class SeenRange(nn.Module):
     def box(self) -> AliveBox | None:
         """The states in which the task goes on; None where states do not tell its end."""
         return (self.alive_low.cpu().numpy(), self.alive_high.cpu().numpy()) if self.tells_ends else None
+
+    @property
+    def end_in_words(self) -> str:
+        """Where the task ends, in words; as the networks say, where states do not tell."""
+        box = self.box()
+        return "as the networks say" if box is None else f"where {describe_box(box)}"
 
     def ends(self, states: Tensor) -> Tensor:
         """(...) true where a step to ``states`` (..., S) ends the task; never, where states do not tell."""

@@ -149,7 +149,9 @@ def test_learning_rate_warms_up_and_decays():
 def test_the_command_fits_a_stored_data_set(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("atradiff.data.store.open_trajectories", lambda path: chain_data(5))
     fit_command(tmp_path / "data", tmp_path / "model", steps=3, model=TINY)
-    assert "3 steps" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "3 steps" in shown.out
+    assert "The task ends: as the networks say." in shown.err  # its end is a goal
     assert TrajectoryDiffuser.from_pretrained(tmp_path / "model", device="cpu").provenance.steps == 3
 
 

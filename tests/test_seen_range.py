@@ -105,6 +105,7 @@ def test_trajectories_of_a_task_that_can_be_lost_end_where_they_leave_the_box(tm
     model.save_pretrained(tmp_path / "m")
     model = load_model(tmp_path / "m", "cpu", "float32")
     edge = float(model.dynamics.seen.alive_high[0])
+    assert f"| the task ends | where state[0] > {edge:.3g} |" in (tmp_path / "m" / "README.md").read_text()
     starts = np.linspace([edge - 0.1, 0], [edge + 0.1, 0], 40, dtype=np.float32)
     for refine in ("none", "cut", "project", "dynamics"):
         t = model.generate(starts, generator_seed=0, refine=refine, horizon=20, length=3)

@@ -13,15 +13,23 @@ _ENDS_PER_BOUND = 10
 """On average over the bounds of a box: with many bounds, any ends can be told from all other rows by chance. A single
 bound may tell fewer, as most falls of a robot cross the same one."""
 
+_LEAST_TOLD = 3
+"""By a bound, beyond what the ones before it told. One odd end may well lie outermost in some column (a hard fall is
+the fastest row of all); that as many do in the same one is hardly chance, however few of all ends they are."""
+
+_MOST_UNTOLD = 0.05
+"""Share of the ends that may lie inside. With more of them the task ends for another reason, too."""
+
 AliveBox = tuple[FloatArray, FloatArray]
 """Lowest and highest state (S,) in which a task goes on: it ends exactly where a step leads out of the box."""
 
 
 def alive_box(rows: Transitions) -> AliveBox:
-    """The box that tells every end of N rows from all others with a few bounds; unbounded where there is none.
+    """The box that tells the ends of N rows from all others with a few bounds; unbounded where there is none.
 
-    Bounds are taken greedily, the one that tells most ends first, each half-way between the states that it divides.
-    Ends that pay are left alone: taken for a box, a goal would lie wherever nobody has been beyond it.
+    All other rows lie inside, and all ends outside but for a few odd ones. Bounds are taken greedily, the one that
+    tells most ends first, each half-way between the states that it divides. Ends that pay are left alone: taken for a
+    box, a goal would lie wherever nobody has been beyond it.
     """
     low, high = unbounded(rows.observations.shape[1])
     ends, others = rows.next_observations[rows.terminated], rows.next_observations[~rows.terminated]
@@ -30,21 +38,26 @@ def alive_box(rows: Transitions) -> AliveBox:
     left = np.ones(len(ends), np.bool_)
     for _ in range(len(ends) // _ENDS_PER_BOUND):
         column, below, told = _best_bound(ends, others, left)
-        if not (told & left).any():
+        if (told & left).sum() < _LEAST_TOLD:
             break
         if below:
             low[column] = (others[:, column].min() + ends[told, column].max()) / 2
         else:
             high[column] = (others[:, column].max() + ends[told, column].min()) / 2
         left &= ~told
-        if not left.any():
-            return low, high
-    return unbounded(rows.observations.shape[1])
+    return (low, high) if left.mean() <= _MOST_UNTOLD else unbounded(len(low))
 
 
 def unbounded(size: int) -> AliveBox:
     """The box of a task whose states (S,) do not tell its end."""
     return np.full(size, -NO_BOUND, np.float32), np.full(size, NO_BOUND, np.float32)
+
+
+def describe_box(box: AliveBox) -> str:
+    """In words, where the states outside lie: ``state[0] < 0.7 or state[1] > 0.2``; empty for an unbounded box."""
+    outside = [f"state[{column}] < {low:.3g}" for column, low in enumerate(box[0]) if low > -NO_BOUND]
+    outside += [f"state[{column}] > {high:.3g}" for column, high in enumerate(box[1]) if high < NO_BOUND]
+    return " or ".join(outside)
 
 
 def leaves_box(states: FloatArray, box: AliveBox) -> BoolArray:
