@@ -31,7 +31,7 @@ class RunLog:
 
     def __init__(self, folder: RunFolder, env_steps: int, *, seconds: float = SECONDS_BETWEEN_POINTS) -> None:
         self._csv = MetricsFile(folder.metrics)
-        self._csv.keep_until(env_steps)
+        self._csv.keep_until(env_steps, [metric.name for metric in METRICS])
         self._board = SummaryWriter(str(folder.tensorboard), purge_step=env_steps + 1)
         self._prometheus = PrometheusMetrics(_label(folder)) if ray.is_initialized() else None
         self._seconds = seconds

@@ -132,6 +132,12 @@ METRICS: tuple[Metric, ...] = (
     ),
     _of_result("replay/real_rows", "rows", "Fill of D_o."),
     _of_result("replay/synthetic_rows", "rows", "Fill of D_s; its ratio to D_o should come near rho / (1 - rho)."),
+    _of_result(
+        "replay/synthetic_rows_drawable",
+        "rows",
+        "Those of D_s within `replay.max_synthetic_age` (all without one); the synthetic share comes from them alone. "
+        "Near rho / (1 - rho) times that age; far below it a few rows are drawn again and again: are requests waiting?",
+    ),
     _of_result("replay/real_fill", "share", "D_o's rows over its capacity. At 1 the oldest rows are overwritten."),
     _of_result("replay/synthetic_fill", "share", "D_s's rows over its capacity."),
     _of_result(

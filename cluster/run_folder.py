@@ -12,7 +12,7 @@ RUN/summary.json     written last: the run is complete
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from atradiff.staging import staged_file, write_text
@@ -65,15 +65,19 @@ class MetricsFile:
                 writer.writerow(row)
             writer.writerow("" if value is None else value for value in row.values())
 
-    def keep_until(self, env_steps: int) -> None:
-        """Drop the rows after ``env_steps``: they belong to a future that a resumed run has yet to live."""
+    def keep_until(self, env_steps: int, columns: Sequence[str]) -> None:
+        """Drop the rows after ``env_steps``: they belong to a future that a resumed run has yet to live.
+
+        The file has ``columns`` from then on, empty where it knew them not: today's version may log others.
+        """
         if not self._path.exists():
             return
         with self._path.open(newline="") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-        kept = [row for row in rows if int(row[header.index("env_steps")]) <= env_steps]
+            kept = [row for row in csv.DictReader(file) if int(row["env_steps"]) <= env_steps]
         with staged_file(self._path) as staging, staging.open("w", newline="") as file:
-            csv.writer(file).writerows([header, *kept])
+            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(kept)
 
     def _columns(self) -> list[str]:
         if not self._path.exists():

@@ -13,6 +13,7 @@ def replay_metrics(replay: MixedReplay, generator_version: int | None) -> dict[s
         "env_steps": counters.env_steps,
         "real_rows": len(replay.real),
         "synthetic_rows": len(replay.synthetic),
+        "synthetic_rows_drawable": replay.drawable_synthetic,
         "offline_rows": 0 if replay.offline is None else len(replay.offline),
         "real_fill": len(replay.real) / replay.real.capacity,
         "synthetic_fill": len(replay.synthetic) / replay.synthetic.capacity,

@@ -100,6 +100,17 @@ class MixedReplay:
         return self.config.rho_at(self.counters.env_steps)
 
     @property
+    def drawable_synthetic(self) -> int:
+        """How many rows of D_s are drawn from: the newest ones, where ``max_synthetic_age`` says so.
+
+        The synthetic share of a batch stays rho however few they are; each is then drawn the more often.
+        """
+        age = self.config.max_synthetic_age
+        if age is None:
+            return len(self.synthetic)
+        return self.synthetic.count_since("created_at", self.counters.env_steps - age)
+
+    @property
     def pending(self) -> int:
         """Requests that wait: nobody has taken them, or they were put back."""
         return len(self._queue)
@@ -304,7 +315,7 @@ class MixedReplay:
             self.counters.requests += 1
 
     def _synthetic_share(self, batch_size: int) -> int:
-        if self._drawable(Origin.SYNTHETIC) == 0:
+        if self.drawable_synthetic == 0:
             return 0
         if self.config.split == "exact":
             return round(self.rho * batch_size)
@@ -327,19 +338,11 @@ class MixedReplay:
             rows = self._rng.integers(len(self.offline), size=count)
             self.offline.take(rows, out)
             return rows
-        ring = self.real if origin is Origin.REAL else self.synthetic
-        row_ids = ring.total_added - 1 - self._rng.integers(self._drawable(origin), size=count)
+        real = origin is Origin.REAL
+        ring, drawable = (self.real, len(self.real)) if real else (self.synthetic, self.drawable_synthetic)
+        row_ids = ring.total_added - 1 - self._rng.integers(drawable, size=count)
         ring.take(row_ids % ring.capacity, out)
         return row_ids
-
-    def _drawable(self, origin: Origin) -> int:
-        """How many of a ring's newest rows are drawn from."""
-        age = self.config.max_synthetic_age
-        if origin is Origin.REAL:
-            return len(self.real)
-        if age is None:
-            return len(self.synthetic)
-        return self.synthetic.count_since("created_at", self.counters.env_steps - age)
 
 
 def _read_state(folder: Path) -> dict[str, Any]:

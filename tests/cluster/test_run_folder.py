@@ -17,20 +17,20 @@ def test_progress_is_told_across_processes(tmp_path: Path) -> None:
     assert RunFolder(tmp_path).progress() == 450
 
 
-def test_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+def test_rows_after_the_checkpoint_are_dropped_and_columns_are_todays(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     metrics = MetricsFile(path)
     for step in (100, 200, 300):
         metrics.append({"env_steps": step, "eval_return": -step / 2, "gap": None})
-    metrics.keep_until(200)
-    metrics.append({"env_steps": 250, "eval_return": 1.0, "gap": None})
+    metrics.keep_until(200, ["env_steps", "new", "eval_return"])
+    metrics.append({"env_steps": 250, "new": 3, "eval_return": 1.0})
     with path.open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [
-        ["env_steps", "eval_return", "gap"],
-        ["100", "-50.0", ""],
-        ["200", "-100.0", ""],
-        ["250", "1.0", ""],
+        ["env_steps", "new", "eval_return"],
+        ["100", "", "-50.0"],
+        ["200", "", "-100.0"],
+        ["250", "3", "1.0"],
     ]
 
 

@@ -157,8 +157,10 @@ def test_old_synthetic_rows_are_drawn_no_more() -> None:
         stored_at |= dict.fromkeys(range(before, replay.synthetic.total_added), start + 10)
     drawn = {stored_at[i] for i in replay.sample(2000).row_ids[1000:]}
     assert drawn == {170, 180, 190, 200}
+    assert replay.drawable_synthetic == sum(at >= 170 for at in stored_at.values())
     replay.store(_real(200, 40))  # answered by nobody
     assert not replay.sample(64).synthetic.any()
+    assert replay.drawable_synthetic == 0
     assert len(replay.synthetic) == len(stored_at)
 
 
