@@ -19,7 +19,7 @@ from atradiff.types import FloatArray, Transitions
 from rllib_ext.ensemble_sac.scoring import Scorer
 from rllib_ext.ensemble_sac.settings import SACSettings
 from rllib_ext.ensemble_sac.share import Share
-from rllib_ext.ensemble_sac.state_scale import moments_of, take_scales
+from rllib_ext.ensemble_sac.state_scale import STEPS_FOLLOWED, moments_of, take_scales
 from rllib_ext.ensemble_sac.updater import SACOptimizers, SACUpdater, StepResult, TensorBatch
 
 TD_ERROR = "td_error_per_row"
@@ -84,7 +84,7 @@ class EnsembleSACLearner(TorchLearner):
         """One gradient step per share of ``batch_size`` rows; returns RLlib's metrics, |TD| of each row in order."""
         self._check_is_built()
         rows = (training_data.batch if batch is None else batch)[DEFAULT_MODULE_ID]
-        if self._settings.standardise_states and self.updater.updates == 0:
+        if self._settings.standardise_states and self._scales_follow:
             self._take_scales(rows)
         results = [self.updater.step(minibatch) for minibatch in self._minibatches(rows)]
         self._weights_seq_no += 1
@@ -103,6 +103,12 @@ class EnsembleSACLearner(TorchLearner):
         raise NotImplementedError(
             "EnsembleSAC's three losses are stepped in turn by SACUpdater.step and have no sum: call Learner.update."
         )
+
+    @property
+    def _scales_follow(self) -> bool:
+        """At the first updates, and as long as these are those of a run's first steps: most rows are yet to come."""
+        done, settings = self.updater.updates, self._settings
+        return done == 0 or settings.learning_starts + done / settings.utd < STEPS_FOLLOWED
 
     def _take_scales(self, rows: SampleBatch) -> None:
         """Standardise states by those of ``rows``, and of what the other learners were given."""

@@ -15,7 +15,8 @@ class SACSettings:
     n_critics, target_subset: N and M of REDQ (Chen 2021, algorithm 1).
     hidden_sizes, layer_norm: actor and critics, LayerNorm in the critics only (Ball 2023).
     standardise_states: actor and critics read states with mean 0 and spread 1 in each column, those of the rows of the
-    first updates, fixed from then on. Falls are told by columns that vary little beside velocities.
+    first updates; where learning starts before env step 1,000, those of the newest updates until then. Fixed from then
+    on; columns that stood still keep their unit. Falls are told by columns that vary little beside velocities.
     actor_reduce: how the critics are joined for the actor: their minimum (SAC) or their mean (REDQ).
     actor_every: actor and alpha learn at every that many-th critic update.
     tau: share of the critic that enters its target at each update. target_entropy: None is -A.

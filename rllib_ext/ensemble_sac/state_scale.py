@@ -9,11 +9,17 @@ _LEAST_SPREAD = 1e-3
 """A column that varies less keeps its unit: a goal that stood still so far may move later."""
 
 _FURTHEST = 10.0
-"""In spreads: no state, however far from those that the scale was taken from, may blow up a network."""
+"""In spreads: no state, however far from those that the scale was taken from, may blow up a network. A column that
+stood still has no spread to tell what is far for it: it is not clipped."""
+
+STEPS_FOLLOWED = 1_000
+"""Env steps of a run after which scales no longer change: fewer, as of a small ``learning_starts``, say too little."""
 
 
 class StateScale(nn.Module):
-    """(x - mean) / spread by column; leaves states as they are until :meth:`take`. Nothing in it is trained.
+    """(x - mean) / spread by column, x - mean where a column stood still; before :meth:`take` states as they are.
+
+    Nothing in it is trained.
 
     Heights and angles of a robot vary by a tenth where its joints' velocities vary by ten. Networks that read them as
     they are, all the more with LayerNorm, hardly see the height at which it falls.
@@ -29,7 +35,8 @@ class StateScale(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., S) -> (..., S)."""
-        return ((states - self.mean) * self.inverse).clamp(-_FURTHEST, _FURTHEST)
+        scaled = (states - self.mean) * self.inverse
+        return torch.where(self.inverse == 1, scaled, scaled.clamp(-_FURTHEST, _FURTHEST))
 
     def take(self, moments: Tensor) -> None:
         """Those of :func:`moments_of`, from now on."""

@@ -176,21 +176,28 @@ def test_redq_is_a_setting(build: Build) -> None:
     assert critics.weights[0].shape == (5, 3 + 2, 16)
 
 
-def test_standardised_states_are_those_of_the_first_updates_for_all_networks(build: Build) -> None:
+def test_standardised_states_are_those_of_the_first_steps_for_all_networks(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rllib_ext.ensemble_sac.learner.STEPS_FOLLOWED", 60)
     algorithm = build(tiny(standardise_states=True))
     algorithm.train()
     assert algorithm.env_steps == 20  # acted at random, not learned yet
-    algorithm.train()
     module = algorithm.learner_group._learner.module["default_policy"]
-    first = rows_of(algorithm)["observations"]  # all 40 rows: what the first updates drew from
-    np.testing.assert_allclose(module.actor.scale.mean, first.mean(0), rtol=0.2)
-    np.testing.assert_allclose(1 / module.actor.scale.inverse[:2], first[:, :2].std(0), rtol=0.2)
+    for steps in (40, 60):  # the updates owed for steps 20 to 40, then 40 to 60
+        before = module.actor.scale.mean.clone()
+        algorithm.train()
+        assert not torch.equal(module.actor.scale.mean, before)
+        assert algorithm.env_steps == steps
+        rows = rows_of(algorithm)["observations"]  # what the updates drew from
+        np.testing.assert_allclose(module.actor.scale.mean, rows.mean(0), rtol=0.2)
+        np.testing.assert_allclose(1 / module.actor.scale.inverse[:2], rows[:, :2].std(0), rtol=0.2)
     then = {name: value.clone() for name, value in module.actor.scale.named_buffers()}
     algorithm.train()
     runner = algorithm.env_runner_group.local_env_runner.module
     for part in (module.actor, module.critics, module.target_critics, runner.actor):
         for name, value in part.scale.named_buffers():
-            torch.testing.assert_close(value, then[name])
+            torch.testing.assert_close(value, then[name], rtol=0, atol=0)
 
 
 def test_rllibs_own_evaluation_is_deterministic(build: Build) -> None:
