@@ -28,7 +28,6 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 def config(learners: int, **training: Any) -> EnsembleSACConfig:
     """REDQ's random subsets, so that all sources of noise are in it; remote workers can import Pendulum alone."""
     settings = {"hidden_sizes": (16, 16), "batch_size": 16, "learning_starts": 20, "n_critics": 3, **training}
-    settings["standardise_states"] = True  # by what all learners were given
     made = EnsembleSACConfig().environment("Pendulum-v1").training(**settings)
     made.env_runners(rollout_fragment_length=20).learners(num_learners=learners, num_cpus_per_learner=0.5)
     return made.debugging(seed=3)
@@ -62,7 +61,7 @@ def assert_close(ours: LearnerState, theirs: LearnerState, **tolerance: float) -
 
 
 def test_two_learners_of_half_a_batch_are_one_of_a_whole(build: Build, tmp_path: Path) -> None:
-    alone, shared = build(0), build(2)
+    alone, shared = (build(n, standardise_states=True) for n in (0, 2))  # scales: of what all learners were given
     td_errors = [watch_td_errors(algorithm) for algorithm in (alone, shared)]
     for _ in range(3):
         results = [algorithm.train() for algorithm in (alone, shared)]
