@@ -14,6 +14,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Guide = Literal["none", "return", "relevance"]
 Trained = Literal["all", "dynamics"]
 
+PROJECTION_STEPS = 8
+"""Of ``refine: project``, where nobody asks for another number."""
+
 
 def require(holds: bool, what: str, value: object, remedy: str) -> None:
     """Raise ``ValueError`` with the offending value unless ``holds``."""
@@ -133,7 +136,7 @@ class SamplingConfig(_JsonConfig):
     temperature: float = 1.0
     guidance_scale: float = 0.0
     target: float = 0.95
-    projection_steps: int = 8
+    projection_steps: int = PROJECTION_STEPS
 
     def __post_init__(self) -> None:
         for name in ("horizon", "length", "calls"):

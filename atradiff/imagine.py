@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from atradiff.config import Prune, Refine
+from atradiff.config import PROJECTION_STEPS, Prune, Refine
 from atradiff.data.alive_box import AliveBox, leaves_box
 from atradiff.data.normalize import DecodedRows
 from atradiff.data.windows import Windows, history_of
@@ -54,7 +54,7 @@ class Ending:
     thresholds: Thresholds
     alive: AliveBox | None = None
     """None where states do not tell the task's end."""
-    projection_steps: int = 8
+    projection_steps: int = PROJECTION_STEPS
 
 
 @dataclass(frozen=True)

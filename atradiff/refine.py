@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atradiff.config import Refine
+from atradiff.config import PROJECTION_STEPS, Refine
 from atradiff.data.normalize import DecodedRows
 from atradiff.dynamics import DynamicsEnsemble
 from atradiff.projection import project
@@ -53,7 +53,7 @@ def refine_windows(
     thresholds: Thresholds,
     rows: DecodedRows,
     lengths: IntArray,
-    projection_steps: int = 8,
+    projection_steps: int = PROJECTION_STEPS,
 ) -> Refined:
     """Refine windows of ``lengths`` (B,) rows; none comes back empty."""
     if method == "none":
