@@ -12,14 +12,17 @@ import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from atradiff.config import require
 from atradiff.data.alive_box import unbounded
 from atradiff.data.store import open_trajectories
+from atradiff.data.tasks import TaskRows
+from atradiff.data.trajectories import Trajectories
 from atradiff.dynamics import DynamicsEnsemble
 from atradiff.generator import TrajectoryDiffuser
-from atradiff.types import BoolArray, Transitions
+from atradiff.types import BoolArray
 from benchmarks.figures import show
 
 
@@ -32,11 +35,20 @@ class EndsTold:
     recall: float
 
 
-def measure(model: TrajectoryDiffuser, rows: Transitions) -> dict[str, EndsTold]:
-    """By ``bounds`` and by ``net``; raises ``ValueError`` for a model without bounds and for rows without ends."""
+def measure(model: TrajectoryDiffuser, data: Trajectories) -> dict[str, EndsTold]:
+    """By ``bounds`` and by ``net``.
+
+    Raises ``ValueError`` for a model without bounds, for data without ends, and for data that are not the model's: of
+    other spaces, or without the task vectors that it was fitted with.
+    """
+    data.spaces.require_equal(model.spaces, "the data", "the model")
+    wanted, there = model.config.task_size, data.task_size
+    require(wanted in (0, there), "task_size of the data", there, f"must be {wanted}, as the model was fitted with")
     require(model.dynamics.seen.tells_ends, "the model", "no bounds", "must have read bounds off its data")
-    require(bool(rows.terminated.any()), "the data", "no ends", "must hold terminal rows")
-    return {"bounds": _told(model.dynamics, rows), "net": _told(_without_bounds(model.dynamics), rows)}
+    require(bool(data.columns.terminated.any()), "the data", "no ends", "must hold terminal rows")
+    tasks = TaskRows.of(data) if wanted else None
+    models = {"bounds": model.dynamics, "net": _without_bounds(model.dynamics)}
+    return {name: _told(one_step, data, tasks) for name, one_step in models.items()}
 
 
 def _without_bounds(model: DynamicsEnsemble) -> DynamicsEnsemble:
@@ -47,9 +59,10 @@ def _without_bounds(model: DynamicsEnsemble) -> DynamicsEnsemble:
     return plain
 
 
-def _told(model: DynamicsEnsemble, rows: Transitions) -> EndsTold:
-    device = model.state_mean.device
-    step = model.predict(*(torch.tensor(x, device=device) for x in (rows.observations, rows.actions)))
+def _told(model: DynamicsEnsemble, data: Trajectories, tasks: TaskRows | None) -> EndsTold:
+    rows, device = data.columns, model.state_mean.device
+    inputs = [rows.observations, rows.actions] + ([] if tasks is None else [tasks[np.arange(len(rows))]])
+    step = model.predict(*(torch.tensor(x, device=device) for x in inputs))
     said: BoolArray = step.terminated.cpu().numpy()
     both = float((said & rows.terminated).sum())
     ends = int(rows.terminated.sum())
@@ -63,7 +76,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()
     model = TrajectoryDiffuser.from_pretrained(options.model)
-    told = measure(model, open_trajectories(options.data).columns)
+    told = measure(model, open_trajectories(options.data))
     show({way: asdict(figures) for way, figures in told.items()}, options.json)
 
 
