@@ -25,6 +25,7 @@ def require(holds: bool, what: str, value: object, remedy: str) -> None:
 
 
 def require_one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ``ValueError`` with the offending value unless it is one of ``choices``."""
     require(value in choices, what, value, f"must be one of {', '.join(choices)}")
 
 

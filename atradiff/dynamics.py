@@ -116,6 +116,7 @@ class DynamicsEnsemble(nn.Module):
         self.outcome = BatchedMLP(models, (3 * state + action + task_size, width, width, 3))
 
     def encode_states(self, states: Tensor) -> Tensor:
+        """(B, S) standardised as :meth:`Normalizer.states` does it, clipped to 10 scales."""
         return ((states - self.state_mean) * self.state_inverse).clamp(-10, 10)
 
     def encode_actions(self, actions: Tensor) -> Tensor:

@@ -111,10 +111,12 @@ class Transitions:
         return Transitions(**{name: column[rows] for name, column in self.items()})
 
     def items(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """(name, column) of every column, in the order of the fields; no copies."""
         return ((field.name, getattr(self, field.name)) for field in fields(self))
 
     @classmethod
     def concatenate(cls, parts: list[Transitions]) -> Transitions:
+        """The rows of all ``parts``, of which there must be one at least, end to end; copies."""
         return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
 

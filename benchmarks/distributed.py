@@ -54,6 +54,7 @@ def distributed_run(env_id: str, model: Path, scratch: Path, env_steps: int) -> 
 
 
 def plain(run: RunConfig) -> RunConfig:
+    """The same run without imagined rows."""
     return replace(run, augmentation="none", adaptation=None)
 
 

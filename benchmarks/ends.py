@@ -70,6 +70,7 @@ def _told(model: DynamicsEnsemble, data: Trajectories, tasks: TaskRows | None) -
 
 
 def main() -> None:
+    """Print what :func:`measure` finds; ``--json`` writes it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="trajectory store that the model was not fitted to")

@@ -44,6 +44,7 @@ def redq(env_id: str) -> Contender:
 
 
 def tight_loop(env_id: str) -> Contender:
+    """The hand-written REDQ, past its random steps; each call of it acts and learns for ``FRAGMENT`` steps."""
     loop = TightREDQ(env_id, seed=0)
     loop.steps(WARM_UP, learn=False)
 
@@ -66,6 +67,7 @@ def report(speeds: dict[str, list[tuple[float, float]]]) -> dict[str, object]:
 
 
 def main() -> None:
+    """Print the speeds and their ratio, one thread each; ``--json`` writes them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--env", default="HalfCheetah-v5")

@@ -66,6 +66,7 @@ def _as_they_are(rows: Transitions) -> Transitions:
 
 
 def main() -> None:
+    """Print the losses update by update; ``--json`` writes them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of a fitted diffuser")
     parser.add_argument("--data", type=Path, required=True, help="the store it was fitted to")

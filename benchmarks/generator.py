@@ -234,6 +234,7 @@ def _line(f: Figures, base: float) -> list[str]:
 
 
 def main() -> None:
+    """Fit, judge and time all methods, print the table; ``--json`` and ``--plot`` write files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file to write all figures to")
     parser.add_argument("--plot", type=Path, help="file to draw quality against speed into")

@@ -147,6 +147,7 @@ def _wait(device: torch.device) -> None:
 
 
 def main() -> None:
+    """Print the rates on one device; ``--json`` writes them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--env", default="HalfCheetah-v5")

@@ -176,6 +176,7 @@ def _line(f: GuidanceFigures) -> list[str]:
 
 
 def main() -> None:
+    """Print the table; ``--json`` writes its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of a diffuser that was fitted with a guide")
     parser.add_argument("--data", type=Path, required=True, help="trajectory store, whose held-out episodes are used")

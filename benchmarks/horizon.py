@@ -154,6 +154,7 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def main() -> None:
+    """Fit or find the models, print the figures by horizon; ``--json`` writes them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="trajectory store; default: 20 random episodes of Pendulum-v1")
     parser.add_argument("--models", nargs="*", default=[*MODELS, PROBE], choices=[*MODELS, PROBE])

@@ -45,11 +45,13 @@ def stock_sac(env_id: str) -> Contender:
 
 
 def ensemble_sac(env_id: str) -> Contender:
+    """Ours, past its random steps; each call trains for ``SLICE`` env steps."""
     config = EnsembleSACConfig().environment(env_id).training(learning_starts=WARM_UP).debugging(seed=0)
     return trained(config.build_algo(), iterations=SLICE // 50)
 
 
 def tight_loop(env_id: str) -> Contender:
+    """The hand-written SAC, past its random steps; each call acts and learns for ``SLICE`` steps."""
     sac = TightSAC(env_id, seed=0)
     sac.steps(WARM_UP, learn=False)
 
@@ -93,6 +95,7 @@ def measure(contenders: dict[str, Contender], rounds: int) -> dict[str, list[tup
 
 
 def report(speeds: dict[str, list[tuple[float, float]]]) -> dict[str, object]:
+    """From rounds of (env steps per second, per CPU second) by contender: medians, and medians of ratios per round."""
     wall = {name: np.array([s[0] for s in rounds]) for name, rounds in speeds.items()}
     cpu = {name: float(np.median([s[1] for s in rounds])) for name, rounds in speeds.items()}
     return {
@@ -105,6 +108,7 @@ def report(speeds: dict[str, list[tuple[float, float]]]) -> dict[str, object]:
 
 
 def main() -> None:
+    """Print the speeds and their ratios, one thread each; ``--json`` writes them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--env", default="Pendulum-v1")

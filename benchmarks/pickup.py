@@ -40,6 +40,9 @@ def score(index: TdErrorPickUp, rng: np.random.Generator) -> None:
 
 
 def measure(rows: int, config: PickUpConfig) -> dict[str, float]:
+    """CPU milliseconds of an update's scores, of a stored chunk and of a pick, and megabytes, of a full index over
+    ``rows`` rows.
+    """
     index, rng = full_index(rows, config), np.random.default_rng(1)
 
     def store() -> None:
@@ -57,6 +60,7 @@ def measure(rows: int, config: PickUpConfig) -> dict[str, float]:
 
 
 def main() -> None:
+    """Print the figures of :func:`measure` with the default settings; ``--json`` writes them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--rows", type=int, default=ROWS, help="rows of the ring")

@@ -52,6 +52,7 @@ class SimulatedDevice:
         self._made = SyntheticTrajectories(states, actions, zeros, zeros > 0, np.full(BATCH, ROWS), 0)
 
     def generate(self, states: FloatArray, task: _Task = None, *, generator_seed: int) -> SyntheticTrajectories:  # noqa: ARG002
+        """The same trajectories each time, after ``SERVICE_SECONDS`` of sleep."""
         time.sleep(SERVICE_SECONDS)
         return self._made
 
@@ -82,6 +83,7 @@ class LoadSource:
 
     @ray.method(concurrency_group="waiting")
     def wait_for_requests(self, limit: int, timeout_s: float, question: str) -> list[GenerationRequest]:  # noqa: ARG002
+        """Whole batches, at most ``limit`` requests; waits ``timeout_s`` at most for the first to be due."""
         if self._returned:
             return self._returned.pop()
         taken: list[GenerationRequest] = []
@@ -104,10 +106,12 @@ class LoadSource:
 
     @ray.method(concurrency_group="answers")
     def put_back(self, requests: list[GenerationRequest]) -> None:
+        """Hand these out again, first of all."""
         self._returned += [requests[i : i + BATCH] for i in range(0, len(requests), BATCH)]
 
     @ray.method(concurrency_group="answers")
     def store_synthetic(self, requests: list[GenerationRequest], made: SyntheticRows) -> int:
+        """Note when a batch was answered; a second answer does not count. Returns its rows."""
         due = self._due.pop(requests[0].request_id, None)
         if due is not None:
             self._finished.append((time.perf_counter() - self._began, due))
@@ -126,9 +130,11 @@ class LoadSource:
         self._arrivals = []
 
     def process(self) -> int:
+        """Its process, to read CPU time of."""
         return os.getpid()
 
     def now(self) -> float:
+        """Seconds after :meth:`begin`."""
         return time.perf_counter() - self._began
 
 
@@ -140,11 +146,13 @@ class Bench:
     source: Any
 
     def resize(self, generators: int) -> None:
+        """Return once so many generators are at work."""
         self.pool.scale(generators)
         while self.pool.metrics()["size"] != generators or self.pool.metrics()["starting"] > 0:
             time.sleep(0.1)
 
     def finished(self) -> list[tuple[float, float]]:
+        """See :meth:`LoadSource.finished`; raises what broke the pool."""
         self.pool.check()
         return ray.get(self.source.finished.remote())
 
@@ -172,6 +180,7 @@ class Bench:
         return {name: sum(map(cpu_seconds, members)) for name, members in processes.items()}
 
     def service_seconds(self) -> float:
+        """Median time in which a generator answers a batch."""
         return self.pool.metrics()["service_p50_ms"] / 1e3
 
 
@@ -193,6 +202,7 @@ def poisson_arrivals(rate: float, seconds: float, rng: np.random.Generator) -> l
 
 
 def latency_figures(seconds: FloatArray, service: float) -> dict[str, float]:
+    """Quantiles of ``seconds`` (batches,) in milliseconds, and the 99th over the time of ``service``."""
     p50, p99 = np.quantile(seconds, [0.5, 0.99])
     return {"p50_ms": 1e3 * float(p50), "p99_ms": 1e3 * float(p99), "p99_over_service_time": float(p99) / service}
 
@@ -256,6 +266,7 @@ def recovery_seconds(times: FloatArray, killed: float, normal: float, span: floa
 
 
 def measure(most: int, seconds: float, recovery_seconds: float) -> dict[str, Any]:
+    """Batches per second up to ``most`` generators, latencies, recovery from a kill; ``seconds`` for each of them."""
     # As in the replay actor, who waits for requests does not keep answers from going in.
     groups = {"waiting": 1, "answers": 1}
     source = ray.remote(num_cpus=0, concurrency_groups=groups)(LoadSource).remote()
@@ -270,6 +281,7 @@ def measure(most: int, seconds: float, recovery_seconds: float) -> dict[str, Any
 
 
 def main() -> None:
+    """Print the figures of :func:`measure`; ``--json`` writes them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--generators", type=int, default=8, help="generators to scale to")

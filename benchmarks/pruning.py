@@ -88,6 +88,7 @@ def _random_hopper(folder: Path) -> Trajectories:
 
 
 def main() -> None:
+    """Print the shares of each rule by noise; ``--json`` writes them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="trajectory store; default: 400 random episodes of Hopper-v5")
     parser.add_argument("--json", type=Path, help="file to write the shares to")

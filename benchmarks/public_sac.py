@@ -150,6 +150,7 @@ def _iqm(scores: Sequence[float]) -> Interval:
 
 
 def main() -> None:
+    """Print returns at equal env steps, seed by seed; ``--json`` writes them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--env", default="Pendulum-v1")
     parser.add_argument("--env-steps", type=int, default=10_000)

@@ -53,6 +53,7 @@ def evaluate(model: Any, asked: dict[str, Any]) -> list[float]:
 
 
 def main() -> None:
+    """Train as the JSON of the first argument asks, and print name, seconds and returns as JSON."""
     asked = json.loads(sys.argv[1])
     torch.set_num_threads(1)
     began, model, evaluations = time.perf_counter(), new_sac(asked), []

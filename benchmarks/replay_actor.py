@@ -39,6 +39,8 @@ JOURNALS = {"": None, "_journal": False, "_journal_synced": True}
 
 
 def random_rows(n: int, rng: np.random.Generator) -> Transitions:
+    """``n`` rows of HalfCheetah's spaces, none of which ends an episode."""
+
     def floats(*shape: int) -> Any:
         return rng.standard_normal(shape, np.float32)
 
@@ -66,6 +68,7 @@ class Sender:
 
 @contextmanager
 def replay_actor(rows: int, config: ReplayActorConfig, journal: Path | None = None) -> Iterator[Any]:
+    """A replay actor for ``rows`` real rows, killed at the end; ``journal``: a folder for its journal."""
     actor = start_replay_actor(HALF_CHEETAH, ReplayConfig(capacity=rows), ServingConfig(), 0, config, journal=journal)
     try:
         yield actor
@@ -133,6 +136,7 @@ def _wait_share(actor: Any, config: ReplayActorConfig, seconds: float) -> float:
 
 
 def main() -> None:
+    """Print rates of samples and of adds, by journal; ``--json`` writes them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--rows", type=int, default=500_000, help="real rows in the ring; there are as many synthetic")

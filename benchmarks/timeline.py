@@ -129,6 +129,7 @@ def _role(name: str) -> str | None:
 
 
 def main() -> None:
+    """Print the share of time that each part works; ``--json`` and ``--picture`` write files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--picture", type=Path, help="PNG file to draw into")

@@ -82,10 +82,12 @@ class RemoteFeed:
         self._to_environment = to_environment
 
     def picked(self, count: int, lengths: tuple[int, ...]) -> PickedWindows:
+        """As :class:`atradiff.adaptation.feed.WindowFeed`, asked where the rows are: windows travel, not rings."""
         answer: PickedWindows = ray.get(self._replay.consult.remote(PickQuestion(count, lengths, self._to_environment)))
         return answer
 
     def newest(self, count: int, lengths: tuple[int, ...]) -> WindowPool:
+        """As :class:`atradiff.adaptation.feed.WindowFeed`."""
         answer: WindowPool = ray.get(self._replay.consult.remote(NewestQuestion(count, lengths, self._to_environment)))
         return answer
 

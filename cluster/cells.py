@@ -121,6 +121,7 @@ def require_same_runs(cells: Sequence[Cell]) -> None:
 
 
 def env_steps_done(cell: Cell) -> int:
+    """All of them for a complete run, else those that its folder tells; 0 where it has not begun."""
     return cell.run.env_steps if cell.folder.complete else cell.folder.progress()
 
 

@@ -105,6 +105,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
 
     def to_json(self) -> str:
+        """With a digest of everything else in it, so that a damaged manifest is known for one."""
         body = json.loads(json.dumps({"format": _FORMAT, **asdict(self)}))  # keys are strings, as when it is read
         return json.dumps({**body, "sha256": _digest(body)}, indent=1)
 

@@ -28,6 +28,7 @@ class Command:
     parses_itself: bool = False
 
     def load(self) -> Callable[..., Any]:
+        """Import the function; this is where a command pays for its imports."""
         module, _, name = self.target.partition(":")
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
         return function

@@ -253,6 +253,7 @@ class RunConfig:
         )
 
     def to_yaml(self) -> str:
+        """Every setting, defaults too, as `atradiff train` reads it back."""
         return yaml.safe_dump(_plain(asdict(self)), sort_keys=False)
 
 

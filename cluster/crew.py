@@ -50,9 +50,11 @@ class AttachedReplay(RemoteReplay):
         self._rescoring.step(self.env_steps)
 
     def save(self, folder: Path) -> None:  # noqa: ARG002 - see the class
+        """Write nothing (see the class), but wait until all reports of TD errors are with the actor."""
         self.settle()
 
     def load(self, folder: Path) -> None:  # noqa: ARG002 - see the class
+        """Read nothing (see the class), but drop the batches that were sampled ahead from the rows as they were."""
         self.forget()
 
 

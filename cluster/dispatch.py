@@ -50,6 +50,7 @@ class Roster:
 
     @property
     def in_flight(self) -> int:
+        """Batches that are out, those of retired members too."""
         return sum(member.in_flight for member in self._members.values())
 
     @property
@@ -63,6 +64,7 @@ class Roster:
         return [number for number, m in self._members.items() if m.retired and m.in_flight == 0]
 
     def add(self, number: int) -> None:
+        """A new member, with nothing to do; raises ``ValueError`` for a number that is taken."""
         if number in self._members:
             raise ValueError(f"generator {number} is on the roster already.")
         self._members[number] = _Member()
@@ -72,6 +74,7 @@ class Roster:
         self._members[number].retired = True
 
     def remove(self, number: int) -> None:
+        """Forget a member, and what it had in flight; ``KeyError`` where it is none."""
         del self._members[number]
 
     def choose(self) -> int | None:

@@ -101,10 +101,12 @@ class Grid:
         return None if other == arm else other
 
     def excluded(self, task: str, algorithm: str, augmentation: str) -> bool:
+        """Whether a rule of ``exclude`` names these labels, or a part of them and no others."""
         return any((task, algorithm, augmentation) in rule for rule in self.exclude)
 
 
 def arm_name(algorithm: str, augmentation: str) -> str:
+    """What tables call an algorithm with an augmentation: the plain one has the name of the algorithm."""
     return algorithm if augmentation == PLAIN else f"{algorithm} + {augmentation}"
 
 

@@ -54,6 +54,7 @@ def study_tasks(grid: Grid, cells: Sequence[Cell]) -> tuple[StudyTask, ...]:
 
 
 def study_arms(grid: Grid) -> tuple[StudyArm, ...]:
+    """All arms of the grid, each with what it is held against."""
     return tuple(StudyArm(arm, grid.baseline_of(arm)) for arm in grid.arms())
 
 

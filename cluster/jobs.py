@@ -43,6 +43,7 @@ class JobOrder:
 
     @property
     def runtime_env(self) -> dict[str, Any]:
+        """Ray's name for it: what is uploaded, installed and set before the entrypoint starts."""
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(self.stop_seconds), **self.environment}
         env: dict[str, Any] = {
             "working_dir": str(self.upload.folder),

@@ -113,6 +113,7 @@ class PoolDispatcher:
         self._stopping.set()
 
     def resize(self, generators: int) -> None:
+        """Work with so many generators from the next turn on; those that go finish what they have."""
         with self._lock:
             self._size = generators
 

@@ -185,6 +185,7 @@ def _stop_signal() -> Iterator[threading.Event]:
 
 
 def main() -> None:
+    """The command ``train`` of the command line."""
     from cluster.cli import main as command_line
 
     command_line(["train", *sys.argv[1:]])

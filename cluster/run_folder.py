@@ -32,10 +32,12 @@ class RunFolder:
 
     @property
     def started(self) -> bool:
+        """Whether its config is written: a run began here."""
         return self.config.exists()
 
     @property
     def complete(self) -> bool:
+        """Whether its summary is written, which comes last."""
         return self.summary.exists()
 
     def tell_progress(self, env_steps: int) -> None:

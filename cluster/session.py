@@ -76,6 +76,7 @@ class Session:
 
     @property
     def finished(self) -> bool:
+        """Whether all env steps are done, and learned from."""
         return self._env_steps >= self._run.env_steps and not self._behind
 
     @property

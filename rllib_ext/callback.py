@@ -116,6 +116,7 @@ class ATraDiffCallback(RLlibCallback):
         add_to_checkpoints(algorithm, replay_component(service, algorithm.learner_group))
 
     def on_train_result(self, *, algorithm: Algorithm, result: dict[str, Any], **_: Any) -> None:
+        """Put the replay's figures into ``result["atradiff"]``, by group."""
         result["atradiff"] = _by_group(algorithm.local_replay_buffer.service.metrics())
 
     def _settings(self) -> AugmentationSettings:

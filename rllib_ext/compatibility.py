@@ -30,6 +30,7 @@ class ModuleFacts:
 
     @classmethod
     def of(cls, learner: Learner) -> ModuleFacts:
+        """Of a learner's default module, unwrapped from distributed training."""
         module = learner.module[DEFAULT_MODULE_ID].unwrapped()
         return cls(module.is_stateful(), module.observation_space, module.action_space)
 

@@ -56,6 +56,7 @@ class DirectEnvRunner(SingleAgentEnvRunner):
         self._own_connectors = config._env_to_module_connector is None and config._module_to_env_connector is None
 
     def make_env(self) -> None:
+        """As the base class, and read the spaces that rows are sent in; ``ValueError`` for spaces without columns."""
         super().make_env()
         spaces = Spaces.from_gymnasium(self.env.single_observation_space, self.env.single_action_space)
         self._scale = ActionScale.of(spaces, normalize_actions=True)

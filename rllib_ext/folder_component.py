@@ -27,6 +27,7 @@ class FolderComponent(Checkpointable):
     def save_to_path(
         self, path: str | Path | None = None, *, filesystem: pyarrow.fs.FileSystem | None = None, **_: Any
     ) -> str:
+        """Write a folder at ``path`` (None: a temporary one) of ``filesystem`` (None: the local one); returns where."""
         target = Path(tempfile.mkdtemp()) / "state" if path is None else Path(path)
         if _is_local(filesystem):
             with staged_folder(target) as staged:
@@ -38,6 +39,7 @@ class FolderComponent(Checkpointable):
         return str(target)
 
     def restore_from_path(self, path: str | Path, *, filesystem: pyarrow.fs.FileSystem | None = None, **_: Any) -> None:
+        """Read what :meth:`save_to_path` wrote; a remote folder is fetched first."""
         if _is_local(filesystem):
             self._load(Path(path))
             return
@@ -52,6 +54,7 @@ class FolderComponent(Checkpointable):
         not_components: str | Collection[str] | None = None,  # noqa: ARG002
         **_: Any,
     ) -> dict[str, Any]:
+        """Empty: see the class."""
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:

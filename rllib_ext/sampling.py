@@ -60,6 +60,7 @@ class LocalSampler:
         self._runner = runner
 
     def collect(self, random_actions: bool, wait: bool) -> list[Fragment]:  # noqa: ARG002
+        """One fragment, acted here and now."""
         return [self._runner.collect(random_actions)]
 
     def go_on(self, random_actions: bool) -> None:
@@ -92,6 +93,7 @@ class RemoteSampler:
         self._last_words = ""
 
     def collect(self, random_actions: bool, wait: bool) -> list[Fragment]:
+        """See :class:`Sampler`; ``timeout_seconds`` is what it waits at most."""
         deadline = time.monotonic() + (self._timeout if wait else 0.0)
         self.go_on(random_actions)
         fragments = self._fetch()
@@ -119,6 +121,7 @@ class RemoteSampler:
             )
 
     def go_on(self, random_actions: bool) -> None:
+        """Ask every healthy runner that has nothing to do for one fragment."""
         idle = [runner for runner in self._group.healthy_env_runner_ids() if runner not in self._asked]
         if not idle:
             return
@@ -127,10 +130,12 @@ class RemoteSampler:
         self._asked.update(idle)
 
     def restored(self, runners: Collection[int]) -> None:
+        """Count the restarts, and the fragments that went with them."""
         self._restarts += len(runners)
         self._lose(self._asked.intersection(runners))
 
     def metrics(self) -> dict[str, int]:
+        """``env_runner_restarts`` and ``fragments_lost`` since the sampler was made."""
         return {"env_runner_restarts": self._restarts, "fragments_lost": self._fragments_lost}
 
     def _fetch(self) -> list[Fragment]:

@@ -96,11 +96,13 @@ class LocalFeed:
         self._replay, self._to_environment, self._score = replay, to_environment, score
 
     def picked(self, count: int, lengths: tuple[int, ...]) -> PickedWindows:
+        """As :class:`WindowFeed`; the index is scored anew first, where ``score`` was given."""
         if self._score is not None:
             rescore(self._replay, self._score)
         return PickQuestion(count, lengths, self._to_environment)(self._replay)
 
     def newest(self, count: int, lengths: tuple[int, ...]) -> WindowPool:
+        """As :class:`WindowFeed`."""
         return NewestQuestion(count, lengths, self._to_environment)(self._replay)
 
 

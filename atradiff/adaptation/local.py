@@ -57,6 +57,7 @@ class LocalAdaptation:
         self._feed = LocalFeed(replay, to_environment, score)
 
     def due(self, env_steps: int) -> bool:
+        """Whether a multiple of ``every`` env steps was passed since the last attempt."""
         return passed(self.adapter.config.every, self.adapter.env_steps, env_steps)
 
     def step(self, env_steps: int) -> AdaptationReport | None:

@@ -59,9 +59,11 @@ class WithOriginal:
         return self.adapted.weights()
 
     def check_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Of the adapted diffuser: raise ``ValueError`` for weights that are not its network's."""
         self.adapted.check_weights(weights)
 
     def load_weights(self, version: int, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Replace the weights of the adapted diffuser; the original keeps its own."""
         self.adapted.load_weights(version, weights)
 
     def on(self, device: str, *, compiled: bool = False) -> WithOriginal:

@@ -75,6 +75,7 @@ class RingView:
             self.total = int(row_ids[-1]) + 1
 
     def picked(self, row_ids: IntArray, importance: FloatArray | None = None) -> Picked:
+        """Rows (M,) with their ``importance`` (M,), NaN where it is None, and their age: rows stored after them."""
         unknown = np.full(len(row_ids), np.nan, np.float32)
         return Picked(row_ids, unknown if importance is None else importance, self.total - 1 - row_ids)
 
@@ -92,6 +93,7 @@ class NewestPickUp:
         """Of no use here."""
 
     def pick(self, count: int) -> Picked:
+        """At most ``count`` rows, newest first."""
         first = max(self.ring.oldest, self.ring.total - count)
         return self.ring.picked(np.arange(self.ring.total - 1, first - 1, -1))
 
@@ -117,6 +119,7 @@ class UniformPickUp:
         """Of no use here."""
 
     def pick(self, count: int) -> Picked:
+        """At most ``count`` different rows of those in the ring, each as likely as the others."""
         held = self.ring.total - self.ring.oldest
         chosen = self._rng.choice(held, min(count, held), replace=False) if held else np.empty(0, np.int64)
         return self.ring.picked(self.ring.oldest + chosen)
@@ -126,6 +129,7 @@ class UniformPickUp:
         write_state(folder, "uniform", {"capacity": self.ring.capacity}, state, {})
 
     def load(self, folder: Path) -> None:
+        """As :class:`PickUp`; the next draws are those that would have followed."""
         state, _ = read_state(folder, "uniform", {"capacity": self.ring.capacity}, ())
         self.ring.total = state["total"]
         self._rng.bit_generator.state = state["rng"]

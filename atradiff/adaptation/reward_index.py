@@ -47,6 +47,7 @@ class RewardPickUp:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the index, and of the row ids of the episodes that have not ended yet."""
         waiting = sum(ids.nbytes for episode in self._open.values() for ids in episode.row_ids)
         return self._row.nbytes + self._importance.nbytes + self._uses.nbytes + waiting
 

@@ -42,11 +42,13 @@ class AdaptingReplay(LocalReplay):
         return super().metrics() | {f"adapter/{name}": value for name, value in figures.items()}
 
     def save(self, folder: Path) -> None:
+        """Write the replay, the adapter and what the original has served into ``folder``."""
         super().save(folder)
         self.adaptation.save(folder / _ADAPTATION)
         self._serving.served.write(folder / _ADAPTATION / _SERVED_FILE)
 
     def load(self, folder: Path) -> None:
+        """Become what :meth:`save` wrote; raises ``ValueError`` where it is of another configuration."""
         super().load(folder)
         self.adaptation.load(folder / _ADAPTATION)
         if (served := folder / _ADAPTATION / _SERVED_FILE).is_file():  # older checkpoints have none
@@ -67,5 +69,6 @@ class AdaptingServices:
     training_state: Path | None = None
 
     def start(self, order: ServiceOrder) -> AdaptingReplay:
+        """A replay with an adapter of its own; the order's generator is replaced by the diffuser."""
         adapter = Adapter(self.diffuser, self.data, self.config, order.seed, self.training_state)
         return AdaptingReplay(order, adapter, WithOriginal(self.diffuser, self.config.original_share))

@@ -53,6 +53,7 @@ class TdErrorPickUp:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the index; nearly all there from the start."""
         arrays = (self._row, self._importance, self._entry_of_slot, self._free)
         return sum(array.nbytes for array in arrays) + self._lowest.nbytes
 

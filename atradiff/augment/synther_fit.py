@@ -138,6 +138,7 @@ class OnlineSynther:
 
     @property
     def version(self) -> int:
+        """Counts the fits, from the version of the model that was given; 0 where there is none yet."""
         return 0 if self.model is None else self.model.version
 
     @property

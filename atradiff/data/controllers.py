@@ -22,6 +22,7 @@ class MountainCarController:
         self._push = push
 
     def act(self, observation: NDArray[Any], env: gym.Env[Any, Any]) -> NDArray[np.float32]:  # noqa: ARG002
+        """Push the way the car rolls: the swing grows until it leaves the valley."""
         velocity = float(observation[1])
         return np.array([self._push if velocity >= 0 else -self._push], np.float32)
 

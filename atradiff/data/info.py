@@ -30,6 +30,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> Spread:
+        """Of at least one value, in an array of any shape."""
         low, lower, median, upper, high = (float(q) for q in np.quantile(values, [0, 0.25, 0.5, 0.75, 1]))
         return cls(low, lower, median, upper, high, float(np.mean(values)))
 

@@ -60,6 +60,7 @@ def read_minari_folder(folder: Path) -> Source:
 
 
 def is_minari_folder(folder: Path) -> bool:
+    """Whether ``folder`` has Minari's metadata, with or without its ``data`` folder named."""
     return any((folder / sub / "metadata.json").is_file() for sub in ("data", "."))
 
 
@@ -189,6 +190,7 @@ def _reset_infos(infos: list[dict[str, NDArray[Any]]], episodes: list[Any]) -> d
 
 def _common(infos: list[dict[str, NDArray[Any]]], episodes: list[Any]) -> list[str]:
     def fits(name: str) -> bool:
+        """Whether the info is there for the reset and every step of every episode, in one shape."""
         columns = [one.get(name) for one in infos]
         return all(
             c is not None and len(np.atleast_1d(c)) == len(e.rewards) + 1 and c.shape[1:] == infos[0][name].shape[1:]

@@ -78,6 +78,7 @@ class Normalizer:
         return replace(self, starts=np.ascontiguousarray(states[np.sort(chosen)]))
 
     def arrays(self) -> dict[str, FloatArray]:
+        """All fields by name, as they are written beside the weights."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def states(self, states: FloatArray) -> FloatArray:

@@ -43,6 +43,9 @@ class RawColumns:
         return {name: column for name, column in columns.items() if column is not None}
 
     def error(self, problem: str, remedy: str, column: str | None = None, row: int | None = None) -> DataError:
+        """A ``DataError`` that names the file, the ``column`` by the file's own name for it and the place of ``row`` in
+        it.
+        """
         name = None if column is None else self.names.get(column, column)
         return DataError(problem, remedy, file=self.file, field=name, row=None if row is None else self.place(row))
 

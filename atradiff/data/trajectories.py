@@ -57,6 +57,7 @@ class Trajectories:
         return np.add.reduceat(self.columns.rewards.astype(np.float64), self.offsets[:-1]).astype(np.float32)
 
     def episode(self, index: int) -> Transitions:
+        """The rows of one episode, in order."""
         return self.columns[slice(self.offsets[index], self.offsets[index + 1])]
 
     def select(self, episodes: IntArray) -> Trajectories:

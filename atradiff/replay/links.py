@@ -69,6 +69,7 @@ class EpisodeLinks:
         return self._successor, [[source, key, row_id] for (source, key), row_id in self._open.items()]
 
     def restore(self, successors: NDArray[np.int64], open_episodes: list[Any]) -> None:
+        """Become what :meth:`state` gave; fewer successors than rows leave the rest unknown."""
         self._successor[: len(successors)] = successors
         self._successor[len(successors) :] = UNKNOWN
         self._open = {(str(source), int(key)): int(row_id) for source, key, row_id in open_episodes}

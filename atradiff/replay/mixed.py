@@ -97,6 +97,7 @@ class MixedReplay:
 
     @property
     def rho(self) -> float:
+        """The synthetic share of a batch at this env step: a schedule may move it."""
         return self.config.rho_at(self.counters.env_steps)
 
     @property

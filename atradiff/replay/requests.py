@@ -65,6 +65,7 @@ class RequestQueue:
 
     @property
     def oldest(self) -> GenerationRequest | None:
+        """The request that has waited longest; None where none waits."""
         return self._waiting[0] if self._waiting else None
 
     def add(self, request: GenerationRequest) -> None:

@@ -75,6 +75,7 @@ class ColumnRing:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all columns at full capacity; they are there from the start."""
         return sum(column.nbytes for column in self._data.values())
 
     def add(self, rows: Mapping[str, NDArray[Any]]) -> IntArray:

@@ -44,6 +44,7 @@ class VariantFidelity:
     transitions_per_cpu_second: float | None = None  # of process time, over all threads
 
     def to_json(self) -> dict[str, Any]:
+        """All figures in one flat dictionary, those of rows and copies beside the others."""
         figures = asdict(self)
         return figures.pop("rows") | (figures.pop("copies") or {}) | figures
 

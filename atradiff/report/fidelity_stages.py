@@ -45,6 +45,7 @@ class StageVariant:
     share_left_data: float
 
     def to_json(self) -> dict[str, Any]:
+        """All figures in one flat dictionary."""
         figures = asdict(self)
         return figures.pop("rows") | figures
 
@@ -117,6 +118,7 @@ def one_step_of(model: TrajectoryDiffuser) -> OneStep:
     import torch
 
     def step(states: FloatArray, actions: ActionArray) -> tuple[FloatArray, FloatArray]:
+        """(B, S) next states and (B,) the members' disagreement about them."""
         tasks = np.tile(model.own_task(), (len(states), 1)) if model.config.task_size else None
         columns = [torch.as_tensor(x, device=model.device) for x in (states, actions, tasks) if x is not None]
         answer = model.dynamics.predict(*columns)

@@ -41,7 +41,9 @@ class FidelityModel(Protocol):
         length: int | None = None,
         refine: Refine | None = None,
         prune: Prune | None = None,
-    ) -> tuple[SyntheticTrajectories, GenerationReport]: ...
+    ) -> tuple[SyntheticTrajectories, GenerationReport]:
+        """See :meth:`atradiff.generator.TrajectoryDiffuser.generate_with_report`."""
+        ...
 
 
 def imagine_variant(

@@ -29,6 +29,7 @@ class ScoreRange:
             )
 
     def score(self, returns: Numbers) -> Numbers:
+        """Returns of any shape as scores: 0 is a random policy, 100 the reference; neither is a bound."""
         return 100.0 * (returns - self.random) / (self.reference - self.random)
 
 
@@ -72,6 +73,7 @@ class Study:
     seed: int = 0
 
     def curves(self, task: str, arm: str) -> list[RunCurve]:
+        """The curves of all finished runs of a pair; empty where there is none."""
         return [run.curve for run in self.runs.get((task, arm), ())]
 
     def scores(self, task: StudyTask, arm: str) -> Numbers:
@@ -102,6 +104,7 @@ class Cost:
 
     @classmethod
     def of(cls, runs: Sequence[StudyRun]) -> Cost:
+        """The medians over ``runs``, of which there must be one at least."""
         cpu = [run.cpu_seconds for run in runs if run.cpu_seconds is not None]
         return cls(
             float(np.median([run.wall_seconds for run in runs])),

@@ -42,6 +42,7 @@ class StudyReport:
 
     @classmethod
     def of(cls, study: Study) -> StudyReport:
+        """Compute all tables of ``study``; those over tasks are empty where no task has runs of every arm."""
         tasks = task_results(study)
         return cls(study, tuple(tasks), tuple(arm_results(study, tasks)))
 

@@ -20,5 +20,6 @@ def _pad(text: str, width: int, *, left: bool) -> str:
 
 
 def markdown(cells: Cells) -> str:
+    """The cells as a Markdown table, whose header is the first row."""
     header, *rows = cells
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])

@@ -145,14 +145,17 @@ class EnsembleSACConfig(AlgorithmConfig):
             )
 
     def get_rollout_fragment_length(self, worker_index: int = 0) -> int:  # noqa: ARG002
+        """The number that was set, for every worker: it says how many env steps lie between two rounds of updates."""
         return int(self.rollout_fragment_length)
 
     def get_default_learner_class(self) -> type:
+        """Asked for by RLlib when it builds the learners."""
         from rllib_ext.ensemble_sac.learner import EnsembleSACLearner
 
         return EnsembleSACLearner
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """The networks of :class:`EnsembleSACModule`; spaces are filled in by RLlib."""
         from rllib_ext.ensemble_sac.rl_module import EnsembleSACModule
 
         return RLModuleSpec(module_class=EnsembleSACModule)

@@ -72,9 +72,11 @@ class EnsembleSACLearner(TorchLearner):
         return self.config.settings
 
     def named_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Those of actor, critics and alpha, by these names."""
         return {f.name: getattr(self.optimizers, f.name) for f in fields(self.optimizers)}
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Make the three optimisers and tell RLlib of them; it never steps them itself."""
         self.optimizers = SACOptimizers.of(self.module[module_id], (config or self.config).settings)
         for name, optimizer in self.named_optimizers().items():
             params = [p for group in optimizer.param_groups for p in group["params"]]

@@ -37,6 +37,7 @@ class EnsembleSACModule(TorchRLModule, InferenceOnlyAPI):
         self.log_alpha = nn.Parameter(torch.tensor(math.log(c["initial_alpha"])))
 
     def get_non_inference_attributes(self) -> list[str]:
+        """What env runners do without."""
         return ["critics", "target_critics", "log_alpha"]
 
     def _forward_inference(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class LearnerState:
 
     @classmethod
     def of(cls, learner: EnsembleSACLearner) -> LearnerState:
+        """All of ``learner`` that training changes, on the CPU."""
         return cls(_weights(learner), _optimizer_tensors(learner), learner.updater.updates, learner._weights_seq_no)
 
     def put_into(self, learner: EnsembleSACLearner, origin: str) -> None:

@@ -35,6 +35,7 @@ class SACOptimizers:
 
     @classmethod
     def of(cls, networks: SACNetworks, settings: SACSettings) -> SACOptimizers:
+        """New ones, with the learning rates of ``settings``; target critics have none."""
         return cls(
             actor=_adam(networks.actor.parameters(), settings.actor_lr),
             critics=_adam(networks.critics.parameters(), settings.critic_lr),
