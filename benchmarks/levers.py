@@ -28,6 +28,7 @@ from atradiff.report.fidelity import FidelityReport, fidelity
 from atradiff.report.fidelity_chains import chain_fidelity
 from atradiff.report.judge import Judge
 from atradiff.staging import write_text
+from benchmarks.levers_probes import PROBES, probing
 from benchmarks.levers_table import tables
 
 VARIANTS = ("raw", "cut", "project", "dynamics")
@@ -41,6 +42,7 @@ class Lever:
     model: Mapping[str, Any] = field(default_factory=dict)  # of DiffuserConfig
     fit: Mapping[str, Any] = field(default_factory=dict)  # of FitConfig
     sampling: Mapping[str, Any] = field(default_factory=dict)  # of SamplingConfig
+    probe: str = ""  # of PROBES: a part that is not the library's
 
 
 LEVERS: dict[str, Lever] = {
@@ -59,7 +61,7 @@ LEVERS: dict[str, Lever] = {
     "calls_1": Lever(sampling={"calls": 1}),
     "calls_2": Lever(sampling={"calls": 2}),
     "temperature_0.5": Lever(sampling={"temperature": 0.5}),
-}
+} | {name: Lever(probe=name) for name in PROBES if name}
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,9 @@ def cell(out: Path, name: str, lever: Lever, store: Path, plan: Plan) -> Path:
         _require_same(_read(file)["settings"], settings, file)
         return file
     data = open_trajectories(store)
-    model = _fitted(data, out / "models" / f"{_first_alike(name, lever)}__{store.name}", lever, plan)
-    report = _judged(model, data, plan)
+    with probing(lever.probe):
+        model = _fitted(data, out / "models" / f"{_first_alike(name, lever)}__{store.name}", lever, plan)
+        report = _judged(model, data, plan)
     source = model.provenance
     document = {
         "name": name,
@@ -117,7 +120,9 @@ def _settings(lever: Lever, plan: Plan) -> dict[str, dict[str, Any]]:
     """All that a cell hangs on, defaults included, as plain types of JSON."""
     parts = (_config(lever, plan), _fit_config(lever, plan), SamplingConfig(**lever.sampling))
     named = dict(zip(("model", "fit", "sampling"), (part.to_json() for part in parts), strict=True))
-    plain: dict[str, dict[str, Any]] = json.loads(json.dumps(named | {"plan": asdict(plan)}))
+    plain: dict[str, dict[str, Any]] = json.loads(
+        json.dumps(named | {"plan": asdict(plan), "probe": {"name": lever.probe}})
+    )
     return plain
 
 
@@ -143,7 +148,9 @@ def _fit_config(lever: Lever, plan: Plan) -> FitConfig:
 
 def _first_alike(name: str, lever: Lever) -> str:
     """The first lever with the same fit, whose model is taken: levers may differ in sampling only."""
-    alike = (other for other, it in LEVERS.items() if (it.model, it.fit) == (lever.model, lever.fit))
+    alike = (
+        other for other, it in LEVERS.items() if (it.model, it.fit, it.probe) == (lever.model, lever.fit, lever.probe)
+    )
     return next(alike, name)
 
 
