@@ -80,6 +80,7 @@ def test_every_lever_is_another_setting_that_exists() -> None:
             levers.DiffuserConfig(**lever.model),
             levers.FitConfig(**({"steps": 1} | dict(lever.fit))),
             levers.SamplingConfig(**lever.sampling),
+            levers.PROBES[lever.probe],
         )
         for lever in levers.LEVERS.values()
     ]
