@@ -28,14 +28,15 @@ EPISODE_STEPS = 1000
 CHUNK = 10_000
 
 
-def random_rows(n: int, rng: np.random.Generator) -> Transitions:
-    """``n`` rows of Hopper's spaces, none of which ends an episode."""
+def random_rows(n: int, rng: np.random.Generator, spaces: Spaces = HOPPER) -> Transitions:
+    """``n`` rows of these spaces, none of which ends an episode."""
 
     def floats(*shape: int) -> Any:
         return rng.standard_normal(shape, np.float32)
 
     flags = np.zeros(n, bool)
-    return Transitions(floats(n, 11), floats(n, 3), floats(n), floats(n, 11), flags, flags)
+    states, actions = spaces.observation_size, spaces.action_size
+    return Transitions(floats(n, states), floats(n, actions), floats(n), floats(n, states), flags, flags)
 
 
 def filled_replay(rows: int) -> MixedReplay:

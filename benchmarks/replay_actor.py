@@ -22,9 +22,10 @@ import ray
 from atradiff.config import ServingConfig
 from atradiff.ports import EpisodeRows, RowSink
 from atradiff.replay.config import ReplayConfig
-from atradiff.types import Spaces, SyntheticRows, Transitions
+from atradiff.types import Spaces, SyntheticRows
 from benchmarks.figures import show
 from benchmarks.ray_session import ray_session
+from benchmarks.replay import random_rows
 from cluster.placement import Resources
 from cluster.replay_actor import ReplayActorConfig, start_replay_actor
 from cluster.replay_client import ActorRowSink, RemoteReplay
@@ -38,16 +39,6 @@ JOURNALS = {"": None, "_journal": False, "_journal_synced": True}
 """Suffix of the figure, and whether the journal waits for the disk."""
 
 
-def random_rows(n: int, rng: np.random.Generator) -> Transitions:
-    """``n`` rows of HalfCheetah's spaces, none of which ends an episode."""
-
-    def floats(*shape: int) -> Any:
-        return rng.standard_normal(shape, np.float32)
-
-    flags = np.zeros(n, np.bool_)
-    return Transitions(floats(n, 17), floats(n, 6), floats(n), floats(n, 17), flags, flags)
-
-
 class Sender:
     """An env runner that has its rows already."""
 
@@ -57,7 +48,7 @@ class Sender:
 
     def push(self, rows_per_chunk: int, seconds: float) -> float:
         """Transitions per second that were stored and acknowledged."""
-        rows, episodes = random_rows(rows_per_chunk, self._rng), np.zeros(rows_per_chunk, np.int64)
+        rows, episodes = random_rows(rows_per_chunk, self._rng, HALF_CHEETAH), np.zeros(rows_per_chunk, np.int64)
         began, pushed = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
             self._sink.push(EpisodeRows(rows, episodes, "sender", self._sequence))
@@ -96,12 +87,12 @@ def fill(actor: Any, rows: int) -> None:
     """Both rings full, so that nothing stays in a cache that would not in a long run."""
     rng = np.random.default_rng(0)
     n = min(10_000, rows)
-    real, episodes = random_rows(n, rng), np.zeros(n, np.int64)
+    real, episodes = random_rows(n, rng, HALF_CHEETAH), np.zeros(n, np.int64)
     for sequence in range(rows // n):
         ray.get(actor.store.remote(EpisodeRows(real, episodes, "filler", sequence)))
         requests = ray.get(actor.wait_for_requests.remote(n, 0.0))
         lengths = np.full(len(requests), TRAJECTORY, np.int64)
-        imagined = SyntheticRows(random_rows(TRAJECTORY * len(requests), rng), lengths, 0)
+        imagined = SyntheticRows(random_rows(TRAJECTORY * len(requests), rng, HALF_CHEETAH), lengths, 0)
         ray.get(actor.store_synthetic.remote(requests, imagined))
 
 
