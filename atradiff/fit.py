@@ -151,7 +151,7 @@ def _train(
     with ExitStack() as stack:
         board = stack.enter_context(open_board(None if folder is None else folder.tensorboard))
         bar = stack.enter_context(Bar(settings, progress, quiet))
-        bar.tell(f"The task ends: {trainer.networks.dynamics.seen.end_in_words}.")
+        bar.tell(f"The task ends {trainer.networks.dynamics.seen.end_in_words}.")
         while (share := _share_done(settings, progress)) < 1:
             losses = trainer.step(progress.steps, learning_rate_share(progress.steps, share, settings.warmup_steps))
             _require_finite(losses, progress.steps)

@@ -67,9 +67,9 @@ class SeenRange(nn.Module):
 
     @property
     def end_in_words(self) -> str:
-        """Where the task ends, in words; as the networks say, where states do not tell."""
+        """Where the task ends, in words: beyond bounds on states, or, where those do not tell, by the networks."""
         box = self.box()
-        return "as the networks say" if box is None else f"where {describe_box(box)}"
+        return "where the networks predict it" if box is None else f"where {describe_box(box)}"
 
     def ends(self, states: Tensor) -> Tensor:
         """(...) true where a step to ``states`` (..., S) ends the task; never, where states do not tell."""

@@ -151,7 +151,7 @@ def test_the_command_fits_a_stored_data_set(tmp_path, monkeypatch, capsys):
     fit_command(tmp_path / "data", tmp_path / "model", steps=3, model=TINY)
     shown = capsys.readouterr()
     assert "3 steps" in shown.out
-    assert "The task ends: as the networks say." in shown.err  # its end is a goal
+    assert "The task ends where the networks predict it." in shown.err  # its end is a goal
     assert TrajectoryDiffuser.from_pretrained(tmp_path / "model", device="cpu").provenance.steps == 3
 
 

@@ -23,6 +23,9 @@ _MUTED = "#666666"
 _POINTS = 101
 """Points of a curve over tasks of unequal length, and of a performance profile."""
 
+_LEGEND_LINE, _LEGEND_LETTER = 0.6, 0.07
+"""Inches of a legend's line with its gaps, and of a letter: a legend is not to leave its figure."""
+
 
 def save_study_pictures(study: Study, arms: Sequence[ArmResult], out: Path) -> list[Path]:
     """Write the pictures into ``out`` and return their paths, in the order in which a report shows them.
@@ -174,8 +177,11 @@ def _band(ax: Axes, x: Numbers, curve: tuple[Numbers, Numbers, Numbers], color: 
 def _legend_above(figure: Figure, study: Study) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=color, linewidth=2.2, label=arm) for arm, color in _present(study).items()]
-    lines = math.ceil(len(handles) / 4)
+    present = _present(study)
+    handles = [Line2D([], [], color=color, linewidth=2.2, label=arm) for arm, color in present.items()]
+    widest = _LEGEND_LINE + _LEGEND_LETTER * max(map(len, present))
+    columns = min(max(int(figure.get_figwidth() / widest), 1), 4)
+    lines = math.ceil(len(handles) / columns)
     figure.legend(handles=handles, loc="outside upper center", ncols=math.ceil(len(handles) / lines))
 
 
