@@ -79,5 +79,5 @@ def _network(config: DiffuserConfig, codec: RowCodec, longest: int) -> RowNetwor
         depth,
         config.heads,
         config.task_size,
-        absolute=codec.absolute,
+        rows=codec.kind,
     )

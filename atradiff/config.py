@@ -11,6 +11,7 @@ Refine = Literal["none", "cut", "project", "dynamics"]
 Process = Literal["shortcut", "edm"]
 Solver = Literal["dpm++", "heun", "stochastic"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Rows = Literal["differences", "absolute", "both"]
 Guide = Literal["none", "return", "relevance"]
 Trained = Literal["all", "dynamics"]
 
@@ -53,7 +54,9 @@ class DiffuserConfig(_JsonConfig):
     generator: Literal["one", "bank"] = "one"
     """One network for all lengths, or the paper's bank: one for each of ``lengths`` (section 4.1)."""
     lengths: tuple[int, ...] = (5, 10, 15, 20, 25)
-    rows: Literal["differences", "absolute"] = "differences"
+    rows: Rows = "differences"
+    """What a row tells of the next state: how far it is from the last one, where it is, or how far it is from the last
+    one and from s_1, merged by least squares (:mod:`atradiff.data.row_codecs`)."""
     network: Literal["transformer", "residual_mlp"] = "transformer"
     condition: Literal["state", "none"] = "state"
     """``none``: trajectories start at states of the data, not at the agent's (the paper's ablation, table 5)."""
@@ -84,7 +87,7 @@ class DiffuserConfig(_JsonConfig):
         rising = all(a < b for a, b in zip(self.lengths, self.lengths[1:], strict=False))
         require(bool(self.lengths) and rising and self.lengths[0] >= 1, "lengths", self.lengths, "must rise from >= 1")
         require_one_of("generator", self.generator, ("one", "bank"))
-        require_one_of("rows", self.rows, ("differences", "absolute"))
+        require_one_of("rows", self.rows, ("differences", "absolute", "both"))
         require_one_of("network", self.network, ("transformer", "residual_mlp"))
         require_one_of("condition", self.condition, ("state", "none"))
         require_one_of("guide", self.guide, ("none", "return", "relevance"))
@@ -271,12 +274,20 @@ class SyntherFit(_JsonConfig):
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """Requests are generated ``requests_per_batch`` at a time, or when the oldest has waited ``max_wait`` env steps."""
+    """Requests are generated ``requests_per_batch`` at a time, or when the oldest has waited ``max_wait`` env steps.
+
+    Imagined trajectories are cut into pieces of ``own_length`` rows; in ``own_share`` of them (1: in all) the agent's
+    own policy takes the place of the diffused actions, through the one-step model (:mod:`atradiff.branches`).
+    """
 
     requests_per_batch: int = 64
     max_wait: int = 200
+    own_share: float = 0.0
+    own_length: int = 5
 
     def __post_init__(self) -> None:
+        require(0 <= self.own_share <= 1, "own_share", self.own_share, "must lie in 0..1: it is a share of the pieces")
+        require(self.own_length >= 1, "own_length", self.own_length, "must be at least 1 row")
         if self.requests_per_batch < 1 or self.max_wait < 0:
             raise ValueError(
                 f"requests_per_batch must be at least 1 and max_wait at least 0, got {self.requests_per_batch} and "

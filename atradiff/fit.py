@@ -14,7 +14,8 @@ import torch
 
 from atradiff.calibrate import calibrate
 from atradiff.config import DiffuserConfig, FitConfig, require
-from atradiff.data.normalize import Normalizer, row_codec
+from atradiff.data.normalize import Normalizer
+from atradiff.data.row_codecs import row_codec
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
 from atradiff.diffusion.sample import resolve_device

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atradiff.config import DiffuserConfig, Precision
-from atradiff.data.normalize import Normalizer, row_codec
+from atradiff.data.normalize import Normalizer
+from atradiff.data.row_codecs import row_codec
 from atradiff.generator import Calibration, Networks, Provenance, TrajectoryDiffuser
 from atradiff.staging import staged_file, staged_folder, write_text
 from atradiff.types import Spaces

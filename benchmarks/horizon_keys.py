@@ -14,7 +14,8 @@ import torch
 
 from atradiff.calibrate import calibrate
 from atradiff.config import DiffuserConfig, FitConfig, Refine, SamplingOptions
-from atradiff.data.normalize import DecodedRows, Normalizer, row_codec
+from atradiff.data.normalize import DecodedRows, Normalizer
+from atradiff.data.row_codecs import row_codec
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import Windows, WindowSampler, history_of
 from atradiff.diffusion.conditioning import Condition

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atradiff.data.normalize import Normalizer, row_codec
+from atradiff.data.normalize import Normalizer
+from atradiff.data.row_codecs import row_codec
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
 from atradiff.types import IntArray, Transitions

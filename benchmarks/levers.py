@@ -47,6 +47,7 @@ class Lever:
 
 LEVERS: dict[str, Lever] = {
     "base": Lever(),
+    "two_heads": Lever(model={"rows": "both"}),
     "absolute_rows": Lever(model={"rows": "absolute"}),
     "edm_16": Lever(model={"process": "edm", "calls": 16}),
     "64x3": Lever(model={"width": 64, "depth": 3}),

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atradiff import bank, fit, model_folder, trainer
-from atradiff.config import DiffuserConfig, require
-from atradiff.data.normalize import Normalizer, RowCodec
+from atradiff.config import DiffuserConfig
+from atradiff.data.normalize import RowCodec
 from atradiff.data.windows import Windows
 from atradiff.diffusion import sample, shortcut, transformer
 from atradiff.diffusion.conditioning import Condition, sinusoid
@@ -27,14 +27,7 @@ from atradiff.diffusion.transformer import Block
 from atradiff.dynamics import DynamicsEnsemble
 from atradiff.generator import Networks
 from atradiff.trainer import StepLosses, Trainer
-from atradiff.types import Spaces
-from benchmarks.levers_rows import (
-    Flow,
-    TrigonometricNetworks,
-    TrigonometricTransformer,
-    TwoHeadedRows,
-    TwoHeadedTransformer,
-)
+from benchmarks.levers_rows import Flow, TrigonometricNetworks, TrigonometricTransformer
 
 _TRUSTED_AFTER = 100
 """Steps after which the one-step model is heard."""
@@ -207,12 +200,6 @@ class ConvolvedBlock(Block):
         return super()._attend(x + taps[0] * before + taps[1] * x + taps[2] * after, mask)
 
 
-def _two_headed_rows(rows: str, spaces: Spaces, normalizer: Normalizer) -> RowCodec:
-    """In the place of :func:`atradiff.data.normalize.row_codec`."""
-    require(rows == "differences", "rows", rows, "must be differences")
-    return TwoHeadedRows(spaces, normalizer)
-
-
 def _flow(flow: Flow) -> Probe:
     return ((trainer, "shortcut_loss", flow.loss), (sample, "_walk", flow.walk))
 
@@ -229,11 +216,6 @@ PROBES: Mapping[str, Probe] = {
     "residual": ((fit, "Trainer", ResidualTrainer),),
     "own_residual": ((fit, "Trainer", OwnResidualTrainer),),
     "informed": _networks(InformedNetworks),
-    "two_heads": (
-        (fit, "row_codec", _two_headed_rows),
-        (model_folder, "row_codec", _two_headed_rows),
-        (bank, "RowTransformer", TwoHeadedTransformer),
-    ),
     "convolution": ((transformer, "Block", ConvolvedBlock),),
     "trigonometry": ((bank, "RowTransformer", TrigonometricTransformer), *_networks(TrigonometricNetworks)),
     "levels_on_grid": _flow(Flow(on_grid=True)),

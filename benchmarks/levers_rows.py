@@ -3,81 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atradiff.config import DiffuserConfig
-from atradiff.data.normalize import DecodedRows, DifferenceRows, RowCodec, inverse
-from atradiff.data.windows import Windows
+from atradiff.data.normalize import RowCodec
 from atradiff.diffusion import shortcut
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.network import RowNetwork
 from atradiff.diffusion.sample import _walk
 from atradiff.diffusion.transformer import RowTransformer
 from atradiff.generator import Networks
-from atradiff.types import FloatArray
-
-
-class TwoHeadedRows(DifferenceRows):
-    """Rows that hold the displacement from s_1, too, in units of the states' scale: (a, r, s' - s, s' - s_1, d)."""
-
-    @property
-    def row_size(self) -> int:
-        """R = A + 1 + 2 S + 1."""
-        return super().row_size + self.spaces.observation_size
-
-    def encode(self, windows: Windows) -> FloatArray:
-        """See :class:`RowCodec`."""
-        rows = super().encode(windows)
-        moved = (windows.states[:, 1:] - windows.states[:, :1]) * inverse(self.normalizer.state_scale)
-        return np.concatenate([rows[..., :-1], moved, rows[..., -1:]], axis=-1).astype(np.float32)
-
-    def decode(self, states: FloatArray, rows: FloatArray) -> DecodedRows:
-        """See :class:`RowCodec`; the states are those of :func:`merged`."""
-        columns, scale = self.state_columns, torch.from_numpy(self.delta_to_state)
-        path = F.pad(merged(torch.from_numpy(rows), columns, scale), (0, 0, 1, 0))
-        deltas = torch.diff(path, dim=1).numpy() * inverse(self.delta_to_state)
-        return super().decode(states, np.concatenate([rows[..., : columns.start], deltas, rows[..., -1:]], axis=-1))
-
-
-class TwoHeadedTransformer(RowTransformer):
-    """Sees the states that both heads of the noisy rows tell together."""
-
-    def _tokens(self, rows: Tensor, states: Tensor) -> Tensor:
-        path = F.pad(merged(rows, self.state_columns, self.delta_to_state)[:, :-1], (0, 0, 1, 0))
-        implied = (states[:, None] + path).clamp(-10, 10)
-        with torch.autocast(rows.device.type, enabled=False):
-            return cast(Tensor, self.embed(torch.cat([rows, implied], dim=-1))) + self.position[: rows.shape[1]]
-
-
-def merged(rows: Tensor, columns: slice, scale: Tensor) -> Tensor:
-    """(B, K, S) displacements from s_1 in units of the states' scale, by least squares over both heads of ``rows``.
-
-    Both heads count by their units, as if errors were alike in them: slow moves follow the displacements, fast ones the
-    differences. ``scale`` (S,) is what a difference of one moves a standardised state by.
-    """
-    deltas, moved = rows[..., columns].float(), rows[..., columns.stop : 2 * columns.stop - columns.start].float()
-    with torch.autocast(rows.device.type, enabled=False):  # eight bits are too few for states
-        of_moved, of_deltas = _smoother(rows.shape[1], tuple(scale.tolist()))
-        return torch.einsum("skj,bjs->bks", of_moved, moved) + torch.einsum("skj,bjs->bks", of_deltas, deltas)
-
-
-@lru_cache
-def _smoother(length: int, scale: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """(S, K, K) each: x = P m + Q d is where |x - m|^2 + |(x_k - x_{k-1}) / scale - d|^2 is least."""
-    step = torch.eye(length) - torch.diag(torch.ones(length - 1), -1)
-    moved, deltas = [], []
-    for size in scale:
-        by = step / size if size > 0 else torch.zeros_like(step)  # a column that never moves: neither head says so
-        inverted = torch.linalg.inv(torch.eye(length) + by.T @ by)
-        moved.append(inverted * (size > 0))
-        deltas.append(inverted @ by.T)
-    return torch.stack(moved), torch.stack(deltas)
 
 
 class TrigonometricTransformer(RowTransformer):
@@ -92,9 +31,9 @@ class TrigonometricTransformer(RowTransformer):
         self.register_buffer("mean", torch.zeros_like(delta_to_state), persistent=False)
         self.register_buffer("spread", torch.ones_like(delta_to_state), persistent=False)
 
-    def _tokens(self, rows: Tensor, states: Tensor) -> Tensor:
-        following = torch.cumsum(rows[:, :-1, self.state_columns] * self.delta_to_state, dim=1)
-        implied = (states[:, None] + F.pad(following, (0, 0, 1, 0))).clamp(-10, 10)
+    def _tokens(self, rows: Tensor, condition: Condition) -> Tensor:
+        following = self._following(rows[..., self.state_columns], condition)[:, :-1]
+        implied = torch.cat([condition.states[:, None], following], dim=1).clamp(-10, 10)
         angles = implied * self.spread + self.mean
         with torch.autocast(rows.device.type, enabled=False):
             seen = torch.cat([rows, implied, angles.sin(), angles.cos()], dim=-1)

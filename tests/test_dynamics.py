@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from atradiff.data.normalize import DecodedRows, DifferenceRows, Normalizer
+from atradiff.data.normalize import DecodedRows, Normalizer
+from atradiff.data.row_codecs import DifferenceRows
 from atradiff.dynamics import BatchedMLP, DynamicsEnsemble
 from atradiff.refine import Thresholds, refine_windows, step_residuals
 from atradiff.types import Spaces

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from atradiff.config import DiffuserConfig
-from atradiff.data.normalize import Normalizer, row_codec
+from atradiff.data.normalize import Normalizer
+from atradiff.data.row_codecs import row_codec
 from atradiff.generator import Calibration, Networks, TrajectoryDiffuser
 from atradiff.types import Spaces
 from tests.toys import random_data, tiny_diffuser
@@ -27,7 +28,7 @@ SIZES = {"lengths": (3, 6), "width": 16, "depth": 1, "heads": 2, "dynamics_model
 MODELS = st.fixed_dictionaries(
     {
         "generator": st.sampled_from(["one", "bank"]),
-        "rows": st.sampled_from(["differences", "absolute"]),
+        "rows": st.sampled_from(["differences", "absolute", "both"]),
         "network": st.sampled_from(["transformer", "residual_mlp"]),
         "process": st.sampled_from(["shortcut", "edm"]),
         "solver": st.sampled_from(["dpm++", "heun", "stochastic"]),
@@ -135,7 +136,7 @@ def goal_conditioned(rows):
 
 
 @settings(max_examples=20, deadline=None)
-@given(OPTIONS, st.sampled_from(["differences", "absolute"]), st.integers(0, 2**31))
+@given(OPTIONS, st.sampled_from(["differences", "absolute", "both"]), st.integers(0, 2**31))
 def test_goals_stay_as_they_are_and_sparse_rewards_are_crisp(options, rows, seed):
     model, states = goal_conditioned(rows), states_like(6, seed, 1.0)
     imagined = model.generate(states, generator_seed=seed, **options)
@@ -157,9 +158,10 @@ def test_a_diverged_model_raises_rather_than_return_nan(refine):
     "model",
     [
         {},
+        {"rows": "both"},
         {"rows": "absolute", "network": "residual_mlp", "generator": "bank", "process": "edm", "solver": "stochastic"},
     ],
-    ids=["ours", "paper"],
+    ids=["ours", "two heads", "paper"],
 )
 def test_briefly_trained_models(model, actions):
     trained = briefly_trained(actions, **model)

@@ -141,6 +141,7 @@ def test_saved_loaded_and_set_it_guides_the_same(decided, tmp_path):
     [
         {"generator": "bank", "network": "residual_mlp", "process": "edm", "calls": 3, "rows": "absolute"},
         {"generator": "bank", "task_size": 2},
+        {"rows": "both"},
     ],
 )
 def test_every_network_and_process_can_be_guided(settings):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from atradiff.adaptation.windows import concatenate_windows
 from atradiff.config import DiffuserConfig
-from atradiff.data.normalize import Normalizer, row_codec
+from atradiff.data.normalize import Normalizer
+from atradiff.data.row_codecs import row_codec
 from atradiff.data.windows import WindowSampler, told_rows
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.history import HistoryConditioned
@@ -103,6 +104,18 @@ def test_encoded_history_is_zero_where_unknown_and_else_rows_as_windows_have_the
     assert (told[:, 1:, -1] == -1).all()
 
 
+def test_two_heads_of_history_tell_of_the_way_to_the_window_whatever_lies_before():
+    data = chain_data(6)
+    codec = row_codec("both", data.spaces, Normalizer.fit(data))
+    past = WindowSampler(data, (4,), history=4).before(np.array([data.offsets[1] + 9]), np.array([3]))
+    told = codec.encode_history(past)
+    back = (past.states[:, 1:] - past.states[:, -1:]) / codec.normalizer.state_scale
+    np.testing.assert_allclose(told[:, 1:, 4:6], back[:, 1:], atol=1e-5)
+    unknown = past.states.copy()
+    unknown[:, 0] = 1e3
+    np.testing.assert_array_equal(codec.encode_history(replace(past, states=unknown)), told)
+
+
 def test_training_tells_none_some_and_all():
     told = told_rows(8, 30_000, np.random.default_rng(0))
     shares = np.bincount(told, minlength=9) / len(told)
@@ -125,7 +138,9 @@ def test_no_history_is_a_history_of_unknown_rows_and_known_rows_reach_every_row(
     torch.testing.assert_close(network(rows, noise, noise, told)[1:], network(rows[1:], noise[1:], noise[1:], told[1:]))
 
 
-@pytest.mark.parametrize("change", [{"generator": "bank"}, {"network": "residual_mlp"}, {"guide": "return"}])
+@pytest.mark.parametrize(
+    "change", [{"generator": "bank", "rows": "both"}, {"network": "residual_mlp"}, {"guide": "return", "rows": "both"}]
+)
 def test_history_goes_with_every_network_and_its_model_folder(tmp_path, change):
     model = tiny_diffuser(config=replace(TINY, history=3, **change))
     model.save_pretrained(tmp_path / "model")

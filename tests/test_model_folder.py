@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from atradiff.generator import TrajectoryDiffuser
-from tests.toys import tiny_diffuser
+from tests.toys import TINY, tiny_diffuser
 
 STATES = np.array([[0.1, 0.0], [-0.4, 0.02]], np.float32)
 
@@ -17,8 +18,9 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-def test_a_loaded_model_generates_the_same(tmp_path):
-    model = tiny_diffuser()
+@pytest.mark.parametrize("rows", ["differences", "both"])
+def test_a_loaded_model_generates_the_same(tmp_path, rows):
+    model = tiny_diffuser(config=replace(TINY, rows=rows))
     model.save_pretrained(tmp_path / "model")
     loaded = TrajectoryDiffuser.from_pretrained(tmp_path / "model", device="cpu")
     assert loaded.config == model.config

@@ -1,18 +1,22 @@
-"""Windows to the rows a diffuser learns, and back: t = (a_t, r_t, s_{t+1} - s_t or s_{t+1}, d_t), s_1 as condition."""
+"""Windows to the rows a diffuser learns, and back: t = (a_t, r_t, what tells of s_{t+1}, d_t), s_1 as condition.
+
+The scales, and all but how rows tell of states, which is in :mod:`atradiff.data.row_codecs`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
+from atradiff.config import Rows
 from atradiff.data.alive_box import alive_box
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import Windows
-from atradiff.types import ActionArray, BoolArray, FloatArray, Spaces
+from atradiff.types import ActionArray, BoolArray, FloatArray, IntArray, Spaces
 
 _CONSTANT = 1e-5
 """A column whose spread is below this share of its magnitude does not move: float32 noise, not signal."""
@@ -151,19 +155,24 @@ class RowCodec(ABC):
 
     spaces: Spaces
     normalizer: Normalizer
-    absolute: ClassVar[bool]
-    """Whether the state columns hold states, not their differences."""
+    kind: ClassVar[Rows]
+    """The name of how rows hold states."""
 
     @property
     def row_size(self) -> int:
-        """R = A + 1 + S + 1."""
-        return self.spaces.action_size + self.spaces.observation_size + 2
+        """R: A + 1, what tells of states, and 1."""
+        return self.state_columns.stop + 1
 
     @property
     def state_columns(self) -> slice:
-        """Where states, or their differences, lie in a row."""
+        """Where a row tells of states: S columns, or S for each head."""
         start = self.spaces.action_size + 1
-        return slice(start, start + self.spaces.observation_size)
+        return slice(start, start + self.heads * self.spaces.observation_size)
+
+    @property
+    def heads(self) -> int:
+        """How often a row tells of each state column."""
+        return 1
 
     @property
     def delta_to_state(self) -> FloatArray:
@@ -175,12 +184,15 @@ class RowCodec(ABC):
         return replace(self, normalizer=replace(self.normalizer, **bounds))
 
     @abstractmethod
-    def encode_states(self, states: FloatArray) -> FloatArray:
-        """(B, K, S) columns of rows, from the states (B, K + 1, S) of windows."""
+    def encode_states(self, states: FloatArray, origin: FloatArray) -> FloatArray:
+        """(B, K, heads S) columns of rows, from states (B, K + 1, S) and s_1 of their windows, ``origin`` (B, S)."""
 
     @abstractmethod
-    def decode_states(self, states: FloatArray, columns: FloatArray) -> FloatArray:
-        """(B, K, S) states that follow ``states`` (B, S) by the state columns (B, K, S) of rows."""
+    def decode_states(self, states: FloatArray, columns: FloatArray, lengths: IntArray) -> FloatArray:
+        """(B, K, S) states that follow ``states`` (B, S) by the state columns (B, K, heads S) of rows.
+
+        ``lengths`` (B,) are the windows' own; what comes after is not to be used.
+        """
 
     def encode_actions(self, actions: ActionArray) -> FloatArray:
         """(..., A) from actions in environment units, or from integers (...)."""
@@ -207,30 +219,36 @@ class RowCodec(ABC):
 
     def encode(self, windows: Windows) -> FloatArray:
         """(B, K, R) rows of windows."""
+        return self._encode(windows, windows.states[:, 0])
+
+    def _encode(self, windows: Windows, origin: FloatArray) -> FloatArray:
         n = self.normalizer
         kind = windows.terminated.astype(np.int64)
         rewards = (windows.rewards - n.reward_mean[kind]) / n.reward_scale[kind]
         parts = [
             self.encode_actions(windows.actions),
             np.where(windows.padding, 0, rewards)[..., None],
-            self.encode_states(windows.states),
+            self.encode_states(windows.states, origin),
             (kind * 2 - 1)[..., None],
         ]
         return np.concatenate(parts, axis=-1).astype(np.float32)
 
     def encode_history(self, history: Windows) -> FloatArray:
         """(B, H, R) rows before windows; zeros where they are padding, so that d = -1 marks those that are told."""
-        return np.where(history.padding[..., None], np.float32(0), self.encode(history))
+        rows = self._encode(history, history.states[:, -1])
+        return np.where(history.padding[..., None], np.float32(0), rows)
 
-    def decode(self, states: FloatArray, rows: FloatArray) -> DecodedRows:
+    def decode(self, states: FloatArray, rows: FloatArray, lengths: IntArray | None = None) -> DecodedRows:
         """Rows (B, K, R) that start at ``states`` (B, S); ``states[:, 0]`` of the result is that input, bit for bit.
 
+        ``lengths`` (B,) are the windows' own where K rows are not all of them theirs; what comes after says nothing.
         States are held to what the data show, actions to the action space, rewards to their levels if they have any.
         """
         n, a = self.normalizer, self.spaces.action_size
         terminated = rows[..., -1] > 0
         kind = terminated.astype(np.int64)
-        path = self.decode_states(states, rows[..., self.state_columns])
+        lengths = np.full(len(rows), rows.shape[1]) if lengths is None else lengths
+        path = self.decode_states(states, rows[..., self.state_columns], lengths)
         return DecodedRows(
             states=np.concatenate([states[:, None], path], axis=1),
             actions=self._decode_actions(rows[..., :a]),
@@ -243,47 +261,3 @@ class RowCodec(ABC):
             return columns.argmax(-1)
         actions = columns * self.normalizer.action_scale + self.normalizer.action_mean
         return np.clip(actions, *self._bounds)
-
-
-@dataclass(frozen=True)
-class DifferenceRows(RowCodec):
-    """Rows hold s' - s, divided by the differences' own scale; decoding holds them to the normaliser's range."""
-
-    absolute: ClassVar[bool] = False
-
-    def encode_states(self, states: FloatArray) -> FloatArray:
-        """See :class:`RowCodec`."""
-        return np.diff(states, axis=1) * inverse(self.normalizer.delta_scale)
-
-    def decode_states(self, states: FloatArray, columns: FloatArray) -> FloatArray:
-        """See :class:`RowCodec`."""
-        n = self.normalizer
-        deltas = np.clip(columns * n.delta_scale, n.delta_low, n.delta_high)
-        return states[:, None] + np.cumsum(deltas, axis=1, dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class AbsoluteRows(RowCodec):
-    """Rows hold s', standardised (the paper's way, appendix A.2); decoding holds it to the normaliser's range.
-
-    Columns that never move within an episode (a goal) keep the value that they have in s_1.
-    """
-
-    absolute: ClassVar[bool] = True
-
-    def encode_states(self, states: FloatArray) -> FloatArray:
-        """See :class:`RowCodec`."""
-        return self.normalizer.states(states[:, 1:])
-
-    def decode_states(self, states: FloatArray, columns: FloatArray) -> FloatArray:
-        """See :class:`RowCodec`."""
-        n = self.normalizer
-        path = np.clip(columns * n.state_scale + n.state_mean, n.state_low, n.state_high)
-        drift = np.clip(np.zeros_like(n.delta_low), n.delta_low, n.delta_high)
-        steps = np.arange(1, columns.shape[1] + 1, dtype=np.float32)[:, None]
-        return np.where(n.delta_scale > 0, path, states[:, None] + steps * drift)
-
-
-def row_codec(rows: Literal["differences", "absolute"], spaces: Spaces, normalizer: Normalizer) -> RowCodec:
-    """The codec that a configuration names."""
-    return (DifferenceRows if rows == "differences" else AbsoluteRows)(spaces, normalizer)

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from atradiff.config import Rows
 from atradiff.diffusion.conditioning import Condition, ConditionEncoder
 from atradiff.diffusion.network import RowNetwork
+from atradiff.diffusion.two_heads import HeadMerge
 
 
 class Block(nn.Module):
@@ -59,7 +61,7 @@ class RowTransformer(RowNetwork):
 
     Each token also sees the state its row starts in, as far as the noisy differences before it tell: s_1 plus their
     running sum. Without it the net would have to add up rows by attention before it could apply the dynamics. Where
-    rows are ``absolute``, that state is the row before, or s_1.
+    ``rows`` are absolute, that state is the row before, or s_1; where they are both, what both heads tell together.
     """
 
     delta_to_state: Tensor
@@ -75,12 +77,13 @@ class RowTransformer(RowNetwork):
         heads: int,
         task_size: int = 0,
         *,
-        absolute: bool = False,
+        rows: Rows = "differences",
     ) -> None:
         super().__init__()
         state_size = len(delta_to_state)
-        self.row_size, self.state_columns, self.absolute = row_size, state_columns, absolute
+        self.row_size, self.state_columns, self.rows = row_size, state_columns, rows
         self.register_buffer("delta_to_state", delta_to_state)
+        self.merge = HeadMerge(delta_to_state, longest) if rows == "both" else None
         self.encode = ConditionEncoder(state_size, task_size, longest, width)
         self.embed = nn.Linear(row_size + state_size, width)
         self.position = nn.Parameter(0.02 * torch.randn(longest, width))
@@ -96,7 +99,7 @@ class RowTransformer(RowNetwork):
         mask = self._key_mask(condition.lengths, rows.shape[1])
         modulation = self.modulate(self.encode(noise, step, condition))[:, None]
         per_block = modulation[..., : -2 * self.head.in_features].chunk(len(self.blocks), dim=-1)
-        x = self._tokens(rows, condition.states).to(modulation.dtype)
+        x = self._tokens(rows, condition).to(modulation.dtype)
         for block, part in zip(self.blocks, per_block, strict=True):
             x = block(x, part, mask)
         shift, scale = modulation[..., -2 * self.head.in_features :].chunk(2, dim=-1)
@@ -104,12 +107,19 @@ class RowTransformer(RowNetwork):
         with torch.autocast(rows.device.type, enabled=False):  # eight bits of mantissa are too few for the output
             return F.linear(x.float(), self.head.weight, self.head.bias)
 
-    def _tokens(self, rows: Tensor, states: Tensor) -> Tensor:
-        columns = rows[:, :-1, self.state_columns]
-        following = columns if self.absolute else states[:, None] + torch.cumsum(columns * self.delta_to_state, dim=1)
-        implied = torch.cat([states[:, None], following], dim=1).clamp(-10, 10)
+    def _tokens(self, rows: Tensor, condition: Condition) -> Tensor:
+        following = self._following(rows[..., self.state_columns], condition)[:, :-1]
+        implied = torch.cat([condition.states[:, None], following], dim=1).clamp(-10, 10)
         with torch.autocast(rows.device.type, enabled=False):
             return self.embed(torch.cat([rows, implied], dim=-1)) + self.position[: rows.shape[1]]
+
+    def _following(self, columns: Tensor, condition: Condition) -> Tensor:
+        """(B, K, S) standardised states that rows end in, as far as their state ``columns`` tell."""
+        if self.rows == "absolute":
+            return columns
+        if self.merge is not None:
+            return condition.states[:, None] + self.merge(columns, condition.lengths)
+        return condition.states[:, None] + torch.cumsum(columns * self.delta_to_state, dim=1)
 
     def matrices(self) -> list[nn.Parameter]:
         """See :class:`RowNetwork`."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atradiff.data.normalize import Normalizer, row_codec
+from atradiff.data.normalize import Normalizer
+from atradiff.data.row_codecs import row_codec
 from atradiff.types import SyntheticTrajectories
 from benchmarks import horizon
 from benchmarks.horizon_figures import ChainStudy, persistence

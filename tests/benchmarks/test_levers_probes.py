@@ -8,7 +8,8 @@ import torch
 
 import atradiff.fit
 from atradiff.config import DiffuserConfig, FitConfig
-from atradiff.data.normalize import DifferenceRows, Normalizer
+from atradiff.data.normalize import Normalizer
+from atradiff.data.row_codecs import DifferenceRows
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
 from atradiff.diffusion.conditioning import Condition
@@ -16,7 +17,7 @@ from atradiff.dynamics import DynamicsEnsemble
 from atradiff.trainer import Trainer
 from benchmarks import levers_probes
 from benchmarks.levers_probes import PROBES, Gap, InformedNetwork, probing
-from benchmarks.levers_rows import TwoHeadedRows, blue_noise, merged
+from benchmarks.levers_rows import blue_noise
 from tests.toys import chain_data
 
 SMALL = DiffuserConfig(lengths=(2, 5), width=16, depth=1, dynamics_models=1, dynamics_width=16)
@@ -69,27 +70,6 @@ def test_an_informed_network_learns_how_far_to_follow_the_one_step_model(
     denoised = rows + 0.25 * network(rows, time, torch.zeros(4), condition)  # wholly: nothing is left of the gap
     torch.testing.assert_close(gap(denoised, states, 0), torch.zeros(4, 1, 2), atol=1e-5, rtol=0)
     torch.testing.assert_close(denoised[..., :2], rows[..., :2])
-
-
-def test_two_heads_are_merged_by_least_squares() -> None:
-    rng, scale = np.random.default_rng(0), np.float32([0.2, 3.0, 0.0])
-    rows = rng.normal(size=(2, 4, 8)).astype(np.float32)  # one column, differences, displacements, one column
-    ours = merged(torch.from_numpy(rows), slice(1, 4), torch.from_numpy(scale)).numpy()
-    differences = np.eye(4) - np.eye(4, k=-1)
-    for column in range(2):
-        system = np.concatenate([np.eye(4), differences / scale[column]])
-        wanted = np.concatenate([rows[..., 4 + column], rows[..., 1 + column]], axis=1)
-        theirs = np.linalg.lstsq(system, wanted.T, rcond=None)[0].T
-        np.testing.assert_allclose(ours[..., column], theirs, rtol=1e-4, atol=1e-5)
-    assert not ours[..., 2].any()
-
-
-def test_two_headed_rows_come_back_as_they_were(data: Trajectories) -> None:
-    codec = TwoHeadedRows(data.spaces, Normalizer.fit(data))
-    windows = WindowSampler(data, (5,)).at(np.array([0, 3, 7]), 5)
-    decoded = codec.decode(windows.states[:, 0], codec.encode(windows))
-    np.testing.assert_allclose(decoded.states, windows.states, atol=1e-5)
-    np.testing.assert_allclose(decoded.rewards, windows.rewards, atol=1e-4)
 
 
 def test_blue_noise_of_differences_does_not_add_up() -> None:

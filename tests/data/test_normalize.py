@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atradiff.data.normalize import AbsoluteRows, DifferenceRows, Normalizer
+from atradiff.data.normalize import Normalizer
+from atradiff.data.row_codecs import AbsoluteRows, DifferenceRows, TwoHeadedRows
 from atradiff.data.windows import WindowSampler
 from atradiff.types import Spaces
 from tests.toys import chain_data, random_data
@@ -15,7 +16,7 @@ from tests.toys import chain_data, random_data
 DISCRETE = Spaces(3, "discrete", n_actions=4)
 
 
-CODECS = [DifferenceRows, AbsoluteRows]
+CODECS = [DifferenceRows, AbsoluteRows, TwoHeadedRows]
 
 
 def codec_and_windows(data, length=5, batch=64, rows=DifferenceRows):
@@ -75,10 +76,10 @@ def test_rows_have_unit_scale():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**31), st.floats(0.01, 1e4))
-def test_whatever_is_decoded_stays_in_the_action_space_and_the_range_of_differences(seed, size):
+@given(st.integers(0, 2**31), st.floats(0.01, 1e4), st.sampled_from([DifferenceRows, TwoHeadedRows]))
+def test_whatever_is_decoded_stays_in_the_action_space_and_the_range_of_differences(seed, size, kind):
     data = chain_data(episodes=5)
-    codec, _ = codec_and_windows(data)
+    codec, _ = codec_and_windows(data, rows=kind)
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(3, 4, codec.row_size)).astype(np.float32) * np.float32(size)
     decoded = codec.decode(data.columns.observations[:3], rows)
@@ -118,6 +119,27 @@ def test_absolute_rows_hold_standardised_states_and_stay_in_the_range_of_the_dat
     path = codec.decode(windows.states[:, 0], wild).states[:, 1:]
     assert (path >= seen.min(0)).all()
     assert (path <= seen.max(0)).all()
+
+
+def test_two_heads_hold_differences_and_displacements_each_in_units_of_its_own():
+    data = chain_data()
+    codec, windows = codec_and_windows(data, rows=TwoHeadedRows)
+    rows, states = codec.encode(windows), np.concatenate([data.columns.observations, data.columns.next_observations])
+    plain = DifferenceRows(codec.spaces, codec.normalizer).encode(windows)
+    assert rows.shape[-1] == codec.row_size == plain.shape[-1] + 2
+    np.testing.assert_array_equal(rows[..., [0, 1, 2, 3, 6]], plain)
+    moved = (windows.states[:, 1:] - windows.states[:, :1]) / states.std(0)
+    np.testing.assert_allclose(rows[..., 4:6], moved, atol=1e-4)
+
+
+def test_two_heads_of_windows_of_several_lengths_are_decoded_one_by_one():
+    codec, windows = codec_and_windows(chain_data(), rows=TwoHeadedRows)
+    rng = np.random.default_rng(0)
+    rows, lengths = rng.normal(size=(64, 5, codec.row_size)).astype(np.float32), rng.integers(1, 6, size=64)
+    together = codec.decode(windows.states[:, 0], rows, lengths).states
+    for i, length in enumerate(lengths):
+        alone = codec.decode(windows.states[i : i + 1, 0], rows[i : i + 1, :length]).states
+        np.testing.assert_allclose(together[i, : length + 1], alone[0], atol=1e-5)
 
 
 def with_column(data, values):

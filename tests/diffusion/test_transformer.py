@@ -17,19 +17,31 @@ def network():
     return network
 
 
-def inputs(batch=3, length=8, lengths=None):
+def two_headed():
+    torch.manual_seed(0)
+    scale = torch.tensor([0.1, 0.5, 0.0])
+    network = RowTransformer(9, slice(2, 8), scale, 8, width=32, depth=2, heads=4, task_size=2, rows="both")
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+def inputs(batch=3, length=8, lengths=None, row_size=6):
     generator = torch.Generator().manual_seed(1)
     condition = Condition(
         torch.randn(batch, 3, generator=generator),
         torch.full((batch,), length) if lengths is None else lengths,
         torch.randn(batch, 2, generator=generator),
     )
-    return torch.randn(batch, length, 6, generator=generator), torch.rand(batch, generator=generator), condition
+    return torch.randn(batch, length, row_size, generator=generator), torch.rand(batch, generator=generator), condition
 
 
-def test_rows_past_a_windows_length_change_nothing(network):
+@pytest.mark.parametrize("kind", ["differences", "both"])
+def test_rows_past_a_windows_length_change_nothing(network, kind):
+    if kind == "both":
+        network = two_headed()
     lengths = torch.tensor([3, 5, 8])
-    rows, noise, condition = inputs(lengths=lengths)
+    rows, noise, condition = inputs(lengths=lengths, row_size=network.row_size)
     step = torch.zeros(3)
     together = network(rows, noise, step, condition)
     for i, length in enumerate(lengths.tolist()):
@@ -68,10 +80,10 @@ def test_bfloat16_agrees_with_float32(network):
     assert (rough - exact).abs().mean() < 0.05 * exact.abs().mean()
 
 
-@pytest.mark.parametrize("absolute", [False, True])
-def test_each_token_sees_the_state_that_its_row_starts_in(absolute):
+@pytest.mark.parametrize("kind", ["differences", "absolute"])
+def test_each_token_sees_the_state_that_its_row_starts_in(kind):
     scale = torch.tensor([0.1, 0.5, 0.0])
-    network = RowTransformer(6, slice(2, 5), scale, 8, width=32, depth=1, heads=4, absolute=absolute)
+    network = RowTransformer(6, slice(2, 5), scale, 8, width=32, depth=1, heads=4, rows=kind)
     seen = []
     network.embed.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     rows, noise, condition = inputs()
@@ -79,7 +91,18 @@ def test_each_token_sees_the_state_that_its_row_starts_in(absolute):
     state = condition.states
     for j in range(8):
         torch.testing.assert_close(seen[0][:, j], torch.cat([rows[:, j], state], dim=-1))
-        state = rows[:, j, 2:5] if absolute else state + rows[:, j, 2:5] * scale
+        state = rows[:, j, 2:5] if kind == "absolute" else state + rows[:, j, 2:5] * scale
+
+
+def test_where_both_heads_agree_each_token_sees_the_state_that_its_row_starts_in():
+    network, seen = two_headed(), []
+    network.embed.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    rows, noise, condition = inputs(row_size=9)
+    path = (rows[..., 2:5] * torch.tensor([0.1, 0.5, 0.0])).cumsum(1)
+    rows[..., 5:8] = path
+    network(rows, noise, torch.zeros(3), condition)
+    starts = torch.cat([condition.states[:, None], condition.states[:, None] + path[:, :-1]], dim=1)
+    torch.testing.assert_close(seen[0], torch.cat([rows, starts], dim=-1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("offset", [0.0, 30.0])
