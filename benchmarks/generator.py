@@ -4,7 +4,8 @@
 and 20-step DPM-Solver++), the paper's bank, a bank of our transformers, and one transformer for all lengths, each
 fitted for the same CPU minutes on the same episodes. Without ``--data``: random episodes of Hopper-v5. Quality is
 measured against the environment and held-out episodes as `atradiff fidelity` does; speed in turns, one torch thread,
-best of the rounds. ``--tiny`` is the same in seconds, to see that it runs: its figures say nothing.
+best of the rounds. ``--only synther`` fits SynthER alone, and so on. ``--tiny`` is the same in seconds, to see that
+it runs: its figures say nothing.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ from benchmarks.generator_plot import save_plot
 YARDSTICK = "synther_1024"
 """The method that speeds are given over: width 1024, its own sampler."""
 
+MODELS = ("synther", "paper_bank", "bank", "ours")
+"""What is fitted; SynthER always, since speeds are given over its own."""
+
 PAPER = DiffuserConfig(
     generator="bank",
     network="residual_mlp",
@@ -64,6 +68,7 @@ class Scale:
     windows: int = 512
     slice_seconds: float = 0.5
     rounds: int = 5
+    models: tuple[str, ...] = MODELS
 
 
 TINY = Scale(
@@ -113,7 +118,7 @@ def fitted_methods(data: Trajectories, scale: Scale, lengths: Sequence[int], see
     ours = DiffuserConfig(**dict(scale.network))  # type: ignore[arg-type]
     paper = replace(PAPER, **dict(scale.paper_network))  # type: ignore[arg-type]
     configs = {"paper_bank": paper, "bank": replace(ours, generator="bank"), "ours": ours}
-    for name, config in configs.items():
+    for name, config in ((name, config) for name, config in configs.items() if name in scale.models):
         model = fit(data, config=config, settings=_fit_settings(scale, seed), device="cpu", quiet=True)
         for calls in (1, 2, 4) if config.process == "shortcut" else (config.calls or 0,):
             for length in (k for k in lengths if k in model.config.lengths):
@@ -239,7 +244,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write all figures to")
     parser.add_argument("--plot", type=Path, help="file to draw quality against speed into")
     parser.add_argument("--data", type=Path, help="trajectory store; default: 400 random episodes of Hopper-v5")
-    parser.add_argument("--cpu-minutes", type=float, default=2.0, help="for each of the four fits")
+    parser.add_argument("--cpu-minutes", type=float, default=2.0, help="for each fit")
+    parser.add_argument("--only", nargs="+", choices=MODELS, default=MODELS, help="synther must be among them")
     parser.add_argument("--synther-widths", type=int, nargs="+", default=[1024], help="1024 must be among them")
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 25], help="window lengths K in rows")
     parser.add_argument("--rounds", type=int, default=5)
@@ -248,11 +254,13 @@ def main() -> None:
     options = parser.parse_args()
     if 1024 not in options.synther_widths:
         parser.error(f"--synther-widths must hold 1024, what speeds are given over, got {options.synther_widths}")
+    if "synther" not in options.only:
+        parser.error(f"--only must hold synther, what speeds are given over, got {', '.join(options.only)}")
     torch.set_num_threads(1)
     keep_freed_memory()
     widths = tuple(options.synther_widths)
     full = Scale(cpu_minutes=options.cpu_minutes, rounds=options.rounds, synther_widths=widths)
-    scale = TINY if options.tiny else full
+    scale = replace(TINY if options.tiny else full, models=tuple(options.only))
     with tempfile.TemporaryDirectory() as folder:
         data = open_trajectories(options.data or _random_hopper(Path(folder) / "data", 40 if options.tiny else 400))
         figures = measure(data, scale, options.lengths, options.seed)

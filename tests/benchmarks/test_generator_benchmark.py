@@ -35,7 +35,17 @@ def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert all(name in table for name in ("synther_1024_dpm", "paper_bank", "ours"))
 
 
-def test_the_width_that_speeds_are_given_over_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["generator", "--synther-widths", "64"])
+def test_synther_can_be_fitted_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "synther.json"
+    monkeypatch.setattr(sys, "argv", ["generator", "--tiny", "--only", "synther", "--json", str(out)])
+    generator.main()
+    figures = json.loads(out.read_text())
+    assert [m["name"] for m in figures["methods"]] == ["synther_1024", "synther_1024_dpm"]
+    assert figures["speed_over_synther_1024"] == {}
+
+
+@pytest.mark.parametrize("arguments", [["--synther-widths", "64"], ["--only", "ours"]])
+def test_what_speeds_are_given_over_must_be_there(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["generator", *arguments])
     with pytest.raises(SystemExit):
         generator.main()
