@@ -27,6 +27,7 @@ from atradiff.dynamics import DynamicsEnsemble
 from atradiff.imagine import Ending, GenerationReport, imagine, require_finite
 from atradiff.lengths import LengthEstimator, round_up
 from atradiff.refine import Thresholds
+from atradiff.rollout import Choose, rollout
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
 from atradiff.weights import check_weights, copy_weights, weights_of
 
@@ -180,6 +181,14 @@ class TrajectoryDiffuser:
             )
         require_finite(imagined)
         return imagined, report
+
+    def roll(self, states: FloatArray, act: Choose, rows: int) -> SyntheticTrajectories:
+        """See :class:`atradiff.ports.RollsPolicies` and :func:`atradiff.rollout.rollout`."""
+        states, limit = self._checked_states(states), self.calibration.disagreement_limit
+        task = self._checked_task(None, len(states))
+        rolled = rollout(self.dynamics, limit, states, act, rows, task, self._version)
+        require_finite(rolled)
+        return rolled
 
     def update_dynamics(self, transitions: Transitions, steps: int, *, seed: int, batch: int = 256) -> float:
         """Train the one-step model on an agent's own experience, which widens the seen range too; returns the mean

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from atradiff.config import ServingConfig
 from atradiff.data.trajectories import Trajectories
 from atradiff.replay.batch import ReplayBatch
 from atradiff.replay.config import ReplayConfig
-from atradiff.types import FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
+from atradiff.types import ActionArray, FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
 
 
 class TrajectoryGenerator(Protocol):
@@ -37,6 +37,20 @@ class TrajectoryGenerator(Protocol):
 
         Where :attr:`starts_at_states` is False, ``states`` say no more than how many are wanted. The same states, task,
         seed and version give the same trajectories.
+        """
+        ...
+
+
+@runtime_checkable
+class RollsPolicies(Protocol):
+    """A generator with a one-step model: it can say where a policy's own actions lead."""
+
+    def roll(
+        self, states: FloatArray, act: Callable[[FloatArray, int], ActionArray], rows: int
+    ) -> SyntheticTrajectories:
+        """Trajectories of at most ``rows`` rows that start exactly at ``states`` (B, S).
+
+        ``act`` is asked for the actions, in the environment's scale, of the j-th rows in states (N, S), with j.
         """
         ...
 
@@ -115,6 +129,11 @@ Score = Callable[[Transitions, int], FloatArray]
 that of the policy's actions tried in s' (1: its mean action)."""
 
 
+Act = Callable[[FloatArray, int], ActionArray]
+"""Actions in the learner's scale, drawn from a policy in states (N, S), and from nothing but a seed beside them. A
+snapshot: it may be pickled, and does not follow the learner's updates."""
+
+
 @dataclass(frozen=True)
 class ServiceOrder:
     """What an algorithm asks for when it starts.
@@ -134,6 +153,9 @@ class ServiceOrder:
     score: Score | None = None
     """Called by :meth:`ReplayService.serve` alone; None: the errors of the learner's own updates must do."""
     offline: Trajectories | None = None
+    policy: Callable[[], Act] | None = None
+    """The learner's policy of this moment; called by :meth:`ReplayService.serve` alone, where ``serving.own_share`` is
+    above 0. None: the algorithm cannot give it."""
 
 
 class ReplayServices(Protocol):

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,7 +110,7 @@ def _reroll(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: I
 
     A window ends before the row in which the members disagree or the data's range is left, but its first row stays.
     """
-    roll = _Roll(model, rows)
+    roll = Roll(model, rows)
     lost_at = roll.move(torch.as_tensor(lengths, device=roll.states.device), limit)
     gap = roll.states.cpu().numpy()[:, 1:] - rows.states[:, 1:]
     gap = np.sqrt(np.square(gap * model.delta_inverse.cpu().numpy()).sum(-1) / model.moving)
@@ -122,14 +122,14 @@ def _project(model: DynamicsEnsemble, limit: float, rows: DecodedRows, lengths: 
 
     A window ends where a re-rolled one would, and for the same reasons.
     """
-    roll = _Roll(model, rows)
+    roll = Roll(model, rows)
     wanted = torch.as_tensor(lengths, device=roll.states.device)
     roll.project(wanted, steps)
     lost_at, gap = roll.inspect(wanted, limit)
     return roll.refined(lost_at, gap.cpu().numpy())
 
 
-class _Roll:
+class Roll:
     """Windows as they are re-rolled or projected, on the model's device.
 
     Next states of a roll are needed row by row; rewards and terminals are not, and cost half as much in one pass over
@@ -150,8 +150,11 @@ class _Roll:
         self.left_data = torch.zeros(batch, dtype=torch.bool, device=device)
         self._columns = torch.arange(length, device=device)
 
-    def move(self, wanted: Tensor, limit: float) -> Tensor:
-        """Next states of up to ``wanted`` (B,) rows; returns the row (B,) at which each window got lost."""
+    def move(self, wanted: Tensor, limit: float, choose: Callable[[Tensor, int], Tensor] | None = None) -> Tensor:
+        """Next states of up to ``wanted`` (B,) rows; returns the row (B,) at which each window got lost.
+
+        ``choose`` is asked for the actions of each row in the states (N, S) that were reached; None: they are there.
+        """
         lost_at = torch.full_like(wanted, _NEVER)
         alive = torch.arange(len(wanted), device=wanted.device)
         for j in range(self.rewards.shape[1]):
@@ -159,6 +162,8 @@ class _Roll:
             if not len(alive):
                 break
             here = self.states[alive, j]
+            if choose is not None:
+                self.actions[alive, j] = choose(here, j)
             moves = self._model.move(here, self.actions[alive, j], self._tasks_of(alive))
             following = here + moves.deltas
             left = self._model.leaves_data(following)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from atradiff.branches import OwnActions, branched
 from atradiff.config import ServingConfig
 from atradiff.ports import TrajectoryGenerator
 from atradiff.replay.mixed import GenerationRequest, MixedReplay
@@ -18,18 +19,29 @@ def request_seed(run_seed: int, first: GenerationRequest) -> int:
 
 
 def imagined_rows(
-    generator: TrajectoryGenerator, states: FloatArray, seed: int, to_learner: Callable[[Transitions], Transitions]
+    generator: TrajectoryGenerator,
+    states: FloatArray,
+    seed: int,
+    to_learner: Callable[[Transitions], Transitions],
+    own: OwnActions | None = None,
 ) -> SyntheticRows:
-    """What the replay is given for requests from ``states`` (B, S): the same in process and from an actor."""
+    """What the replay is given for requests from ``states`` (B, S): the same in process and from an actor.
+
+    ``own`` puts the agent's own actions into a share of the rows; None: all are as the generator makes them.
+    """
     trajectories = generator.generate(states, generator_seed=seed)
-    rows = to_learner(trajectories.to_transitions())
-    return SyntheticRows(rows, trajectories.lengths, trajectories.generator_version)
+    version = trajectories.generator_version
+    if own is None:
+        return SyntheticRows(to_learner(trajectories.to_transitions()), trajectories.lengths, version)
+    made = branched(generator, trajectories, own, seed)
+    return SyntheticRows(to_learner(made.rows), made.lengths, version, made.own_rows)
 
 
 class LocalServer:
     """Generates queued requests in the calling process; the same seed and requests give the same rows.
 
     ``to_learner`` brings a generator's transitions (the environment's action scale) to the scale of the replay rows.
+    ``own`` takes a snapshot of the agent's policy for each batch; None: no rows have its actions.
     """
 
     def __init__(
@@ -39,12 +51,16 @@ class LocalServer:
         config: ServingConfig,
         seed: int,
         to_learner: Callable[[Transitions], Transitions],
+        own: Callable[[], OwnActions] | None = None,
     ) -> None:
         self.replay = replay
         self.generator = generator
         self._config = config
         self._seed = seed
         self._to_learner = to_learner
+        self._own = own
+        self.own_rows: int | None = None if own is None else 0
+        """Rows of the agent's own actions that this server has made; None where they are not asked for."""
 
     def serve(self) -> int:
         """Answer every batch that is due; returns the number of synthetic rows stored.
@@ -67,5 +83,9 @@ class LocalServer:
 
     def _answer(self, requests: list[GenerationRequest]) -> int:
         states = np.stack([request.state for request in requests])
-        made = imagined_rows(self.generator, states, request_seed(self._seed, requests[0]), self._to_learner)
+        seed = request_seed(self._seed, requests[0])
+        own = None if self._own is None else self._own()
+        made = imagined_rows(self.generator, states, seed, self._to_learner, own)
+        if self.own_rows is not None:
+            self.own_rows += made.own_rows
         return self.replay.store_synthetic(requests, made.rows, made.lengths, made.generator_version)

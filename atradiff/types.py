@@ -164,6 +164,8 @@ class SyntheticRows:
     rows: Transitions  # (N,), N = lengths.sum()
     lengths: IntArray  # (B,) rows of each request's trajectory
     generator_version: int
+    own_rows: int = 0
+    """Of N, those whose actions are the agent's own."""
 
     def __post_init__(self) -> None:
         if int(np.sum(self.lengths)) != len(self.rows):

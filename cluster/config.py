@@ -166,6 +166,11 @@ class RunConfig:
                 f"serving.max_wait={self.serving.max_wait} and rollout_fragment_length={self.rollout_fragment_length} "
                 "make late: raise it."
             )
+        if self.augmentation == "synther" and self.serving.own_share > 0:
+            raise ValueError(
+                f"serving.own_share={self.serving.own_share} rolls the agent's policy through a one-step model, and "
+                "SynthER has none: set it to 0, or augmentation to atradiff."
+            )
         if self.env_steps <= self.algorithm.learning_starts:
             raise ValueError(
                 f"env_steps={self.env_steps} end before learning_starts={self.algorithm.learning_starts}: nothing "

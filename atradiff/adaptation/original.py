@@ -12,6 +12,7 @@ from atradiff.adaptation.adapt import Weights
 from atradiff.adaptation.served import ServedCount
 from atradiff.config import require
 from atradiff.generator import TrajectoryDiffuser
+from atradiff.rollout import Choose
 from atradiff.types import FloatArray, Spaces, SyntheticTrajectories
 
 
@@ -53,6 +54,10 @@ class WithOriginal:
         made = chosen.generate(states, task, generator_seed=generator_seed)
         self.served.add(self.version, made.generator_version, len(made.lengths))
         return made
+
+    def roll(self, states: FloatArray, act: Choose, rows: int) -> SyntheticTrajectories:
+        """See :class:`atradiff.ports.RollsPolicies`: by the adapted one-step model, also from the original's states."""
+        return self.adapted.roll(states, act, rows)
 
     def weights(self) -> Weights:
         """Of the adapted one, as are those that the next two methods take: a pool replaces them like a diffuser's."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from atradiff.branches import own_actions
 from atradiff.ports import EpisodeRows, RowSink, ServiceOrder
 from atradiff.replay.batch import ReplayBatch
 from atradiff.replay.metrics import replay_metrics
@@ -57,7 +58,9 @@ class LocalReplay:
 
     def metrics(self) -> dict[str, float]:
         """Counters and gauges of this moment, by the names of docs/metrics.md."""
-        return replay_metrics(self.replay, None if self.server is None else self.server.generator.version)
+        figures = replay_metrics(self.replay, None if self.server is None else self.server.generator.version)
+        own_rows = None if self.server is None else self.server.own_rows
+        return figures if own_rows is None else figures | {"own_rows": own_rows}
 
     def save(self, folder: Path) -> None:
         """Write replay, requests and seed into ``folder``, which must exist."""
@@ -81,7 +84,8 @@ class LocalReplay:
         order = self._order
         if order.generator is None:
             return None
-        return LocalServer(self.replay, order.generator, order.serving, self._seed, order.to_learner)
+        own = own_actions(order)
+        return LocalServer(self.replay, order.generator, order.serving, self._seed, order.to_learner, own)
 
 
 def _build_replay(order: ServiceOrder, watcher: Watcher | None) -> MixedReplay:

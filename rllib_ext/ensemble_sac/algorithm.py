@@ -17,7 +17,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 
 from atradiff.data.trajectories import Trajectories
-from atradiff.ports import ReplayService, ServiceOrder, TrajectoryGenerator
+from atradiff.ports import Act, ReplayService, ServiceOrder, TrajectoryGenerator
 from atradiff.replay.batch import ReplayBatch
 from atradiff.replay.config import ReplayConfig
 from atradiff.types import FloatArray, Spaces, Transitions
@@ -25,6 +25,7 @@ from rllib_ext.columns import ActionScale
 from rllib_ext.ensemble_sac.config import EnsembleSACConfig
 from rllib_ext.ensemble_sac.learner import LEARNER_METRICS, TD_ERROR
 from rllib_ext.ensemble_sac.learners import Learners
+from rllib_ext.ensemble_sac.snapshot import snapshot
 from rllib_ext.ensemble_sac.state import read_state, write_state
 from rllib_ext.folder_component import FolderComponent
 from rllib_ext.sampling import LocalSampler, RemoteSampler, Sampler
@@ -78,6 +79,10 @@ class EnsembleSAC(Algorithm):
         """
         return self.learners.score(rows, draws)
 
+    def policy_snapshot(self) -> Act:
+        """The policy of this moment, which does not follow later updates; see :data:`atradiff.ports.Act`."""
+        return self.learners.first(snapshot)
+
     def _order(self) -> ServiceOrder:
         generator = self._load_generator()
         scale = ActionScale.of(self.env_spaces, normalize_actions=True)
@@ -91,6 +96,7 @@ class EnsembleSAC(Algorithm):
             to_environment=scale.rows_to_environment,
             offline=self._load_offline(),
             score=self.score,
+            policy=self.policy_snapshot,
         )
 
     def _load_generator(self) -> TrajectoryGenerator | None:

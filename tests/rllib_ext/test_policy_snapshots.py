@@ -1,0 +1,125 @@
+"""Snapshots of policies: the learner's own actions, at the moment they were taken, from a seed of their own."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ensemble_sac_worlds import tiny
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from toy_worlds import ConstantGenerator, CountingWorld, spaces_of
+
+from atradiff.config import ServingConfig
+from atradiff.replay.config import ReplayConfig
+from atradiff.types import FloatArray, SyntheticTrajectories
+
+Build = Callable[[AlgorithmConfig], Any]
+STATES = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def build(local_ray: None) -> Iterator[Build]:  # noqa: ARG001
+    built = []
+
+    def build_one(config: AlgorithmConfig) -> Any:
+        built.append(config.build_algo())
+        return built[-1]
+
+    yield build_one
+    for algorithm in built:
+        algorithm.stop()
+
+
+class Rolling(ConstantGenerator):
+    """With a one-step model in which states count upwards; it keeps what it was told to do, in the env's scale."""
+
+    def __init__(self) -> None:
+        super().__init__(spaces_of(CountingWorld()), action=[1.0, 10.0], length=4)
+        self.told: list[tuple[FloatArray, FloatArray]] = []
+
+    def roll(self, states: FloatArray, act: Any, rows: int) -> SyntheticTrajectories:
+        n = len(states)
+        counted = (states[:, None] + np.arange(rows + 1)[None, :, None]).astype(np.float32)
+        actions = np.stack([act(counted[:, j], j) for j in range(rows)], axis=1)
+        self.told.append((counted, actions))
+        nothing = np.zeros((n, rows), np.float32)
+        return SyntheticTrajectories(counted, actions, nothing, nothing > 0, np.full(n, rows), self.version)
+
+
+def own_rows(generator: Any, share: float, **training: Any) -> Any:
+    serving = ServingConfig(requests_per_batch=2, own_share=share, own_length=2)
+    return tiny(**training).augmentation(
+        generator=generator, replay=ReplayConfig(capacity=1_000, rho=0.5), serving=serving
+    )
+
+
+def curve(algorithm: Any) -> list[Any]:
+    results = [algorithm.train() for _ in range(3)]
+    state = algorithm.learner_group._learner.module["default_policy"].state_dict()
+    return [result["learner"] for result in results[1:]] + [{k: v.tolist() for k, v in state.items()}]
+
+
+def test_a_snapshot_acts_as_the_actor_and_does_not_follow_it(build: Build) -> None:
+    algorithm = build(tiny())
+    algorithm.train()
+    actor = copy.deepcopy(algorithm.learner_group._learner.module["default_policy"].actor)
+    taken = algorithm.policy_snapshot()
+    noise = torch.randn((50, 2), generator=torch.Generator().manual_seed(8))
+    mean, log_std = actor(torch.as_tensor(STATES))
+    expected = torch.tanh(mean + log_std.exp() * noise).detach().numpy()
+    np.testing.assert_allclose(taken(STATES, 8), expected, atol=1e-6)
+    assert not np.array_equal(taken(STATES, 8), taken(STATES, 9))
+    for _ in range(2):
+        algorithm.train()
+    np.testing.assert_allclose(taken(STATES, 8), expected, atol=1e-6)
+    assert not np.allclose(algorithm.policy_snapshot()(STATES, 8), expected, atol=1e-6)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(taken))(STATES, 8), taken(STATES, 8))
+
+
+def test_taking_and_asking_one_leaves_all_random_state_as_it_is(build: Build) -> None:
+    plain, watched = build(tiny()), build(tiny())
+    plain.train()
+    watched.train()
+    before = torch.get_rng_state()
+    watched.policy_snapshot()(STATES, 3)
+    assert torch.equal(before, torch.get_rng_state())
+    assert plain.train()["learner"] == watched.train()["learner"]
+
+
+def test_runs_of_own_rows_repeat_bit_for_bit(build: Build) -> None:
+    generators = [Rolling() for _ in range(2)]
+    one, again = (curve(build(own_rows(generator, 1.0))) for generator in generators)
+    assert one == again
+    for (_, ours), (_, theirs) in zip(generators[0].told, generators[1].told, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_replay_holds_the_policys_actions_in_the_learners_scale(build: Build) -> None:
+    generator = Rolling()
+    algorithm = build(own_rows(generator, 1.0))
+    result = [algorithm.train() for _ in range(2)][-1]
+    ring = algorithm.service.replay.synthetic
+    n = len(ring)
+    assert n == result["replay"]["own_rows"] == sum(actions[..., 0].size for _, actions in generator.told) > 20
+    asked = np.concatenate([actions.reshape(-1, 2) for _, actions in generator.told])
+    in_env_scale = [-2.0, 0.0] + (ring["actions"][:n] + 1) / 2 * [4.0, 10.0]
+    np.testing.assert_allclose(in_env_scale, asked, atol=1e-4)
+    assert np.abs(ring["actions"][:n]).max() <= 1
+
+
+def test_share_zero_is_the_run_that_it_was(build: Build) -> None:
+    generator = Rolling()
+    with_roll = curve(build(own_rows(generator, 0.0)))
+    without = curve(build(own_rows(ConstantGenerator(generator.spaces, [1.0, 10.0], 4), 0.0)))
+    assert with_roll == without
+    assert generator.told == []
+
+
+def test_a_generator_without_a_one_step_model_is_refused_before_any_step(build: Build) -> None:
+    with pytest.raises(ValueError, match="rolls the agent"):
+        build(own_rows(ConstantGenerator(spaces_of(CountingWorld()), [1.0, 10.0]), 0.5))
