@@ -55,10 +55,15 @@ def own_actions(order: ServiceOrder) -> Callable[[], OwnActions] | None:
 
     Raises ``ValueError`` for a generator without a one-step model, and for an algorithm that gives no policy.
     """
-    serving, policy = order.serving, order.policy
-    if order.generator is None or serving.own_share == 0:
+    if order.generator is None or order.serving.own_share == 0:
         return None
-    require_rolls(order.generator, serving)
+    require_rolls(order.generator, order.serving)
+    return snapshots(order)
+
+
+def snapshots(order: ServiceOrder) -> Callable[[], OwnActions]:
+    """As :func:`own_actions`, where somebody else has the generator."""
+    serving, policy = order.serving, order.policy
     if policy is None:
         raise ValueError(f"own_share={serving.own_share} needs the learner's policy, and this algorithm gives none.")
     return lambda: OwnActions(policy(), serving.own_share, serving.own_length, order.to_environment)

@@ -14,6 +14,7 @@ from ray.actor import ActorHandle
 
 from atradiff.adaptation.config import AdaptationConfig
 from atradiff.adaptation.report import AdaptationReport
+from atradiff.branches import OwnActions, snapshots
 from atradiff.ports import ServiceOrder
 from atradiff.replay.memory import ReplayMemory
 from atradiff.types import Spaces
@@ -22,6 +23,7 @@ from cluster.checkpoint_files import FileEntry, Part
 from cluster.cluster_config import ClusterConfig
 from cluster.config import RunConfig
 from cluster.placement import Placement
+from cluster.policy_snapshots import PolicySnapshots
 from cluster.prepare import Imagination, Supplies
 from cluster.ray_runtime import answer_of
 from cluster.replay_actor import ReplayActorConfig, RowsLostError
@@ -40,14 +42,30 @@ class AttachedReplay(RemoteReplay):
     """The replay actor as a trainer sees it that did not start it. Its rows are a part of the checkpoint of their own,
     written by the actor: nothing of them is saved with the algorithm."""
 
-    def __init__(self, actor: ActorHandle, config: ReplayActorConfig, rescoring: Rescoring) -> None:
+    def __init__(
+        self,
+        actor: ActorHandle,
+        config: ReplayActorConfig,
+        rescoring: Rescoring,
+        snapshots: PolicySnapshots | None = None,
+    ) -> None:
+        """``snapshots`` None: the generators need no policy."""
         super().__init__(actor, config)
-        self._rescoring = rescoring
+        self._rescoring, self._snapshots = rescoring, snapshots
+        self._own: OwnActions | None = None
 
     def serve(self) -> None:
-        """Score what the next update of the diffuser is picked from, where one is due."""
+        """Score what the next update of the diffuser is picked from, and take a snapshot of the policy, where due."""
         super().serve()
-        self._rescoring.step(self.env_steps)
+        env_steps = self.env_steps
+        self._rescoring.step(env_steps)
+        if self._snapshots is not None:
+            self._own = self._snapshots.step(env_steps) or self._own
+
+    def take_own(self) -> OwnActions | None:
+        """The newest snapshot, for the driver, who has the generators; each once."""
+        taken, self._own = self._own, None
+        return taken
 
     def save(self, folder: Path) -> None:  # noqa: ARG002 - see the class
         """Write nothing (see the class), but wait until all reports of TD errors are with the actor."""
@@ -56,6 +74,8 @@ class AttachedReplay(RemoteReplay):
     def load(self, folder: Path) -> None:  # noqa: ARG002 - see the class
         """Read nothing (see the class), but drop the batches that were sampled ahead from the rows as they were."""
         self.forget()
+        if self._snapshots is not None:
+            self._snapshots.forget()
 
 
 @dataclass(frozen=True)
@@ -65,10 +85,14 @@ class AttachedServices:
     replay: ActorHandle
     config: ReplayActorConfig
     adaptation: AdaptationConfig | None = None
+    needs_policy: bool = False
+    """Whether the driver's generators are to make own rows."""
 
     def start(self, order: ServiceOrder) -> AttachedReplay:
-        """Of the order only its scores are used: the driver has placed the rest."""
-        return AttachedReplay(self.replay, self.config, Rescoring(self.replay, self.adaptation, order))
+        """Of the order only its scores and its policy are used: the driver has placed the rest."""
+        rescoring = Rescoring(self.replay, self.adaptation, order)
+        taken = PolicySnapshots(snapshots(order), order.serving) if self.needs_policy else None
+        return AttachedReplay(self.replay, self.config, rescoring, taken)
 
 
 class Crew:
@@ -95,7 +119,8 @@ class Crew:
         self.replay: Any = actors.replay
         self.pool, self.adapter = actors.pool, actors.adapter
         adaptation = None if plan.adaptation is None else plan.adaptation.config
-        self.services = AttachedServices(self.replay, plan.replay, adaptation)
+        needs_policy = self.pool is not None and order.serving.own_share > 0
+        self.services = AttachedServices(self.replay, plan.replay, adaptation, needs_policy)
 
     @property
     def env_steps(self) -> int:
@@ -128,9 +153,11 @@ class Crew:
         return parts
 
     def tend(self, progress: Progress) -> None:
-        """Raise what ended the pool; begin and collect updates of the adapter."""
+        """Raise what ended the pool; hand on the trainer's policy; begin and collect updates of the adapter."""
         if self.pool is not None:
             self.pool.check()
+            if progress.own is not None:
+                self.pool.act_by(progress.own)
         if self.adapter is not None:
             with suppress(RowsLostError):  # the trainer meets it, too, and what is lost is restored then
                 self.adapter.step(progress.env_steps)

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import ray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ray.actor import ActorHandle
 
 from atradiff.allocator import keep_freed_memory
+from atradiff.branches import OwnActions
 from atradiff.ports import TrajectoryGenerator
 from atradiff.serving import imagined_rows
 from atradiff.types import FloatArray, SyntheticRows, Transitions
@@ -52,7 +53,7 @@ class _Version:
 
 @dataclass(frozen=True)
 class Ticket:
-    """Names the version that a batch is to be made with, and where it lies.
+    """Names the version that a batch is to be made with, and where it and the agent's policy lie.
 
     It travels with every batch, so that an actor that Ray has just restarted knows what to fetch; who has that version
     already fetches nothing. The driver keeps the newest ticket, and by that the objects.
@@ -60,6 +61,8 @@ class Ticket:
 
     version: int
     place: ray.ObjectRef
+    own: ray.ObjectRef | None = None
+    """Whose actions the own rows have; None: there are none."""
 
     @classmethod
     def first(cls, generator: TrajectoryGenerator) -> Ticket:
@@ -69,7 +72,11 @@ class Ticket:
     def next(self, version: int, weights: Weights) -> Ticket:
         """The same generator with other weights."""
         stored: _Version = ray.get(self.place)
-        return Ticket(version, ray.put(_Version(dict(weights), stored.generator)))
+        return replace(self, version=version, place=ray.put(_Version(dict(weights), stored.generator)))
+
+    def acting(self, own: OwnActions) -> Ticket:
+        """The same version, with own rows by ``own``."""
+        return replace(self, own=ray.put(own))
 
     def generator(self) -> TrajectoryGenerator:
         """The original generator, fetched."""
@@ -93,6 +100,7 @@ class Served:
     rows: int
     seconds: float
     gpu_bytes: int
+    own_rows: int
 
 
 class GeneratorWorker:
@@ -104,19 +112,31 @@ class GeneratorWorker:
         self._version = generator.version
 
     def answer(
-        self, states: FloatArray, seed: int, version: int, fetch: Callable[[], Weights]
+        self,
+        states: FloatArray,
+        seed: int,
+        version: int,
+        fetch: Callable[[], Weights],
+        own: OwnActions | None = None,
     ) -> tuple[SyntheticRows, Served]:
         """Trajectories from ``states`` (B, S); ``fetch`` is called only where the version differs from the last one's.
 
+        ``own`` puts the agent's actions into a share of the rows.
         Raises ``ValueError`` for weights that do not fit; those at hand stay in place.
         """
         began = time.perf_counter()
         if version != self._version:
             self._swap(version, fetch())
-        made = imagined_rows(self._generator, states, seed, self._to_learner)
+        made = imagined_rows(self._generator, states, seed, self._to_learner, own)
         seconds = time.perf_counter() - began
         served = Served(
-            os.getpid(), made.generator_version, len(made.lengths), len(made.rows), seconds, _gpu_bytes_in_use()
+            os.getpid(),
+            made.generator_version,
+            len(made.lengths),
+            len(made.rows),
+            seconds,
+            _gpu_bytes_in_use(),
+            made.own_rows,
         )
         return made, served
 
@@ -136,6 +156,7 @@ class GeneratorActor:
         keep_freed_memory()
         self._to_learner, self._device, self._compiled = to_learner, device, compiled
         self._worker: GeneratorWorker | None = None
+        self._own: tuple[ray.ObjectRef, OwnActions] | None = None
 
     def ready(self, ticket: Ticket) -> int:
         """The id of the process, once the generator is in place; raises what kept it from getting there."""
@@ -145,7 +166,16 @@ class GeneratorActor:
     @ray.method(num_returns=2)
     def generate(self, states: FloatArray, seed: int, ticket: Ticket) -> tuple[SyntheticRows, Served]:
         """See :meth:`GeneratorWorker.answer`. Two results: the rows go on to the replay, their report to the driver."""
-        return self._working(ticket).answer(states, seed, ticket.version, ticket.weights)
+        worker = self._working(ticket)
+        return worker.answer(states, seed, ticket.version, ticket.weights, self._acting(ticket))
+
+    def _acting(self, ticket: Ticket) -> OwnActions | None:
+        """The ticket's policy, fetched where the last batch had another one."""
+        if ticket.own is None:
+            return None
+        if self._own is None or self._own[0] != ticket.own:
+            self._own = ticket.own, ray.get(ticket.own)
+        return self._own[1]
 
     def _working(self, ticket: Ticket) -> GeneratorWorker:
         if self._worker is None:

@@ -13,6 +13,7 @@ from typing import Self
 import ray
 from ray.actor import ActorHandle
 
+from atradiff.branches import OwnActions, require_rolls
 from atradiff.config import ServingConfig
 from atradiff.ports import TrajectoryGenerator
 from cluster.generator_actor import (
@@ -36,7 +37,8 @@ class GeneratorPool:
         replay: Handle of an actor with ``wait_for_requests``, ``store_synthetic``, ``put_back`` and, for a pool that
             scales by itself, ``status``: see :class:`cluster.replay_actor.ReplayActor`.
         config: How many, and what each gets. Raises ``ValueError`` where the cluster has no such resource.
-        serving: Requests per batch.
+        serving: Requests per batch, and the share of the agent's own actions: with one, nothing is generated before
+            :meth:`act_by`. Raises ``ValueError`` for a generator that cannot roll them.
         seed: The run's: seeds of batches follow from it.
         to_learner: Brings rows to the learner's action scale.
         placement: A Ray scheduling strategy for each of the first actors; those beyond go where Ray likes.
@@ -54,13 +56,20 @@ class GeneratorPool:
         placement: Sequence[object] | None = None,
         on_error: Callable[[Exception], None] | None = None,
     ) -> None:
+        require_rolls(generator, serving)
         self.config = config.on(ray.cluster_resources())
         self._generator = generator.on("cpu") if isinstance(generator, Movable) else generator
         self._fleet = GeneratorFleet(
             self.config.in_flight, self._starter(to_learner, placement or ()), lambda: self._dispatcher.ticket
         )
         self._dispatcher = PoolDispatcher(
-            self._fleet, replay, self.config, serving.requests_per_batch, seed, Ticket.first(self._generator)
+            self._fleet,
+            replay,
+            self.config,
+            serving.requests_per_batch,
+            seed,
+            Ticket.first(self._generator),
+            needs_policy=serving.own_share > 0,
         )
         self._thread = threading.Thread(
             target=self._dispatcher.run, args=(on_error,), name="generator-pool", daemon=True
@@ -118,6 +127,10 @@ class GeneratorPool:
             )
         self._generator.check_weights(weights)
         self._dispatcher.ticket = self._dispatcher.ticket.next(version, weights)
+
+    def act_by(self, own: OwnActions) -> None:
+        """From the next batch on, the own rows are by ``own``; a batch in flight keeps the policy it was sent with."""
+        self._dispatcher.ticket = self._dispatcher.ticket.acting(own)
 
     def metrics(self) -> dict[str, float]:
         """Counters and gauges of this moment, by the names of docs/metrics.md (group ``pool``)."""

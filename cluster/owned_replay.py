@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+from cluster.policy_snapshots import PolicySnapshots
 from cluster.replay_actor import ReplayActorConfig
 from cluster.replay_client import RemoteReplay
 from cluster.rescoring import Rescoring
@@ -17,9 +18,17 @@ _ADAPTATION = "adaptation"
 class OwnedReplay(RemoteReplay):
     """A :class:`RemoteReplay` with those who answer its requests. It owns them: :meth:`close` ends all actors."""
 
-    def __init__(self, actors: Actors, config: ReplayActorConfig, rescoring: Rescoring) -> None:
+    def __init__(
+        self,
+        actors: Actors,
+        config: ReplayActorConfig,
+        rescoring: Rescoring,
+        snapshots: PolicySnapshots | None = None,
+    ) -> None:
+        """``snapshots`` None: the generators need no policy."""
         super().__init__(actors.replay, config, raise_errors=None if actors.pool is None else actors.pool.check)
         self.pool, self.adapter, self._rescoring = actors.pool, actors.adapter, rescoring
+        self._snapshots = snapshots
         self._ending = ExitStack()
 
     def ends_with(self, ending: ExitStack) -> None:
@@ -27,8 +36,15 @@ class OwnedReplay(RemoteReplay):
         self._ending = ending
 
     def serve(self) -> None:
-        """Raise what ended the pool or an update of the diffuser; begin an update, publish one that is ready."""
+        """Raise what ended the pool or an update of the diffuser; begin an update, publish one that is ready.
+
+        A new snapshot of the policy is published where one is due.
+        """
         super().serve()
+        if self.pool is not None and self._snapshots is not None:
+            own = self._snapshots.step(self.env_steps)
+            if own is not None:
+                self.pool.act_by(own)
         if self.adapter is None:
             return
         env_steps = self.env_steps
@@ -52,6 +68,8 @@ class OwnedReplay(RemoteReplay):
     def load(self, folder: Path) -> None:
         """Have the actors become what :meth:`save` wrote; ``ValueError`` where it does not fit or is not all there."""
         super().load(folder)
+        if self._snapshots is not None:
+            self._snapshots.forget()
         if self.adapter is not None:
             read_from(folder / _ADAPTATION, self.adapter.restore)
 

@@ -56,6 +56,7 @@ class _Counters:
     batches: int = 0
     requests: int = 0
     rows: int = 0
+    own_rows: int = 0
     put_back: int = 0
     version: int = 0
     gpu_bytes: int = 0
@@ -65,7 +66,8 @@ class _Counters:
 class PoolDispatcher:
     """Keeps the generators of ``fleet`` busy with the requests of ``replay`` until it is stopped.
 
-    ``ticket`` names the weights of the batches to come; whoever replaces it may do so at any time.
+    ``ticket`` names the weights of the batches to come; whoever replaces it may do so at any time. With
+    ``needs_policy`` no requests are taken before it names a policy, too.
     """
 
     def __init__(
@@ -76,11 +78,14 @@ class PoolDispatcher:
         requests_per_batch: int,
         seed: int,
         ticket: Ticket,
+        *,
+        needs_policy: bool = False,
     ) -> None:
         self.ticket = ticket
         self.error: Exception | None = None
         self._fleet = fleet
         self._replay: Any = replay
+        self._needs_policy = needs_policy
         self._config, self._requests_per_batch, self._seed = config, requests_per_batch, seed
         self._scaler = None if config.rule is None else Scaler(config.rule)
         self._size = config.generators
@@ -134,6 +139,7 @@ class PoolDispatcher:
                 "batches": counters.batches,
                 "requests_answered": counters.requests,
                 "rows": counters.rows,
+                "own_rows": counters.own_rows,
                 "requests_put_back": counters.put_back,
                 "restarts": fleet.restarts,
                 "latency_p50_ms": 1e3 * self._latency.quantile(0.5),
@@ -174,6 +180,8 @@ class PoolDispatcher:
 
     def _ask(self) -> None:
         """Have one question for requests at the replay actor, as long as somebody could answer them."""
+        if self._needs_policy and self.ticket.own is None:
+            return
         if self._asked is None and (batches := self._fleet.roster.wanted()):
             limit, question = batches * self._requests_per_batch, f"{self._id}-{next(self._questions)}"
             self._asked = self._replay.wait_for_requests.remote(limit, _POLL_SECONDS, question)
@@ -230,6 +238,7 @@ class PoolDispatcher:
         self._service.add(report.seconds)
         self._made.add(batch.version, report.version, report.trajectories)
         self._counters.rows += report.rows
+        self._counters.own_rows += report.own_rows
         self._counters.busy_seconds += report.seconds
         self._counters.version, self._counters.gpu_bytes = report.version, report.gpu_bytes
 

@@ -19,11 +19,13 @@ from pathlib import Path
 import ray
 
 from atradiff.adaptation.config import AdaptationConfig
+from atradiff.branches import own_actions
 from atradiff.data.store import open_trajectories
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.ports import ServiceOrder
 from cluster.owned_replay import OwnedReplay
 from cluster.placement import Bundle, NoPlaceError, Placement, PlacementConfig, Resources, place
+from cluster.policy_snapshots import PolicySnapshots
 from cluster.pool_config import PoolConfig
 from cluster.replay_actor import ReplayActorConfig
 from cluster.rescoring import Rescoring
@@ -92,6 +94,8 @@ class ActorServices:
         Raises :class:`cluster.placement.NoPlaceError` where the cluster has no room, ``ValueError`` where data,
         diffuser and order do not fit.
         """
+        own = own_actions(order)
+        snapshots = None if own is None else PolicySnapshots(own, order.serving)
         if not ray.is_initialized():
             ray.init()
         with ExitStack() as begun:
@@ -99,7 +103,7 @@ class ActorServices:
             placement = begun.enter_context(_places(_bundles(plan, order), self.placement))
             actors = start_actors(order, plan, placement, begun)
             rescoring = Rescoring(actors.replay, None if plan.adaptation is None else plan.adaptation.config, order)
-            service = OwnedReplay(actors, plan.replay, rescoring)
+            service = OwnedReplay(actors, plan.replay, rescoring, snapshots)
             service.ends_with(begun.pop_all())
         return service
 

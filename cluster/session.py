@@ -14,6 +14,7 @@ import numpy as np
 
 from atradiff.adaptation.report import AdaptationReport
 from atradiff.adaptation.service import AdaptingReplay
+from atradiff.branches import OwnActions
 from atradiff.environments import make_env
 from atradiff.staging import write_text
 from cluster.checkpoint import Checkpoint
@@ -39,6 +40,8 @@ class Progress:
 
     env_steps: int
     last_return: float | None
+    own: OwnActions | None = None
+    """A new snapshot of the policy, for generators that make own rows."""
 
 
 def evaluation_seed(seed: int) -> int:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
 from atradiff.adaptation.report import AdaptationReport
+from atradiff.branches import OwnActions
 from atradiff.ports import ReplayServices
 from cluster.algorithm import build_algorithm
 from cluster.checkpoint import Checkpoint
 from cluster.checkpoint_files import Part
 from cluster.config import RunConfig
+from cluster.crew import AttachedReplay
 from cluster.logging import RunLog
 from cluster.run_store import RunStore
 from cluster.session import Progress, Session
@@ -48,12 +50,15 @@ class Trainer:
         self._other_parts = other_parts
         self._cleanup = ExitStack()
         self._session: Session | None = None
+        self._take_own: Callable[[], OwnActions | None] = lambda: None
 
     def start(self, start: StartingPoint) -> Progress:
         """Build the algorithm and bring it to where it shall begin."""
         self._store.ensure_here()
         algorithm = build_algorithm(self._run, None, self._services)
         self._cleanup.callback(algorithm.stop)
+        if isinstance(algorithm.service, AttachedReplay):
+            self._take_own = algorithm.service.take_own
         env_steps = algorithm.env_steps if start.replay_lives else _env_steps(start.checkpoint)
         log = self._cleanup.enter_context(RunLog(self._store.folder, env_steps))
         self._session = Session(self._run, self._store, algorithm, log, self._other_parts)
@@ -74,7 +79,7 @@ class Trainer:
             session.advance(gauges)
             if time.monotonic() >= deadline:
                 break
-        return session.progress
+        return replace(session.progress, own=self._take_own())
 
     def conclude(self) -> None:
         """Write a checkpoint, and the summary where the run is finished; end env runners and learners."""

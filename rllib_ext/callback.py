@@ -24,6 +24,7 @@ from rllib_ext.diffuser_source import DiffuserSource
 from rllib_ext.offline_source import OfflineSource
 from rllib_ext.replay_facade import ReplayFacade
 from rllib_ext.stock_learners import feed_columns
+from rllib_ext.stock_policy import StockPolicy
 from rllib_ext.stock_scoring import StockScorer
 
 _logger = logging.getLogger(__name__)
@@ -145,6 +146,7 @@ def _order(
         to_environment=scale.rows_to_environment,
         score=StockScorer(algorithm.learner_group, config.gamma, seed),
         offline=_offline(settings, spaces),
+        policy=StockPolicy(algorithm.learner_group),
     )
 
 

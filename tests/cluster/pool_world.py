@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from atradiff.config import ServingConfig
 from atradiff.replay.mixed import MixedReplay, ReplayConfig
 from atradiff.replay.requests import GenerationRequest
 from atradiff.replay.shared import SharedReplay
-from atradiff.types import FloatArray, Spaces, SyntheticRows, SyntheticTrajectories, Transitions
+from atradiff.types import ActionArray, FloatArray, Spaces, SyntheticRows, SyntheticTrajectories, Transitions
 
 SPACES = Spaces(2, "continuous", (-1.0,), (1.0,))
 """Those of the toys, which would bring torch into each actor."""
@@ -154,6 +155,39 @@ class Stamping:
             np.full(b, 2),
             self.version,
         )
+
+
+class Rolling(Stamping):
+    """With a one-step model in which everything stands still."""
+
+    def roll(
+        self, states: FloatArray, act: Callable[[FloatArray, int], ActionArray], rows: int
+    ) -> SyntheticTrajectories:
+        b = len(states)
+        nothing = np.zeros((b, rows), np.float32)
+        return SyntheticTrajectories(
+            np.repeat(states[:, None], rows + 1, axis=1),
+            np.stack([act(states, j) for j in range(rows)], axis=1),
+            nothing,
+            nothing > 0,
+            np.full(b, rows),
+            self.version,
+        )
+
+
+@dataclass(frozen=True)
+class Steady:
+    """A policy that does the same everywhere."""
+
+    action: float
+
+    def __call__(self, states: FloatArray, seed: int) -> FloatArray:  # noqa: ARG002
+        return np.full((len(states), 1), self.action, np.float32)
+
+
+def doubled(rows: Transitions) -> Transitions:
+    """The way back from :func:`halved`."""
+    return replace(rows, actions=rows.actions * 2)
 
 
 class WithElder(Stamping):

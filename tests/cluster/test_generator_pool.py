@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import ray
 
+from atradiff.branches import OwnActions
 from atradiff.config import ServingConfig
 from atradiff.ports import EpisodeRows
 from atradiff.serving import LocalServer
@@ -24,9 +25,12 @@ from tests.cluster.pool_world import (
     Books,
     Failing,
     Homeless,
+    Rolling,
     Stamping,
+    Steady,
     WithElder,
     asking_replay,
+    doubled,
     halved,
     stamp,
 )
@@ -157,6 +161,34 @@ def test_weights_change_between_batches_never_within(open_books) -> None:
         seen.append(version)
     assert sorted(set(seen)) == [0, 1, 2, 5]
     assert max(np.flatnonzero(np.diff(seen) < 0), default=0) < 799  # order of requests, up to what was in flight
+
+
+@pytest.mark.faults
+def test_own_rows_have_the_actions_of_the_newest_policy_also_after_a_restart(open_books) -> None:
+    books, acted = open_books(1000), [0.1, 0.2]
+    serving = ServingConfig(4, own_share=0.5, own_length=1)
+    with GeneratorPool(Rolling(0.02), books, PoolConfig(generators=2, **SMALL), serving, 3, halved) as pool:
+        pool.publish(1, stamp(0.9))
+        time.sleep(0.3)
+        assert counts(books)["answered"] == 0  # there is no policy yet
+        pool.act_by(OwnActions(Steady(acted[0]), serving.own_share, serving.own_length, doubled))
+        until(answered(books, 200), pool)
+        pool.act_by(OwnActions(Steady(acted[1]), serving.own_share, serving.own_length, doubled))
+        os.kill(pool.processes()[0], signal.SIGKILL)
+        until(lambda: pool.metrics()["requests_answered"] == 1000, pool)
+        figures = pool.metrics()
+    rows = np.concatenate([actions[:, 0] for _, _, _, actions in ray.get(books.answers.remote())])
+    values, times = np.unique(rows, return_counts=True)
+    assert values == pytest.approx([*acted, 0.45])  # what is diffused is halved, what is acted is not
+    assert figures["own_rows"] == times[:2].sum()
+    assert figures["own_rows"] / figures["rows"] == pytest.approx(0.5, abs=0.07)
+    assert (rows[-200:] != np.float32(acted[0])).all()
+    assert figures["restarts"] == 1
+
+
+def test_a_generator_without_a_one_step_model_makes_no_own_rows(open_books) -> None:
+    with pytest.raises(ValueError, match="a Stamping has none"):
+        GeneratorPool(Stamping(), open_books(4), PoolConfig(**SMALL), ServingConfig(4, own_share=1.0), 3, halved)
 
 
 def test_says_what_share_the_original_really_served(open_books) -> None:

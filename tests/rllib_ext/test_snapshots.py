@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 from ensemble_sac_worlds import tiny
+from ray import cloudpickle
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from toy_configs import tiny_config
 from toy_worlds import ConstantGenerator, CountingWorld, spaces_of
 
 from atradiff.config import ServingConfig
 from atradiff.replay.config import ReplayConfig
 from atradiff.types import FloatArray, SyntheticTrajectories
+from rllib_ext import ATraDiffCallback
+from rllib_ext.stock_policy import StockPolicy
 
 Build = Callable[[AlgorithmConfig], Any]
 STATES = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
@@ -38,8 +42,8 @@ def build(local_ray: None) -> Iterator[Build]:  # noqa: ARG001
 class Rolling(ConstantGenerator):
     """With a one-step model in which states count upwards; it keeps what it was told to do, in the env's scale."""
 
-    def __init__(self) -> None:
-        super().__init__(spaces_of(CountingWorld()), action=[1.0, 10.0], length=4)
+    def __init__(self, discrete: bool = False) -> None:
+        super().__init__(spaces_of(CountingWorld({"discrete": discrete})), 2 if discrete else [1.0, 10.0], length=4)
         self.told: list[tuple[FloatArray, FloatArray]] = []
 
     def roll(self, states: FloatArray, act: Any, rows: int) -> SyntheticTrajectories:
@@ -123,3 +127,58 @@ def test_share_zero_is_the_run_that_it_was(build: Build) -> None:
 def test_a_generator_without_a_one_step_model_is_refused_before_any_step(build: Build) -> None:
     with pytest.raises(ValueError, match="rolls the agent"):
         build(own_rows(ConstantGenerator(spaces_of(CountingWorld()), [1.0, 10.0]), 0.5))
+
+
+def module_of(algorithm: Any) -> Any:
+    return algorithm.learner_group._learner.module["default_policy"].unwrapped()
+
+
+def test_stock_sac_is_asked_for_its_distribution(build: Build) -> None:
+    algorithm = build(tiny_config("SAC"))
+    before, module = torch.get_rng_state(), copy.deepcopy(module_of(algorithm))
+    taken = StockPolicy(algorithm.learner_group)()
+    actions = taken(STATES, 8)
+    assert torch.equal(before, torch.get_rng_state())
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(8)
+        mean, log_std = module.pi(module.pi_encoder({"obs": torch.as_tensor(STATES)})["encoder_out"]).chunk(2, -1)
+        expected = torch.tanh(mean + log_std.exp() * torch.randn(mean.shape)).numpy()
+    np.testing.assert_allclose(actions, expected, atol=1e-5)
+    for _ in range(2):
+        algorithm.train()
+    sent = cloudpickle.loads(cloudpickle.dumps(taken))  # as Ray does
+    for each in (taken, sent):
+        np.testing.assert_array_equal(each(STATES, 8), actions)
+    assert not np.allclose(StockPolicy(algorithm.learner_group)()(STATES, 8), actions)
+
+
+def test_dqn_takes_the_best_action_and_discrete_sac_draws_one(build: Build) -> None:
+    dqn = build(tiny_config("DQN"))
+    with torch.no_grad():
+        best = module_of(dqn).compute_q_values({"obs": torch.as_tensor(STATES)})["qf_preds"].argmax(-1).numpy()
+    taken = StockPolicy(dqn.learner_group)()
+    np.testing.assert_array_equal(taken(STATES, 1), best)
+    assert taken(STATES, 1).dtype == np.int64
+
+    sac = build(tiny_config("SAC", discrete=True))
+    state = torch.as_tensor(STATES[:1])
+    with torch.no_grad():
+        odds = torch.softmax(module_of(sac).pi(module_of(sac).pi_encoder({"obs": state})["encoder_out"]), -1)[0]
+    drawn = StockPolicy(sac.learner_group)()(np.repeat(STATES[:1], 4000, axis=0), 1)
+    np.testing.assert_allclose(np.bincount(drawn, minlength=3) / 4000, odds, atol=0.04)
+
+
+@pytest.mark.parametrize("name", ["SAC", "DQN"])
+def test_the_callback_makes_own_rows_for_stock_algorithms(build: Build, name: str) -> None:
+    generator = Rolling(name == "DQN")
+    options = {"requests_per_batch": 4, "expected_length": 4, "own_share": 1.0, "own_length": 2}
+    algorithm = build(tiny_config(name).callbacks(ATraDiffCallback.using(generator, **options)))
+    result = algorithm.train()["atradiff"]
+    ring = algorithm.local_replay_buffer.service.replay.synthetic
+    assert (
+        result["own_rows"]
+        == len(ring)
+        == sum(actions[..., 0].size if name == "SAC" else actions.size for _, actions in generator.told)
+        > 0
+    )
+    assert name == "SAC" or set(np.unique(ring["actions"][: len(ring)])) <= {0, 1, 2}
