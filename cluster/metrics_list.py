@@ -174,6 +174,12 @@ METRICS: tuple[Metric, ...] = (
         "counter",
     ),
     _of_result(
+        "replay/own_rows",
+        "rows",
+        "Imagined rows with the agent's own actions, made in this process since it began; empty without "
+        "`serving.own_share`. On a cluster: `pool/own_rows`.",
+    ),
+    _of_result(
         "replay/synthetic_age_steps",
         "steps",
         "Mean age of D_s. About half the run for a ring that is not full yet.",
@@ -211,6 +217,12 @@ METRICS: tuple[Metric, ...] = (
     _of_result("pool/in_flight", "batches", "Batches being generated: at most 2 for each generator."),
     _of_result("pool/batches", "batches", "Batches that are answered and stored.", "counter"),
     _of_result("pool/requests_answered", "requests", "The requests of those batches.", "counter"),
+    _of_result(
+        "pool/own_rows",
+        "rows",
+        "Imagined rows with the agent's own actions. 0 without `serving.own_share`.",
+        "counter",
+    ),
     _of_result(
         "pool/requests_put_back",
         "requests",
