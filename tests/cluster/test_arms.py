@@ -172,6 +172,8 @@ def test_cells_are_supplied_once_with_what_they_need(tiny_run: RunConfig, local_
 def test_what_cannot_be_is_refused_with_a_remedy(tiny_run: RunConfig) -> None:
     with pytest.raises(ValueError, match=r"retrain_every=150 fits SynthER anew in the learner's own process"):
         arm(tiny_run, "synther", cluster=ClusterConfig())
+    with pytest.raises(ValueError, match=r"serving.own_share=0.5 rolls .* SynthER has none"):
+        arm(tiny_run, "synther", serving=replace(tiny_run.serving, own_share=0.5))
     with pytest.raises(ValueError, match=r"retrain_every: null is fitted to offline data alone: set one of data.path"):
         train(fixed_synther(tiny_run, data=DataConfig()))
     with pytest.raises(ValueError, match=r"offline_share=0.5 puts offline data into each batch: set one of data.path"):

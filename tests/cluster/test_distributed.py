@@ -26,7 +26,8 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def distributed(output: Path, made_once: Path) -> RunConfig:
-    run = load_run_config(CONFIG, ["--cluster.rollouts.env_runners=2", "--cluster.pool.generators=2"])
+    flags = ["--cluster.rollouts.env_runners=2", "--cluster.pool.generators=2", "--serving.own_share=0.5"]
+    run = load_run_config(CONFIG, flags)
     return replace(
         run,
         output=str(output),
@@ -133,6 +134,7 @@ def test_a_stopped_run_goes_on_where_it_was(under_fire: Told, resumed: Told) -> 
     assert float(before["pool/restarts"]) >= 1
     assert float(rows[-1]["replay/synthetic_rows"]) > 0
     assert float(rows[-1]["pool/size"]) == 2
+    assert float(rows[-1]["pool/own_rows"]) > 0
     checkpoint = RunStore.of(folder).checkpoints.newest_whole()
     assert checkpoint is not None
     assert {file.name.partition("/")[0] for file in checkpoint.manifest.files} == {"algorithm", "replay", "adaptation"}

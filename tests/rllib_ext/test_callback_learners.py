@@ -18,6 +18,7 @@ from toy_configs import generator, tiny_config
 
 from rllib_ext import ATraDiffCallback
 from rllib_ext.stock_learners import ask_learners
+from rllib_ext.stock_policy import StockPolicy
 from rllib_ext.stock_scoring import StockScorer, _score_part
 
 Build = Callable[..., Algorithm]
@@ -68,6 +69,9 @@ def test_remote_learners_learn_and_come_back_whole(build: Build, tmp_path: Path)
     assert np.isfinite(scored.td_errors).all()
 
     rows = algorithm.local_replay_buffer._last_sample.transitions
+    acted = StockPolicy(group)()(rows.observations, 5)
+    assert acted.shape == rows.actions.shape
+    assert np.abs(acted).max() <= 1
     scores = StockScorer(group, 0.9, seed=0)(rows, 1)
     alone = ask_learners(group, partial(_score_part, rows=rows, gamma=0.9, draws=1, seed=0, learners=1))[0]
     np.testing.assert_allclose(scores, alone, rtol=1e-5)  # each learner scores its half of the rows

@@ -76,6 +76,8 @@ def test_two_learners_of_half_a_batch_are_one_of_a_whole(build: Build, tmp_path:
         assert results[1]["learner"][name] == pytest.approx(value, rel=1e-2, abs=1e-4), name
     rows = alone.service.sample(1, 64)[0].transitions
     np.testing.assert_allclose(shared.score(rows), alone.score(rows), rtol=1e-2, atol=1e-3)
+    acted = [algorithm.policy_snapshot()(rows.observations, 5) for algorithm in (alone, shared)]
+    np.testing.assert_allclose(*acted, rtol=1e-2, atol=1e-3)
     first, second = shared.learners.each(LearnerState.of)
     assert_close(first, second, rtol=0, atol=0)
     assert torch.equal(first.optimizers["noise"], second.optimizers["noise"])
