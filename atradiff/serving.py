@@ -60,7 +60,7 @@ class LocalServer:
         self._to_learner = to_learner
         self._own = own
         self.own_rows: int | None = None if own is None else 0
-        """Rows of the agent's own actions that this server has made; None where they are not asked for."""
+        """Rows of the agent's own actions that were made; None where they are not asked for."""
 
     def serve(self) -> int:
         """Answer every batch that is due; returns the number of synthetic rows stored.

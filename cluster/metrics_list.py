@@ -176,8 +176,8 @@ METRICS: tuple[Metric, ...] = (
     _of_result(
         "replay/own_rows",
         "rows",
-        "Imagined rows with the agent's own actions, made in this process since it began; empty without "
-        "`serving.own_share`. On a cluster: `pool/own_rows`.",
+        "Imagined rows with the agent's own actions; empty without `serving.own_share`. On a cluster: `pool/own_rows`.",
+        "counter",
     ),
     _of_result(
         "replay/synthetic_age_steps",

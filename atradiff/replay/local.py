@@ -65,17 +65,22 @@ class LocalReplay:
     def save(self, folder: Path) -> None:
         """Write replay, requests and seed into ``folder``, which must exist."""
         self.replay.save(folder)
-        (folder / _SERVING_FILE).write_text(json.dumps({"seed": self._seed}))
+        own_rows = None if self.server is None else self.server.own_rows
+        told = {"seed": self._seed} | ({} if own_rows is None else {"own_rows": own_rows})
+        (folder / _SERVING_FILE).write_text(json.dumps(told))
 
     def load(self, folder: Path) -> None:
         """Become what :meth:`save` wrote; ``ValueError`` where it is of another configuration, or damaged."""
         try:
-            seed = int(json.loads((folder / _SERVING_FILE).read_text())["seed"])
+            told = json.loads((folder / _SERVING_FILE).read_text())
+            seed, own_rows = int(told["seed"]), int(told.get("own_rows", 0))
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{folder / _SERVING_FILE} is missing or damaged: take another checkpoint.") from error
         self.replay.load(folder)
         self._seed = seed
         self.server = self._build_server()
+        if self.server is not None and self.server.own_rows is not None:
+            self.server.own_rows = own_rows
 
     def close(self) -> None:
         """Nothing was begun: no threads, no actors."""

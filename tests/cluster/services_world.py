@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import numpy as np
 import ray
 
 from atradiff.ports import EpisodeRows, ServiceOrder
-from atradiff.types import FloatArray, Spaces, SyntheticTrajectories
+from atradiff.types import ActionArray, FloatArray, Spaces, SyntheticTrajectories
 from cluster.checkpoint_files import FileEntry, StoredPart
 from cluster.owned_replay import OwnedReplay
 from cluster.services import ActorServices
@@ -43,6 +44,23 @@ class Still:
         )
 
 
+class Rolling(Still):
+    """With a one-step model in which everything stands still."""
+
+    def roll(
+        self, states: FloatArray, act: Callable[[FloatArray, int], ActionArray], rows: int
+    ) -> SyntheticTrajectories:
+        b = len(states)
+        return SyntheticTrajectories(
+            np.repeat(states[:, None], rows + 1, axis=1),
+            np.stack([act(states, j) for j in range(rows)], axis=1),
+            np.full((b, rows), REWARD, np.float32),
+            np.zeros((b, rows), bool),
+            np.full(b, rows),
+            self.version,
+        )
+
+
 class Failing(Still):
     def generate(self, states: FloatArray, task: None = None, *, generator_seed: int) -> SyntheticTrajectories:  # noqa: ARG002
         raise ZeroDivisionError("this generator cannot divide")
@@ -63,7 +81,7 @@ class Bringing:
 
     def start(self, order: ServiceOrder) -> SinkOnly:
         rows = replace(order.replay, rho=0.5)
-        service = self.services.start(replace(order, generator=Still(), replay=rows))
+        service = self.services.start(replace(order, generator=Rolling(), replay=rows))
         service.__class__ = SinkOnly
         return service  # type: ignore[return-value]
 

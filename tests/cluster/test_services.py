@@ -120,7 +120,7 @@ def test_ensemble_sac_as_a_trial_of_tune(tmp_path: Path) -> None:
     config = EnsembleSACConfig().environment(ENV).env_runners(num_env_runners=1, rollout_fragment_length=20)
     config.training(hidden_sizes=(16, 16), batch_size=16, learning_starts=20).debugging(seed=3)
     config.resources(num_cpus_for_main_process=0.5).env_runners(num_cpus_per_env_runner=0.5)
-    config.augmentation(serving=ServingConfig(4), services=Bringing(SMALL))
+    config.augmentation(serving=ServingConfig(4, own_share=0.5), services=Bringing(SMALL))
     group = config.algo_class.default_resource_request(config)()
     strategy = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
     trial: Any = ray.remote(num_cpus=0.5)(config.algo_class).options(scheduling_strategy=strategy).remote(config)
@@ -132,6 +132,7 @@ def test_ensemble_sac_as_a_trial_of_tune(tmp_path: Path) -> None:
     try:
         before = train_until(train, lambda result: result["replay"].get("synthetic_share_sampled", 0) > 0.1)
         assert before["pool"]["size"] == 2
+        assert before["pool"]["rows"] > before["pool"]["own_rows"] > 0
         assert before["replay"]["learner_wait_share"] < 1
         folder = ray.get(trial.save.remote(str(tmp_path / "trial")), timeout=PATIENCE)
         later = train_until(train, lambda result: result["replay"]["real_rows"] > before["replay"]["real_rows"] + 100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,18 @@ def test_runs_of_own_rows_repeat_bit_for_bit(build: Build) -> None:
     assert one == again
     for (_, ours), (_, theirs) in zip(generators[0].told, generators[1].told, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_run_of_own_rows_goes_on_from_a_checkpoint(build: Build, tmp_path: Path) -> None:
+    through, again = build(own_rows(Rolling(), 0.5)), build(own_rows(Rolling(), 0.5))
+    through.train()
+    through.train()
+    through.save_state(tmp_path)
+    again.load_state(tmp_path)
+    ours, theirs = ([algorithm.train() for _ in range(2)] for algorithm in (through, again))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["learner"] == other["learner"]
+        assert one["replay"]["own_rows"] == other["replay"]["own_rows"] > 0
 
 
 def test_the_replay_holds_the_policys_actions_in_the_learners_scale(build: Build) -> None:
