@@ -32,7 +32,7 @@ class ModuleSnapshot:
     def __call__(self, states: FloatArray, seed: int) -> ActionArray:
         """(N, A) in the scale of RLlib's episodes, or (N,) int64; with noise of ``seed``."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators, too
             out = self._module.forward_inference({Columns.OBS: torch.tensor(states)})
             if Columns.ACTIONS in out:
                 actions = out[Columns.ACTIONS]
