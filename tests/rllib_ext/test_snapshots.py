@@ -165,6 +165,17 @@ def test_stock_sac_is_asked_for_its_distribution(build: Build) -> None:
     assert not np.allclose(StockPolicy(algorithm.learner_group)()(STATES, 8), actions)
 
 
+@pytest.mark.parametrize("name", ["SAC", "TQC", "DQN"])
+def test_a_snapshot_holds_what_env_runners_hold_and_acts_when_sent(build: Build, name: str) -> None:
+    algorithm = build(tiny_config(name))
+    taken = StockPolicy(algorithm.learner_group)()
+    networks = set(taken._module.state_dict())
+    assert networks == set(module_of(algorithm).get_state(inference_only=True))
+    assert networks < set(module_of(algorithm).state_dict())
+    sent = cloudpickle.loads(cloudpickle.dumps(taken))
+    np.testing.assert_array_equal(sent(STATES, 8), taken(STATES, 8))
+
+
 def test_dqn_takes_the_best_action_and_discrete_sac_draws_one(build: Build) -> None:
     dqn = build(tiny_config("DQN"))
     with torch.no_grad():
