@@ -154,8 +154,8 @@ class ServiceOrder:
     """Called by :meth:`ReplayService.serve` alone; None: the errors of the learner's own updates must do."""
     offline: Trajectories | None = None
     policy: Callable[[], Act] | None = None
-    """The learner's policy of this moment; called by :meth:`ReplayService.serve` alone, where ``serving.own_share`` is
-    above 0. None: the algorithm cannot give it."""
+    """The learner's policy of this moment; called by :meth:`ReplayService.serve` or between two iterations, where
+    ``serving.own_share`` is above 0. None: the algorithm cannot give it."""
 
 
 class ReplayServices(Protocol):

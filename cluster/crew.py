@@ -52,20 +52,16 @@ class AttachedReplay(RemoteReplay):
         """``snapshots`` None: the generators need no policy."""
         super().__init__(actor, config)
         self._rescoring, self._snapshots = rescoring, snapshots
-        self._own: OwnActions | None = None
 
     def serve(self) -> None:
-        """Score what the next update of the diffuser is picked from, and take a snapshot of the policy, where due."""
+        """Score what the next update of the diffuser is picked from, where one is due."""
         super().serve()
-        env_steps = self.env_steps
-        self._rescoring.step(env_steps)
-        if self._snapshots is not None:
-            self._own = self._snapshots.step(env_steps) or self._own
+        self._rescoring.step(self.env_steps)
 
     def take_own(self) -> OwnActions | None:
-        """The newest snapshot, for the driver, who has the generators; each once."""
-        taken, self._own = self._own, None
-        return taken
+        """A new snapshot of the policy, where one is due, for the driver, who has the generators: ask between two
+        iterations."""
+        return None if self._snapshots is None else self._snapshots.step(self.env_steps)
 
     def save(self, folder: Path) -> None:  # noqa: ARG002 - see the class
         """Write nothing (see the class), but wait until all reports of TD errors are with the actor."""
