@@ -1,8 +1,9 @@
 """Rows of the agent's own actions: its policy, rolled through the one-step model from states that were diffused.
 
 Imagined trajectories carry the actions of the data, and no row of them says what the agent's own lead to. Here a
-trajectory is cut into pieces, and from the first state of a piece the policy takes over for as many rows: the branched
-rollouts of MBPO (Janner et al. 2019, section 4.2), with diffused states in the place of the replay's.
+trajectory is cut into pieces, and from the first state of a piece the policy takes over for up to as many rows as a
+whole piece has: the branched rollouts of MBPO (Janner et al. 2019, section 4.2), with diffused states in the place of
+the replay's.
 """
 
 from __future__ import annotations
@@ -25,20 +26,32 @@ class OwnActions:
     share: float
     """Of the pieces whose actions are ``act``'s; each is drawn apart."""
     length: int
-    """Rows of a piece."""
+    """Rows of a piece; the last of a trajectory may have less, the policy still acts for so many."""
     to_environment: Callable[[Transitions], Transitions]
     """Brings rows from the scale of ``act`` to the environment's."""
 
     def choose(self, seed: int) -> Callable[[FloatArray, int], ActionArray]:
-        """The actions of ``act`` in the environment's scale, those of each row drawn from a seed of its own."""
+        """The actions of ``act`` in the environment's scale, those of each row drawn from a seed of its own.
+
+        Asking for them raises ``FloatingPointError`` where ``act`` gives NaN or infinity.
+        """
 
         def chosen(states: FloatArray, row: int) -> ActionArray:
             own = int(np.random.SeedSequence([seed, 7, row]).generate_state(1)[0])
-            nothing = np.zeros(len(states), np.float32)
-            acted = Transitions(states, self.act(states, own), nothing, states, nothing > 0, nothing > 0)
+            actions, nothing = self.act(states, own), np.zeros(len(states), np.float32)
+            _require_finite(actions)
+            acted = Transitions(states, actions, nothing, states, nothing > 0, nothing > 0)
             return self.to_environment(acted).actions
 
         return chosen
+
+
+def _require_finite(actions: ActionArray) -> None:
+    if not np.isfinite(actions).all():
+        raise FloatingPointError(
+            "the agent's policy gave actions that are NaN or infinite: its learning diverged. Lower its learning rates "
+            "or its updates per step, and go on from an earlier checkpoint."
+        )
 
 
 def require_rolls(generator: TrajectoryGenerator, serving: ServingConfig) -> None:

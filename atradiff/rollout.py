@@ -34,7 +34,7 @@ def rollout(
     roll = Roll(model, _started(model, states, rows, tasks))
 
     def choose(here: Tensor, j: int) -> Tensor:
-        return torch.as_tensor(act(here.cpu().numpy(), j), device=here.device)
+        return torch.as_tensor(act(here.cpu().numpy(), j), dtype=roll.actions.dtype, device=here.device)
 
     wanted = torch.full((len(states),), rows, dtype=torch.int64, device=roll.states.device)
     lost_at = roll.move(wanted, limit, choose)

@@ -208,6 +208,26 @@ def test_an_algorithm_without_a_policy_is_refused() -> None:
         LocalReplay(_order(tiny_diffuser(), policy=None, own_share=1.0))
 
 
+def test_a_policy_that_diverged_is_named_and_not_the_model() -> None:
+    def lost(states: FloatArray, seed: int) -> FloatArray:  # noqa: ARG001
+        return np.full((len(states), 1), np.nan, np.float32)
+
+    states = chain_data(3).columns.observations[:6]
+    with pytest.raises(FloatingPointError, match="the agent's policy gave actions that are NaN"):
+        imagined_rows(tiny_diffuser(), states, 4, _halved, _own(1.0, 3, lost))
+
+
+def test_the_policy_acts_for_a_whole_piece_also_from_a_shorter_last_one() -> None:
+    class Whole(Climber):
+        def roll(self, states: FloatArray, act, rows: int) -> SyntheticTrajectories:  # noqa: ARG002
+            n = len(states)
+            return self._climbed(states[:, None], np.full(n, rows), 0.01, np.zeros(n) > 0, OWN, rows)
+
+    generator = Whole([5, 1, 6])
+    made = imagined_rows(generator, np.zeros((3, 1), np.float32), 0, _halved, _own(1.0, 4))
+    assert made.lengths.tolist() == [8, 4, 8]
+
+
 def test_settings_are_named_where_they_are_wrong() -> None:
     with pytest.raises(ValueError, match="own_share must lie in"):
         ServingConfig(own_share=1.5)

@@ -105,6 +105,12 @@ def test_a_fitted_model_rolls_as_its_predictions_say() -> None:
             np.testing.assert_allclose(made.rewards[i, j], step.rewards[0], rtol=1e-4, atol=1e-4)
 
 
+def test_actions_of_double_precision_are_taken() -> None:
+    model, states = tiny_diffuser(), chain_data(3).columns.observations[:5]
+    double = model.roll(states, lambda states, row: policy(states, row).astype(np.float64), 3)
+    np.testing.assert_array_equal(double.observations, model.roll(states, policy, 3).observations)
+
+
 def test_discrete_actions_tasks_and_columns_that_never_move() -> None:
     spaces = Spaces(3, "discrete", n_actions=3)
     parts = [random_data([20, 20], [True, False], spaces=spaces, seed=seed) for seed in (1, 2)]
