@@ -36,9 +36,8 @@ class HeadMerge(nn.Module):
             real = torch.arange(self.longest, device=heads.device)[:, None] < lengths[:, None, None]
             told = torch.cat([moved, deltas], dim=1).where(torch.cat([real, real], dim=1), 0)
             last = torch.einsum("bsj,bjs->bs", self.ends[lengths - 1], told)
-            told[:, : self.longest] = torch.where(
-                real, moved, last[:, None]
-            )  # a long window's least squares, of a short one's rows
+            # Past a short window's end stand still: what is then least squares of a long window is so of its rows.
+            told[:, : self.longest] = torch.where(real, moved, last[:, None])
             return torch.einsum("skj,bjs->bks", self.paths[:, :rows], told)
 
 
