@@ -118,7 +118,8 @@ def fitted_methods(data: Trajectories, scale: Scale, lengths: Sequence[int], see
     ours = DiffuserConfig(**dict(scale.network))  # type: ignore[arg-type]
     paper = replace(PAPER, **dict(scale.paper_network))  # type: ignore[arg-type]
     configs = {"paper_bank": paper, "bank": replace(ours, generator="bank"), "ours": ours}
-    for name, config in ((name, config) for name, config in configs.items() if name in scale.models):
+    for name in (name for name in configs if name in scale.models):
+        config = configs[name]
         model = fit(data, config=config, settings=_fit_settings(scale, seed), device="cpu", quiet=True)
         for calls in (1, 2, 4) if config.process == "shortcut" else (config.calls or 0,):
             for length in (k for k in lengths if k in model.config.lengths):

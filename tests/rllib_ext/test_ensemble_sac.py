@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,19 +22,6 @@ from rllib_ext.ensemble_sac.networks import CriticEnsemble
 from rllib_ext.evaluation import deterministic_policy, evaluate
 
 Build = Callable[[AlgorithmConfig], Any]
-
-
-@pytest.fixture
-def build(local_ray: None) -> Iterator[Build]:  # noqa: ARG001
-    built = []
-
-    def build_one(config: AlgorithmConfig) -> Any:
-        built.append(config.build_algo())
-        return built[-1]
-
-    yield build_one
-    for algorithm in built:
-        algorithm.stop()
 
 
 def rows_of(algorithm: EnsembleSAC) -> dict[str, np.ndarray]:

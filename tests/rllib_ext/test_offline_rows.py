@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ensemble_sac_worlds import tiny
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from toy_configs import generator, tiny_config
 from toy_worlds import CountingWorld, spaces_of
 
@@ -34,19 +33,6 @@ def data(spaces: Spaces = SPACES, n: int = 30) -> Trajectories:
     actions = np.tile(np.array([1, 10], np.float32), (n, 1))
     rows = Transitions(states, actions, 100 + np.arange(n, dtype=np.float32), states, ends, np.zeros(n, bool))
     return Trajectories(spaces, rows, np.array([0, n]))
-
-
-@pytest.fixture
-def build() -> Iterator[Callable[[AlgorithmConfig], Any]]:
-    built: list[Any] = []
-
-    def build_one(config: AlgorithmConfig) -> Any:
-        built.append(config.build_algo())
-        return built[-1]
-
-    yield build_one
-    for algorithm in built:
-        algorithm.stop()
 
 
 def watched(service: Any) -> list[ReplayBatch]:

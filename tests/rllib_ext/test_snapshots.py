@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,6 @@ from rllib_ext.stock_policy import StockPolicy
 
 Build = Callable[[AlgorithmConfig], Any]
 STATES = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-
-
-@pytest.fixture
-def build(local_ray: None) -> Iterator[Build]:  # noqa: ARG001
-    built = []
-
-    def build_one(config: AlgorithmConfig) -> Any:
-        built.append(config.build_algo())
-        return built[-1]
-
-    yield build_one
-    for algorithm in built:
-        algorithm.stop()
 
 
 class Rolling(ConstantGenerator):
