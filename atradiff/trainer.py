@@ -31,6 +31,7 @@ from atradiff.diffusion.sample import resolve_precision
 from atradiff.diffusion.shortcut import shortcut_loss
 from atradiff.generator import Networks
 from atradiff.lengths import remaining_rows
+from atradiff.muon import muon
 from atradiff.types import FloatArray, IntArray, Transitions
 
 _HELD_OUT_WINDOWS = 64
@@ -248,7 +249,7 @@ def _optimizers(networks: Networks, fit: FitConfig) -> dict[str, Optimizer]:
     }
     if matrices:
         groups = [{"params": matrices, "peak": fit.learning_rate}]
-        optimizers["matrices"] = torch.optim.Muon(groups, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        optimizers["matrices"] = muon(groups, weight_decay=decay, device=matrices[0].device)
     return optimizers
 
 
