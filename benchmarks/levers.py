@@ -28,7 +28,7 @@ from atradiff.report.fidelity import FidelityReport, fidelity
 from atradiff.report.fidelity_chains import chain_fidelity
 from atradiff.report.judge import Judge
 from atradiff.staging import write_text
-from benchmarks.levers_probes import PROBES, probing
+from benchmarks.levers_probes import OF_SAMPLING, PROBES, probing
 from benchmarks.levers_table import tables
 
 VARIANTS = ("raw", "cut", "project", "dynamics")
@@ -62,6 +62,7 @@ LEVERS: dict[str, Lever] = {
     "calls_1": Lever(sampling={"calls": 1}),
     "calls_2": Lever(sampling={"calls": 2}),
     "temperature_0.5": Lever(sampling={"temperature": 0.5}),
+    "straight_2": Lever(sampling={"calls": 2}, probe="straight"),
 } | {name: Lever(probe=name) for name in PROBES if name}
 
 
@@ -149,10 +150,11 @@ def _fit_config(lever: Lever, plan: Plan) -> FitConfig:
 
 def _first_alike(name: str, lever: Lever) -> str:
     """The first lever with the same fit, whose model is taken: levers may differ in sampling only."""
-    alike = (
-        other for other, it in LEVERS.items() if (it.model, it.fit, it.probe) == (lever.model, lever.fit, lever.probe)
-    )
-    return next(alike, name)
+    return next((other for other, it in LEVERS.items() if _fitting(it) == _fitting(lever)), name)
+
+
+def _fitting(lever: Lever) -> tuple[Mapping[str, Any], Mapping[str, Any], str]:
+    return lever.model, lever.fit, "" if lever.probe in OF_SAMPLING else lever.probe
 
 
 def _fitted(data: Trajectories, folder: Path, lever: Lever, plan: Plan) -> TrajectoryDiffuser:

@@ -133,7 +133,7 @@ class OwnResidualTrainer(ResidualTrainer):
         states = torch.as_tensor(self.codec.normalizer.states(windows.states[which.numpy(), 0]))
         size = (len(which), windows.rewards.shape[1], self.codec.row_size)
         condition = Condition(states, torch.full((len(which),), size[1]))
-        *first, last = shortcut.step_ladder(4)
+        *first, last = _straight_steps(4)
         rows = torch.randn(size, generator=torch.Generator().manual_seed(self._index))
         zeros = torch.zeros(len(which))
         with torch.no_grad():
@@ -200,6 +200,21 @@ class ConvolvedBlock(Block):
         return super()._attend(x + taps[0] * before + taps[1] * x + taps[2] * after, mask)
 
 
+def straight(network: RowNetwork, noise: Tensor, condition: Condition, calls: int) -> Tensor:
+    """In the place of :func:`atradiff.diffusion.shortcut.sample_shortcut`: one walk, without fresh noise."""
+    rows, time = noise[0], 0.0
+    for step in _straight_steps(calls):
+        told = torch.full((len(rows),), step if step > 1 / shortcut.FINEST_CALLS else 0.0)
+        rows, time = rows + step * network(rows, torch.full_like(told, time), told, condition), time + step
+    return rows
+
+
+def _straight_steps(calls: int) -> list[float]:
+    """1; 1/2, 1/2; 1/2, 1/4, 1/4; ..."""
+    halves = [0.5**i for i in range(1, calls)]
+    return [*halves, halves[-1] if halves else 1.0]
+
+
 def _flow(flow: Flow) -> Probe:
     return ((trainer, "shortcut_loss", flow.loss), (sample, "_walk", flow.walk))
 
@@ -223,5 +238,9 @@ PROBES: Mapping[str, Probe] = {
     "first_rows": _flow(Flow(first_row=1.5)),
     "moves_twice": _flow(Flow(moves=2)),
     "blue_noise": _flow(Flow(blue=0.7)),
+    "straight": ((sample, "sample_shortcut", straight),),
 }
 """By name."""
+
+OF_SAMPLING = frozenset({"", "straight"})
+"""Those that leave the fit as it is."""

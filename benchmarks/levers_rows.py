@@ -99,11 +99,11 @@ class Flow:
 
 
 def blue_noise(noise: Tensor, size: int, share: float) -> Tensor:
-    """(B, K, R) of unit variance, whose ``size`` state columns take back ``share`` of the row before.
+    """(..., K, R) of unit variance, whose ``size`` state columns take back ``share`` of the row before.
 
     So the noise of differences does not add up along a window to a noise of states that hides them.
     """
     columns = noise[..., -size - 1 : -1]
-    before = F.pad(columns[:, :-1], (0, 0, 1, 0))
+    before = F.pad(columns[..., :-1, :], (0, 0, 1, 0))
     blue = (columns - share * before) / (1 + share**2) ** 0.5
     return torch.cat([noise[..., : -size - 1], blue, noise[..., -1:]], dim=-1)

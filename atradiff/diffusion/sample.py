@@ -9,7 +9,7 @@ from atradiff.config import DiffuserConfig, Precision
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.edm import sample_edm
 from atradiff.diffusion.network import RowNetwork
-from atradiff.diffusion.shortcut import sample_shortcut
+from atradiff.diffusion.shortcut import draws, sample_shortcut
 
 CHUNK = 1_600
 """Rows per pass: activations of one pass stay in a CPU core's cache, and below what its allocator takes anew."""
@@ -52,15 +52,16 @@ def sample_rows(
     """
     device, calls = condition.states.device, calls or config.calls or DEFAULT_CALLS[config.process]
     longest = int(condition.lengths.max())
-    size = (len(condition.states), longest, network.row_size)
+    count = draws(calls) if config.process == "shortcut" else 1
+    size = (count, len(condition.states), longest, network.row_size)
     noise = temperature * torch.randn(size, generator=generator).to(device)
     order = torch.argsort(condition.lengths, stable=True)  # equal lengths side by side: little padding per chunk
-    rows = torch.zeros_like(noise)
+    rows = torch.zeros_like(noise[0])
     at_once = (GPU_CHUNK if device.type == "cuda" else CHUNK) // longest
     for chunk in order.split(max(at_once, 1)):
         part = condition[chunk]
         width = int(part.lengths.max())
-        rows[chunk, :width] = _walk(network, config, noise[chunk, :width], part, calls, generator)
+        rows[chunk, :width] = _walk(network, config, noise[:, chunk, :width], part, calls, generator)
     real = torch.arange(longest, device=device) < condition.lengths[:, None]
     return torch.where(real[..., None], rows, 0)
 
@@ -73,6 +74,7 @@ def _walk(
     calls: int,
     generator: torch.Generator,
 ) -> Tensor:
+    """Rows from ``noise`` (D, B, K, R)."""
     if config.process == "edm":
-        return sample_edm(network, noise, condition, calls, config.solver, generator)
+        return sample_edm(network, noise[0], condition, calls, config.solver, generator)
     return sample_shortcut(network, noise, condition, calls)

@@ -52,20 +52,33 @@ def _two_half_steps(network: RowNetwork, noisy: Tensor, time: Tensor, step: Tens
 
 
 def sample_shortcut(network: RowNetwork, noise: Tensor, condition: Condition, calls: int) -> Tensor:
-    """Walk from noise (B, K, R) to rows in ``calls`` steps of 1/2, 1/4, ... and the last one once more.
+    """Walk from noise to rows (B, K, R) in the :func:`passes` of ``calls``.
 
-    Halving rather than equal steps: the rows' last corrections, where dynamics are decided, are the small ones.
-    Measured on Hopper windows of 25 rows: relative dynamics error 0.285 in 4 calls, 0.304 with equal steps.
+    A pass that begins before the last one's end takes its rows back there with fresh noise: multistep sampling of
+    consistency models (Song et al. 2023, algorithm 1). ``noise`` (D, B, K, R) is where the first one starts, and what
+    the others take, D :func:`draws` in all.
     """
-    rows, time = noise, 0.0
-    for step in step_ladder(calls):
-        size = torch.full((len(noise),), step if step > 1 / FINEST_CALLS else 0.0, device=noise.device)
+    rows, reached, fresh = noise[0], 0.0, iter(noise[1:])
+    for time, step in passes(calls):
+        if time < reached:
+            rows = torch.lerp(next(fresh), rows, time)
+        size = torch.full((len(rows),), step if step > 1 / FINEST_CALLS else 0.0, device=rows.device)
         rows = rows + step * network(rows, torch.full_like(size, time), size, condition)
-        time += step
+        reached = time + step
     return rows
 
 
-def step_ladder(calls: int) -> list[float]:
-    """Step sizes that sum to 1: 1; 1/2, 1/2; 1/2, 1/4, 1/4; ..."""
-    halves = [0.5**i for i in range(1, calls)]
-    return [*halves, halves[-1] if halves else 1.0]
+def passes(calls: int) -> list[tuple[float, float]]:
+    """Where each call begins and how far it goes: to rows in one step or two halves, then again from 3/4, 7/8, ...
+
+    What an early call got wrong is hidden by the noise of the next pass, where a walk straight on would keep it. Two
+    calls begin with one step, so that one is left for the pass from 3/4.
+    """
+    first = [(0.0, 1.0)] if calls <= 2 else [(0.0, 0.5), (0.5, 0.5)]
+    again = [(1 - 0.5**i, 0.5**i) for i in range(2, 2 + calls - len(first))]
+    return [*first, *again]
+
+
+def draws(calls: int) -> int:
+    """D, how often the :func:`passes` of ``calls`` take noise."""
+    return sum(time == 0 or time >= 0.75 for time, _ in passes(calls))

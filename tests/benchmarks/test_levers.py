@@ -24,7 +24,19 @@ def test_cells_are_written_once_and_shown(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["levers", "--tiny", "--out", str(out), "--data", str(store), "--only", "base", "ema_0.99", "calls_1"]
+    arguments = [
+        "levers",
+        "--tiny",
+        "--out",
+        str(out),
+        "--data",
+        str(store),
+        "--only",
+        "base",
+        "ema_0.99",
+        "calls_1",
+        "straight",
+    ]
     monkeypatch.setattr(sys, "argv", arguments)
     levers.main()
     found = json.loads((out / "ema_0.99__hopper.json").read_text())
@@ -43,7 +55,7 @@ def test_cells_are_written_once_and_shown(
     levers.main()
     assert (out / "base__hopper.json").stat().st_mtime_ns == before
 
-    monkeypatch.setattr(sys, "argv", [*arguments[:-3], "192x4", "--seed", "1"])  # its cell is not there, but others are
+    monkeypatch.setattr(sys, "argv", [*arguments[:-4], "192x4", "--seed", "1"])  # its cell is not there, but others are
     with pytest.raises(ValueError, match=r"plan\.seed = 0, now 1 is asked for: choose another --out"):
         levers.main()
     monkeypatch.setattr(levers, "LEVERS", levers.LEVERS | {"base": levers.Lever(model={"heads": 2})})

@@ -72,6 +72,15 @@ def test_an_informed_network_learns_how_far_to_follow_the_one_step_model(
     torch.testing.assert_close(denoised[..., :2], rows[..., :2])
 
 
+@pytest.mark.parametrize("calls", [1, 2, 4])
+def test_a_straight_walk_arrives_without_fresh_noise(calls: int) -> None:
+    noise = torch.randn(1, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    condition = Condition(torch.zeros(4, 2), torch.full((4,), 3))
+    network = lambda rows, time, *_: (0.7 - rows) / (1 - time[:, None, None])  # noqa: E731
+    rows = levers_probes.straight(network, noise, condition, calls)  # type: ignore[arg-type]
+    torch.testing.assert_close(rows, torch.full((4, 3, 5), 0.7))
+
+
 def test_blue_noise_of_differences_does_not_add_up() -> None:
     white = torch.randn(20_000, 6, 5, generator=torch.Generator().manual_seed(0))
     blue = blue_noise(white, 2, 1.0)

@@ -64,7 +64,7 @@ class GaussianDenoiser(Exact):
 @pytest.mark.parametrize("scale", [0.5, 1, 2, 3])
 @pytest.mark.parametrize("calls", [1, 4])
 def test_a_flow_arrives_at_scale_times_the_way(scale, calls):
-    noise = torch.randn(16, 4, 3, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(3, 16, 4, 3, generator=torch.Generator().manual_seed(0))
     rows = sample_shortcut(guided(PointFlow(), scale), noise, asked(16), calls)
     torch.testing.assert_close(rows, torch.full_like(rows, 0.7 * scale), atol=1e-3, rtol=0)
 
@@ -81,7 +81,7 @@ def test_edm_keeps_the_spread_and_moves_the_mean_scale_times_as_far(scale):
 @pytest.mark.parametrize(("scale", "windows"), [(0, 5), (1, 5), (2, 10)])
 def test_a_second_prediction_is_made_where_one_is_not_enough_and_in_the_same_pass(scale, windows):
     network = PointFlow()
-    sample_shortcut(guided(network, scale), torch.zeros(5, 4, 3), asked(5), 2)
+    sample_shortcut(guided(network, scale), torch.zeros(2, 5, 4, 3), asked(5), 2)
     assert network.batches == [windows, windows]
 
 

@@ -11,7 +11,7 @@ import torch
 
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.edm import SIGMA_DATA, _churned, denoise, edm_loss, karras_sigmas, sample_edm
-from atradiff.diffusion.shortcut import sample_shortcut, shortcut_loss, step_ladder
+from atradiff.diffusion.shortcut import draws, passes, sample_shortcut, shortcut_loss
 
 SPREAD = 0.5
 
@@ -48,9 +48,21 @@ class GaussianDenoiser(torch.nn.Module):
         return (x * SPREAD**2 / (SPREAD**2 + sigma**2) - c_skip * x) / c_out
 
 
+class GaussianFlow(torch.nn.Module):
+    """The exact mean velocity over a step for data of N(0, SPREAD^2): rows at level t have the spread s(t)."""
+
+    @staticmethod
+    def spread(time):
+        return ((1 - time) ** 2 + (SPREAD * time) ** 2).sqrt()
+
+    def forward(self, rows, time, step, condition):
+        step = wide(step.clamp_min(1e-3))
+        return rows * (self.spread(wide(time) + step) / self.spread(wide(time)) - 1) / step
+
+
 @pytest.mark.parametrize("calls", [1, 2, 4])
 def test_straight_flow_arrives_in_any_number_of_calls(calls):
-    noise = torch.randn(16, 4, 3, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(3, 16, 4, 3, generator=torch.Generator().manual_seed(0))
     rows = sample_shortcut(PointFlow(0.7), noise, condition(16), calls)
     torch.testing.assert_close(rows, torch.full_like(rows, 0.7), atol=1e-4, rtol=0)
 
@@ -133,9 +145,37 @@ def test_karras_noise_levels_fall_from_high_to_zero():
     assert (sigmas.diff() < 0).all()
 
 
+def spread_after(calls):
+    """In closed form. A step of 1/8 and less is told as none: it goes to E[x | x_t], which has less spread than x."""
+    spread = SPREAD
+    for time in (1 - 0.5**i for i in range(3, calls)):
+        noisy = ((1 - time) ** 2 + (time * spread) ** 2) ** 0.5
+        spread = noisy * time * SPREAD**2 / ((1 - time) ** 2 + (time * SPREAD) ** 2)
+    return spread
+
+
+@pytest.mark.parametrize("calls", range(1, 7))
+def test_rows_have_the_spread_of_the_data_however_often_they_are_noised_again(calls):
+    noise = torch.randn(draws(calls), 8000, 4, 3, generator=torch.Generator().manual_seed(0))
+    rows = sample_shortcut(GaussianFlow(), noise, condition(8000), calls)
+    assert rows.std().item() == pytest.approx(spread_after(calls), rel=0.01)
+    correlations = [torch.corrcoef(torch.stack([rows.flatten(), part.flatten()]))[0, 1] for part in noise]
+    assert all(found > 0.02 for found in correlations)  # each draw is used
+    assert sum(found**2 for found in correlations) == pytest.approx(1, abs=0.01)  # and nothing else
+
+
+def test_quiet_noise_stays_quiet_in_all_passes():
+    quiet = torch.zeros(draws(4), 2000, 4, 3)
+    torch.testing.assert_close(sample_shortcut(GaussianFlow(), quiet, condition(2000), 4), quiet[0])
+
+
 @pytest.mark.parametrize("calls", range(1, 8))
-def test_steps_halve_and_sum_to_one(calls):
-    ladder = step_ladder(calls)
-    assert len(ladder) == calls
-    assert sum(ladder) == 1
-    assert all(here in (there, 2 * there) for here, there in pairwise(ladder))
+def test_passes_end_at_the_rows_and_begin_ever_later(calls):
+    made = passes(calls)
+    assert len(made) == calls
+    assert made[0][0] == 0
+    assert made[-1][0] + made[-1][1] == 1
+    for (here, step), (there, _) in pairwise(made):
+        assert here < there
+        assert here + step in (there, 1)
+    assert all(step in (1, 0.5) or step == 1 - time for time, step in made)
