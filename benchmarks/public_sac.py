@@ -166,11 +166,13 @@ def main() -> None:
     torch.set_num_threads(1)
     with ray_session():
         contenders = (ensemble_sac, stable_baselines(args.python))
-        runs = {seed: [contender(task.with_seed(seed)) for contender in contenders] for seed in args.seeds}
-    figures = report(task, args.seeds, runs)
+        runs: dict[int, list[Run]] = {}
+        for seed in args.seeds:
+            runs[seed] = [contender(task.with_seed(seed)) for contender in contenders]
+            figures = report(task, list(runs), runs)
+            if args.json:  # hours may be left: what is known so far is not lost with them
+                write_text(args.json, json.dumps(figures, indent=2) + "\n")
     print(table(figures))
-    if args.json:
-        write_text(args.json, json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
