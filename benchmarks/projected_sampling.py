@@ -82,11 +82,12 @@ class ProjectedNetwork(RowNetwork):
         first = condition.states * torch.from_numpy(codec.normalizer.state_scale) + dynamics.state_mean
         path = first[:, None] + F.pad(torch.cumsum(rows[..., columns] * dynamics.delta_scale, 1), (0, 0, 1, 0))
         acted = rows[..., :actions] * torch.from_numpy(codec.normalizer.action_scale) + dynamics.action_mean
+        acted = acted.clamp(torch.tensor(codec.spaces.action_low), torch.tensor(codec.spaces.action_high))
         real = torch.arange(rows.shape[1]) < condition.lengths[:, None]
         states, moved = project(dynamics, path, acted, real, None, self._steps)
         result = rows.clone()
         result[..., columns] = torch.diff(states, dim=1) * dynamics.delta_inverse
-        result[..., :actions] = (moved - dynamics.action_mean) * dynamics.action_inverse
+        result[..., :actions] += (moved - acted) * dynamics.action_inverse  # what lies beyond a bound stays there
         return result
 
     def matrices(self) -> list[nn.Parameter]:
