@@ -7,6 +7,8 @@ size, which it makes itself (equation 5 there).
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -80,5 +82,5 @@ def passes(calls: int) -> list[tuple[float, float]]:
 
 
 def draws(calls: int) -> int:
-    """D, how often the :func:`passes` of ``calls`` take noise."""
-    return sum(time == 0 or time >= 0.75 for time, _ in passes(calls))
+    """D, how often the :func:`passes` of ``calls`` take noise: the first one, and each that begins before the end."""
+    return 1 + sum(time < before + step for (before, step), (time, _) in pairwise(passes(calls)))
