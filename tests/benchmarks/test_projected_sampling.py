@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from atradiff.config import DiffuserConfig, FitConfig
-from atradiff.data.collect import collect
-from atradiff.data.store import open_trajectories
 from atradiff.data.trajectories import Trajectories
 from atradiff.diffusion.conditioning import Condition
 from atradiff.fit import fit
@@ -20,15 +18,8 @@ SMALL = DiffuserConfig(lengths=(5,), width=16, depth=1, dynamics_models=1, dynam
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Trajectories:
-    folder = tmp_path_factory.mktemp("projected") / "hopper"
-    collect("Hopper-v5", "random", 8, folder, progress=False)
-    return open_trajectories(folder)
-
-
-@pytest.fixture(scope="module")
-def model(data: Trajectories) -> TrajectoryDiffuser:
-    return fit(data, config=SMALL, settings=FitConfig(steps=20), device="cpu", quiet=True)
+def model(hopper_data: Trajectories) -> TrajectoryDiffuser:
+    return fit(hopper_data, config=SMALL, settings=FitConfig(steps=20), device="cpu", quiet=True)
 
 
 def test_without_a_move_the_velocity_is_the_networks_own(
@@ -45,8 +36,8 @@ def test_without_a_move_the_velocity_is_the_networks_own(
     torch.testing.assert_close(wrapped, own, atol=1e-4, rtol=1e-4)
 
 
-def test_windows_come_nearer_to_the_one_step_model(data: Trajectories, model: TrajectoryDiffuser) -> None:
-    states = data.columns.observations[:40]
+def test_windows_come_nearer_to_the_one_step_model(hopper_data: Trajectories, model: TrajectoryDiffuser) -> None:
+    states = hopper_data.columns.observations[:40]
 
     def gap() -> float:
         rows = model.diffused(states, 5, generator_seed=0)
@@ -60,16 +51,16 @@ def test_windows_come_nearer_to_the_one_step_model(data: Trajectories, model: Tr
         model.denoiser = own
 
 
-def test_the_model_is_left_as_it_was(data: Trajectories, model: TrajectoryDiffuser) -> None:
+def test_the_model_is_left_as_it_was(hopper_data: Trajectories, model: TrajectoryDiffuser) -> None:
     before = model.denoiser, model.sampling
-    figures = measure(model, data, [5], 8, ways=(Way(2, 0, "none"), Way(2, 1, "project")))
+    figures = measure(model, hopper_data, [5], 8, ways=(Way(2, 0, "none"), Way(2, 1, "project")))
     assert list(figures) == ["2 calls, 0 steps in each", "2 calls, 1 steps in each, then project"]
     assert all(found["5"]["relative_dynamics_error"] > 0 for found in figures.values())
     assert (model.denoiser, model.sampling) == before
 
 
-def test_other_rows_are_refused(data: Trajectories) -> None:
+def test_other_rows_are_refused(hopper_data: Trajectories) -> None:
     other = DiffuserConfig(**(SMALL.to_json() | {"lengths": (5,), "rows": "absolute"}))
-    absolute = fit(data, config=other, settings=FitConfig(steps=1), device="cpu", quiet=True)
+    absolute = fit(hopper_data, config=other, settings=FitConfig(steps=1), device="cpu", quiet=True)
     with pytest.raises(ValueError, match="rows must be differences, got 'absolute'"):
-        measure(absolute, data, [5], 4)
+        measure(absolute, hopper_data, [5], 4)
