@@ -3,7 +3,8 @@
 ``python -m benchmarks.public_sac --env Pendulum-v1 --env-steps 10000 --seeds 0 1 2 --python sb3/bin/python --json F``.
 Stable-Baselines3 wants other versions than this project: it runs under the interpreter ``--python``, with the same
 settings (256x256, one update for each env step, batches of 256, rates of 3e-4, learned temperature) and the same
-evaluation: deterministic episodes from the same seeds. Both take turns, seed by seed, one torch thread each.
+evaluation: deterministic episodes from the same seeds. Both take turns, seed by seed, one torch thread each. Where the
+file that ``--json`` names holds runs of the same task, only seeds that it lacks are run.
 """
 
 from __future__ import annotations
@@ -32,19 +33,22 @@ from rllib_ext.evaluation import evaluate
 
 SCRIPT = Path(__file__).with_name("public_sac_sb3.py")
 OURS = "EnsembleSAC"
-FRAGMENT = 50
-"""Env steps between two calls of our learner, for as many updates: the default of a run."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What both are asked for. Evaluations come every ``every`` env steps, the last one at ``env_steps``."""
+    """What both are asked for. Evaluations come every ``every`` env steps, the last one at ``env_steps``.
+
+    ``fragment``: env steps between two calls of our learner, for as many updates; 50 is the default of a run. Theirs
+    learns after each step.
+    """
 
     env: str
     env_steps: int
     every: int
     episodes: int = 10
     learning_starts: int = 1_000
+    fragment: int = 50
     seed: int = 0
     evaluation_seed: int = 1_000_000
 
@@ -81,7 +85,7 @@ def ensemble_sac(task: Task) -> Run:
     config = (
         EnsembleSACConfig()
         .environment(task.env)
-        .env_runners(rollout_fragment_length=math.gcd(FRAGMENT, task.every))
+        .env_runners(rollout_fragment_length=math.gcd(task.fragment, task.every))
         .training(learning_starts=task.learning_starts)
         .debugging(seed=task.seed, log_level="ERROR")
     )
@@ -122,12 +126,25 @@ def report(task: Task, seeds: Sequence[int], runs: dict[int, list[Run]]) -> dict
     return {
         "task": asdict(task),
         "seeds": list(seeds),
+        "runs": {str(seed): [asdict(run) for run in runs[seed]] for seed in seeds},
         "steps": task.steps,
         "curves": curves,
         "iqm_final": {name: asdict(_iqm(scores)) for name, scores in zip(names, final, strict=True)},
         "ours_better": probability_of_improvement(final[0], final[1]),
         "seconds": {name: [runs[seed][i].seconds for seed in seeds] for i, name in enumerate(names)},
     }
+
+
+def runs_of(file: Path, task: Task) -> dict[int, list[Run]]:
+    """Runs by seed that ``file`` holds, none where there is no file; ``ValueError`` where they are of another task."""
+    if not file.exists():
+        return {}
+    figures = json.loads(file.read_text())
+    if figures.get("task") != asdict(task):
+        raise ValueError(
+            f"{file} holds runs of another task: {figures.get('task')}, not {asdict(task)}. Choose another file."
+        )
+    return {int(seed): [Run(**run) for run in runs] for seed, runs in figures["runs"].items()}
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -157,21 +174,22 @@ def main() -> None:
     parser.add_argument("--every", type=int, help="env steps between evaluations; a tenth of all")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--learning-starts", type=int, default=1_000)
+    parser.add_argument("--fragment", type=int, default=50, help="env steps between two calls of our learner")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--python", type=Path, required=True, help="interpreter that has stable-baselines3")
-    parser.add_argument("--json", type=Path, help="write the figures into this file")
+    parser.add_argument("--json", type=Path, help="write the figures into this file, after each seed")
     args = parser.parse_args()
     every = args.every or max(args.env_steps // 10, 1)
-    task = Task(args.env, args.env_steps, every, args.episodes, args.learning_starts)
+    task = Task(args.env, args.env_steps, every, args.episodes, args.learning_starts, args.fragment)
+    runs = runs_of(args.json, task) if args.json else {}
     torch.set_num_threads(1)
     with ray_session():
         contenders = (ensemble_sac, stable_baselines(args.python))
-        runs: dict[int, list[Run]] = {}
-        for seed in args.seeds:
+        for seed in [seed for seed in args.seeds if seed not in runs]:
             runs[seed] = [contender(task.with_seed(seed)) for contender in contenders]
-            figures = report(task, list(runs), runs)
             if args.json:  # hours may be left: what is known so far is not lost with them
-                write_text(args.json, json.dumps(figures, indent=2) + "\n")
+                write_text(args.json, json.dumps(report(task, sorted(runs), runs), indent=2) + "\n")
+    figures = report(task, sorted(runs), runs)
     print(table(figures))
 
 

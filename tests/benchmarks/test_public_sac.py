@@ -55,6 +55,38 @@ def test_both_are_asked_the_same_and_answer_in_one_table(
     assert "(31, 41)" in lines[3]
 
 
+def test_a_file_of_runs_is_gone_on_with(
+    tmp_path: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, made = tmp_path / "public.json", []
+
+    def ours(task: Task) -> Run:
+        made.append(task.seed)
+        return Run(OURS, 1.0, [[-float(task.seed)] * task.episodes] * len(task.steps))
+
+    monkeypatch.setattr(public_sac, "ray_session", nullcontext)
+    monkeypatch.setattr(public_sac, "ensemble_sac", ours)
+    monkeypatch.setattr(public_sac, "stable_baselines", lambda python: stable_baselines(python, stand_in))
+    words = f"public --env-steps 120 --every 60 --learning-starts 50 --python {sys.executable} --json {out}".split()
+
+    def ask(*more: str) -> None:
+        monkeypatch.setattr(sys, "argv", [*words, *more])
+        public_sac.main()
+
+    ask("--seeds", "4")
+    ask("--seeds", "5", "3", "4")
+    assert made == [4, 5, 3]
+    figures = json.loads(out.read_text())
+    assert figures["seeds"] == [3, 4, 5]
+    assert figures["curves"] == {OURS: [[-s, -s] for s in (3, 4, 5)], "Stand-in 1.0": [[30, 31], [40, 41], [50, 51]]}
+    assert "(seeds 3, 4, 5)" in capsys.readouterr().out.splitlines()[-4]
+    before = out.read_text()
+    with pytest.raises(ValueError, match="runs of another task"):
+        ask("--seeds", "6", "--fragment", "1")
+    assert made == [4, 5, 3]
+    assert out.read_text() == before
+
+
 def test_figures_are_means_over_episodes_and_iqms_over_seeds() -> None:
     task = Task("Pendulum-v1", 20, 10, episodes=2, learning_starts=5)
     runs = {
