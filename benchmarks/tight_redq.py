@@ -55,7 +55,7 @@ class TightREDQ(TightSAC):
             p.grad = g
         self.actor_adam.step()
         self.alpha_adam.zero_grad()
-        (-self.log_alpha.exp() * (log_prob.detach() + self.target_entropy).mean()).backward()
+        (-self.log_alpha * (log_prob.detach() + self.target_entropy).mean()).backward()
         self.alpha_adam.step()
 
 

@@ -93,7 +93,7 @@ class TightSAC:
         self.actor_adam.step()
 
         self.alpha_adam.zero_grad()
-        (-self.log_alpha.exp() * (log_prob.detach() + self.target_entropy).mean()).backward()
+        (-self.log_alpha * (log_prob.detach() + self.target_entropy).mean()).backward()
         self.alpha_adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(self.targets, [p.detach() for p in self.critics], 0.005)

@@ -39,5 +39,9 @@ def actor_loss(q: Tensor, log_prob: Tensor, alpha: Tensor, reduce: Literal["min"
 
 
 def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
-    """E[-alpha (log pi(a|s) + H)] (Haarnoja 2018b, eq. 18), minimised in log alpha."""
-    return -(log_alpha.exp() * (log_prob.detach() + target_entropy).mean())
+    """-log alpha E[log pi(a|s) + H] in place of E[-alpha (log pi(a|s) + H)] (Haarnoja 2018b, eq. 18).
+
+    Both push alpha the same way. But the gradient of the paper's in log alpha is alpha times this one, and Adam divides
+    a gradient by its own past size, so that there a falling alpha slows its own fall.
+    """
+    return -(log_alpha * (log_prob.detach() + target_entropy).mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
+from rllib_ext.ensemble_sac.losses import alpha_loss
 from rllib_ext.ensemble_sac.networks import CriticEnsemble, GaussianActor, squash
 from rllib_ext.ensemble_sac.settings import SACSettings
 from rllib_ext.ensemble_sac.updater import SACOptimizers, SACUpdater, TensorBatch
@@ -114,7 +116,7 @@ class NaiveSAC:
         (self.log_alpha.exp().detach() * log_prob - joined).mean().backward()
         self.actor_adam.step()
         self.alpha_adam.zero_grad()
-        (-self.log_alpha.exp() * (log_prob.detach() - A)).mean().backward()
+        (-self.log_alpha * (log_prob.detach() - A)).mean().backward()
         self.alpha_adam.step()
 
 
@@ -142,6 +144,17 @@ def test_ten_updates_are_those_of_the_naive_algorithm(settings: SACSettings) -> 
     torch.testing.assert_close(nets.actor(states)[0], naive.actor(states)[0], atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(nets.log_alpha, naive.log_alpha, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(nets.log_alpha, torch.tensor(0.3).log())
+
+
+def test_a_temperature_that_is_too_high_falls_at_the_learning_rate() -> None:
+    """Adam takes steps of its rate where the gradient stays the same, and smaller ones where it shrinks with alpha."""
+    log_alpha = nn.Parameter(torch.zeros((), dtype=torch.float64))
+    adam = torch.optim.Adam([log_alpha], lr=3e-4)
+    for _ in range(3_000):
+        adam.zero_grad()
+        alpha_loss(log_alpha, torch.full((8,), -4.0, dtype=torch.float64), -3.0).backward()  # an entropy of 4, 3 asked
+        adam.step()
+    assert log_alpha.exp().item() == pytest.approx(math.exp(-0.9), rel=1e-6)
 
 
 @pytest.mark.parametrize("settings", [SAC, REDQ], ids=["sac", "redq"])
