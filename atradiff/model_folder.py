@@ -67,7 +67,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_model(path_or_id: str | Path, device: str, precision: Precision) -> TrajectoryDiffuser:
     """A model from a folder, or from the hub where no such folder exists."""
     folder = Path(path_or_id) if Path(path_or_id).is_dir() else _from_hub(str(path_or_id))
-    description = _read_description(folder)
+    description = read_description(folder)
     try:
         config = DiffuserConfig.from_json(description["config"])
         spaces = _spaces(description["spaces"])
@@ -149,7 +149,8 @@ def _description(model: TrajectoryDiffuser) -> dict[str, Any]:
     }
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a model folder; ``FileNotFoundError`` or ``ValueError`` where ``folder`` is none."""
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no model folder: it has no config.json. `atradiff fit` makes one.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from atradiff.adaptation.config import AdaptationConfig
-from atradiff.augment.synther import SyntherDiffuser
+from atradiff.augment.synther import SyntherDiffuser, read_synther_description
 from atradiff.augment.synther_fit import OnlineSynther, fit_synther
 from atradiff.data.collect import collect
 from atradiff.data.importer import import_data
@@ -16,6 +16,7 @@ from atradiff.data.trajectories import Trajectories
 from atradiff.environments import make_env
 from atradiff.fit import fit
 from atradiff.generator import TrajectoryDiffuser
+from atradiff.model_folder import read_description
 from atradiff.training_state import STATE_FILE
 from atradiff.types import Spaces
 from cluster.config import RunConfig, recipe_hash
@@ -100,6 +101,16 @@ def check_environment(run: RunConfig) -> Spaces:
         return Spaces.from_gymnasium(env.observation_space, env.action_space)
     finally:
         env.close()
+
+
+def require_model(run: RunConfig) -> None:
+    """Raise where the folder ``run.generator.path`` holds nothing that ``run`` can imagine with. Cheap: comes first.
+
+    ``FileNotFoundError`` or ``ValueError``. What is no folder here, but a name on the hub, is not looked at.
+    """
+    path = run.generator.path
+    if run.needs_generator and path is not None and Path(path).is_dir():
+        (read_synther_description if run.augmentation == "synther" else read_description)(Path(path))
 
 
 def prepare(run: RunConfig) -> Path | None:

@@ -137,7 +137,7 @@ class SyntherDiffuser:
         from atradiff.model_folder import fill_network
 
         path = Path(folder)
-        description = _read_description(path)
+        description = read_synther_description(path)
         config = SyntherConfig.from_json(description["config"])
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in description["spaces"].items()}
         codec = TransitionRows(Spaces(**plain), **_read_scales(path / "scales.safetensors"))
@@ -166,7 +166,8 @@ def unconditional(count: int, device: torch.device) -> Condition:
     return Condition(torch.zeros(count, 0, device=device), torch.ones(count, dtype=torch.int64, device=device))
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def read_synther_description(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a SynthER's folder; ``ValueError`` where ``folder`` is none."""
     path = folder / "config.json"
     try:
         description = json.loads(path.read_text(encoding="utf-8"))

@@ -150,6 +150,27 @@ def test_wrong_cells_are_refused_before_anything_runs(tmp_path: Path, changes: d
         checked_cells(grid)
 
 
+@pytest.mark.parametrize(
+    ("augmentation", "description", "message"),
+    [
+        ("synther", {"format": "atradiff-model-1"}, "it is no SynthER model"),
+        ("atradiff", {"format": "atradiff-synther-1"}, "it is no model of this version"),
+        ("atradiff", None, "is no model folder"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_before_anything_runs(
+    tmp_path: Path, augmentation: str, description: Any, message: str
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    if description is not None:
+        (model / "config.json").write_text(json.dumps(description))
+    arms = {"none": {"augmentation": "none"}, "with": {"augmentation": augmentation}}
+    settings = {"env_steps": 3000, "generator.path": str(model)}
+    with pytest.raises(ValueError, match=rf"plain: pendulum, SAC \+ with: .*{message}"):
+        grid_cells(read(tmp_path, settings=settings, augmentations=arms, exclude=[]))
+
+
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
     path.write_text("name: x\ntasks:\n  a: {}\n  a: {}\n")
