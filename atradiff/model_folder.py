@@ -70,7 +70,7 @@ def load_model(path_or_id: str | Path, device: str, precision: Precision) -> Tra
     description = read_description(folder)
     try:
         config = DiffuserConfig.from_json(description["config"])
-        spaces = _spaces(description["spaces"])
+        spaces = Spaces.from_json(description["spaces"])
         codec = row_codec(config.rows, spaces, _read_normalizer(folder))
         with torch.random.fork_rng(devices=[]):  # the weights are replaced at once: nobody's random stream should move
             networks = Networks(config, codec)
@@ -162,11 +162,6 @@ def read_description(folder: Path) -> dict[str, Any]:
     if found != FORMAT:
         raise ValueError(f"{path} must have the format {FORMAT!r}, got {found!r}: it is no model of this version.")
     return description
-
-
-def _spaces(values: dict[str, Any]) -> Spaces:
-    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return Spaces(**plain)
 
 
 def _read_normalizer(folder: Path) -> Normalizer:

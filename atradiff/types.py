@@ -55,6 +55,12 @@ class Spaces:
         return self.action_kind == "discrete"
 
     @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Spaces:
+        """Read what ``dataclasses.asdict`` wrote by way of JSON, which makes lists of tuples."""
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
+
+    @classmethod
     def from_gymnasium(cls, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:
         """Read an environment's spaces; raises ``ValueError`` for actions that are neither Box nor Discrete."""
         size = int(gym.spaces.utils.flatdim(observation_space))

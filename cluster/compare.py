@@ -17,7 +17,7 @@ from cluster.cells import Cell, distinct_runs, require_one_process, require_same
 from cluster.config import RunConfig
 from cluster.grid import Grid
 from cluster.grid_cells import grid_cells, grid_folder, study_arms, study_tasks
-from cluster.prepare import check_environment, prepare_diffuser
+from cluster.prepare import check_environment, prepare_diffuser, require_model
 from cluster.storage import is_uri
 
 ARMS: dict[Literal["none", "atradiff"], str] = {"none": "without", "atradiff": "with ATraDiff"}
@@ -52,7 +52,7 @@ def compare(run: RunConfig, seeds: Sequence[int]) -> Comparison:
     require_one_process(run)
     run = replace(run, augmentation="atradiff").absolute()
     run.require_data()
-    check_environment(run)
+    require_model(run, check_environment(run))
     run = replace(run, generator=replace(run.generator, path=str(prepare_diffuser(run))))
     cells = [Cell(run.env, ARMS[arm], replace(run, augmentation=arm, seed=seed)) for seed in seeds for arm in ARMS]
     require_same_runs(cells)
@@ -84,8 +84,12 @@ def checked_cells(grid: Grid) -> list[Cell]:
     cells = grid_cells(grid)
     study_tasks(grid, cells)
     require_same_runs(distinct_runs(cells))
-    for run in {cell.run.env: cell.run for cell in cells}.values():
-        check_environment(run)
+    spaces = {run.env: check_environment(run) for run in {cell.run.env: cell.run for cell in cells}.values()}
+    for cell in cells:
+        try:
+            require_model(cell.run, spaces[cell.run.env])
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{grid.name}: {cell.title}: {error}") from error
     return cells
 
 

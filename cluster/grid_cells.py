@@ -15,7 +15,6 @@ from cluster.cells import Cell, require_one_process, share_runs
 from cluster.config import RunConfig, run_parser
 from cluster.grid import Grid, Settings, arm_name, slug
 from cluster.grid_file import merged
-from cluster.prepare import require_model
 
 _RUN_SETTINGS = frozenset(field.name for field in fields(RunConfig))
 
@@ -74,7 +73,6 @@ def _run(grid: Grid, parser: ArgumentParser, task: str, algorithm: str, augmenta
         run = _parsed(parser, settings).absolute()
         require_one_process(run)
         run.require_data()
-        require_model(run)
     except (ArgumentError, OSError, ValueError) as error:
         raise ValueError(f"{grid.name}: {task}, {arm_name(algorithm, augmentation)}: {error}") from error
     return run

@@ -103,20 +103,26 @@ def check_environment(run: RunConfig) -> Spaces:
         env.close()
 
 
-def require_model(run: RunConfig) -> None:
+def require_model(run: RunConfig, spaces: Spaces) -> None:
     """Raise where the folder ``run.generator.path`` holds nothing that ``run`` can imagine with. Cheap: comes first.
 
-    ``FileNotFoundError`` or ``ValueError``. What is no folder here, but a name on the hub, is not looked at.
+    ``FileNotFoundError`` or ``ValueError``: a model of another kind, or of other spaces than the environment's. What is
+    no folder here, but a name on the hub, is not looked at.
     """
     path = run.generator.path
-    if run.needs_generator and path is not None and Path(path).is_dir():
-        (read_synther_description if run.augmentation == "synther" else read_description)(Path(path))
+    if not run.needs_generator or path is None or not Path(path).is_dir():
+        return
+    read = read_synther_description if run.augmentation == "synther" else read_description
+    stated = read(Path(path)).get("spaces")
+    if not isinstance(stated, dict):
+        raise ValueError(f"{path}/config.json states no spaces: fit the model again or copy it anew.")
+    Spaces.from_json(stated).require_equal(spaces, f"the model in {path}", f"environment {run.env}")
 
 
 def prepare(run: RunConfig) -> Path | None:
     """Make what ``run`` needs and is not there yet; returns the folder of its generator, None where it needs none."""
     if run.reads_data:
-        prepare_data(run)
+        _open_data(run, check_environment(run))
     return prepare_diffuser(run) if run.needs_generator else None
 
 

@@ -139,8 +139,7 @@ class SyntherDiffuser:
         path = Path(folder)
         description = read_synther_description(path)
         config = SyntherConfig.from_json(description["config"])
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in description["spaces"].items()}
-        codec = TransitionRows(Spaces(**plain), **_read_scales(path / "scales.safetensors"))
+        codec = TransitionRows(Spaces.from_json(description["spaces"]), **_read_scales(path / "scales.safetensors"))
         network = new_network(config, codec, seed=0)
         fill_network(network, path / "model.safetensors")
         return cls(

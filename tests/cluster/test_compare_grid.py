@@ -23,6 +23,7 @@ from cluster.grid_plan import estimate, plan_text
 REPOSITORY = Path(__file__).parents[2]
 GRIDS = sorted((REPOSITORY / "configs" / "grids").rglob("*.yaml"))
 
+HOPPER = {"observation_size": 11, "action_kind": "continuous", "action_low": [-1.0] * 3, "action_high": [1.0] * 3}
 CART_POLE = {"env": "CartPole-v1", "score": {"random": 0, "reference": 1}}
 PLAIN: dict[str, Any] = {
     "name": "plain",
@@ -156,9 +157,12 @@ def test_wrong_cells_are_refused_before_anything_runs(tmp_path: Path, changes: d
         ("synther", {"format": "atradiff-model-1"}, "it is no SynthER model"),
         ("atradiff", {"format": "atradiff-synther-1"}, "it is no model of this version"),
         ("atradiff", None, "is no model folder"),
+        ("atradiff", {"format": "atradiff-model-1"}, "states no spaces"),
+        ("synther", {"format": "atradiff-synther-1", "spaces": HOPPER}, "observation_size is 11 in the model"),
+        ("atradiff", {"format": "atradiff-model-1", "spaces": HOPPER}, "observation_size is 11 in the model"),
     ],
 )
-def test_a_model_of_another_kind_is_refused_before_anything_runs(
+def test_a_model_of_another_kind_or_robot_is_refused_before_anything_runs(
     tmp_path: Path, augmentation: str, description: Any, message: str
 ) -> None:
     model = tmp_path / "model"
@@ -167,8 +171,8 @@ def test_a_model_of_another_kind_is_refused_before_anything_runs(
         (model / "config.json").write_text(json.dumps(description))
     arms = {"none": {"augmentation": "none"}, "with": {"augmentation": augmentation}}
     settings = {"env_steps": 3000, "generator.path": str(model)}
-    with pytest.raises(ValueError, match=rf"plain: pendulum, SAC \+ with: .*{message}"):
-        grid_cells(read(tmp_path, settings=settings, augmentations=arms, exclude=[]))
+    with pytest.raises(ValueError, match=rf"plain: pendulum, SAC \+ with, seed \d+: .*{message}"):
+        checked_cells(read(tmp_path, settings=settings, augmentations=arms, exclude=[]))
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:

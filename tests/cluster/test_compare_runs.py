@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +37,14 @@ def test_both_arms_are_run_once_and_compared(tiny_run: RunConfig) -> None:
         compare(replace(run, cluster=ClusterConfig()), seeds=[0])
     with pytest.raises(ValueError, match=r"holds a run with other settings \(algorithm"):
         compare(replace(run, algorithm=replace(run.algorithm, gamma=0.5)), seeds=[0])
+
+
+def test_a_diffuser_of_another_robot_is_refused_before_the_plain_arm_runs(tiny_run: RunConfig, tmp_path: Path) -> None:
+    hopper = {"observation_size": 11, "action_kind": "continuous", "action_low": [-1.0] * 3, "action_high": [1.0] * 3}
+    model = tmp_path / "hopper"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"format": "atradiff-model-1", "spaces": hopper}))
+    run = replace(tiny_run, generator=replace(tiny_run.generator, path=str(model)))
+    with pytest.raises(ValueError, match=r"observation_size is 11 in .*hopper and 2 in environment"):
+        compare(run, seeds=[0])
+    assert not Path(run.output).exists()
