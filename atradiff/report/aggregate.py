@@ -3,18 +3,23 @@
 The measures are those of Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical precipice",
 and agree with their package rliable where every task has equally many runs. Scores run from 0 to 100. ``Strata`` are
 one array ``(..., R_t)`` per task, runs last; leading axes are bootstrap resamples or points of a curve.
+
+``groups`` say which tasks share their runs, one hashable per task: tasks of one group have the same runs in the same
+order, and a resample redraws these once for all of them. Redrawn task by task they would pass for independent, and the
+interval would be too narrow. By default no task shares its runs. ``ValueError`` where groups do not match the tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from atradiff.report.stats import Interval, Numbers, interquartile_mean, probability_of_improvement
 
 Strata = Sequence[Numbers]
+Groups = Sequence[Hashable]
 Aggregate = Callable[[Strata], Numbers]
 """Reduces the runs of all tasks: ``(...)`` from arrays ``(..., R_t)``."""
 
@@ -56,6 +61,7 @@ def aggregate_interval(
     aggregate: Aggregate,
     *,
     seed: int,
+    groups: Groups | None = None,
     resamples: int = RESAMPLES,
     confidence: float = 0.95,
 ) -> Interval:
@@ -64,7 +70,7 @@ def aggregate_interval(
     Raises ``ValueError`` for a task without runs.
     """
     strata = _checked(scores)
-    redrawn = _redraw(strata, np.random.default_rng(seed), resamples)
+    redrawn = _redraw(strata, _groups(strata, groups), np.random.default_rng(seed), resamples)
     return percentile_interval(float(aggregate(strata)), aggregate(redrawn), confidence)
 
 
@@ -73,42 +79,60 @@ def improvement_interval(
     theirs: Sequence[ArrayLike],
     *,
     seed: int,
+    our_groups: Groups | None = None,
+    their_groups: Groups | None = None,
     resamples: int = RESAMPLES,
     confidence: float = 0.95,
 ) -> Interval:
-    """Chance that a run of ours beats one of theirs on the same task, averaged over tasks; both sides are redrawn."""
+    """Chance that a run of ours beats one of theirs on the same task, averaged over tasks; both sides are redrawn.
+
+    Each side has groups of its own. Raises ``ValueError`` for sides of unequal length or a task without runs.
+    """
     a, b = _checked(ours), _checked(theirs)
     if len(a) != len(b):
         raise ValueError(f"both sides need the same tasks, got {len(a)} and {len(b)}.")
     rng = np.random.default_rng(seed)
-    draws = _improvements(_redraw(a, rng, resamples), _redraw(b, rng, resamples))
+    draws = _improvements(
+        _redraw(a, _groups(a, our_groups), rng, resamples), _redraw(b, _groups(b, their_groups), rng, resamples)
+    )
     value = float(np.mean([probability_of_improvement(x, y) for x, y in zip(a, b, strict=True)]))
     return percentile_interval(value, draws, confidence)
 
 
 def aggregate_curve(
-    curves: Sequence[Numbers], aggregate: Aggregate, *, seed: int, resamples: int = 500, confidence: float = 0.95
+    curves: Sequence[Numbers],
+    aggregate: Aggregate,
+    *,
+    seed: int,
+    groups: Groups | None = None,
+    resamples: int = 500,
+    confidence: float = 0.95,
 ) -> tuple[Numbers, Numbers, Numbers]:
     """``aggregate`` at each of P points with its pointwise interval: three arrays (P,). ``curves``: (R_t, P) per task.
 
     Whole runs are redrawn, so that a resampled curve is made of real ones.
     """
-    rng = np.random.default_rng(seed)
-    draws = [aggregate([_redraw_runs(runs, rng).T for runs in curves]) for _ in range(resamples)]
+    rng, groups = np.random.default_rng(seed), _groups(curves, groups)
+    strata = [runs.T for runs in curves]  # (P, R_t)
+    draws = [aggregate(_redraw(strata, groups, rng)) for _ in range(resamples)]
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-    return aggregate([runs.T for runs in curves]), low, high
+    return aggregate(strata), low, high
 
 
 def performance_profile(
-    scores: Sequence[ArrayLike], levels: ArrayLike, *, seed: int, resamples: int = 1000, confidence: float = 0.95
+    scores: Sequence[ArrayLike],
+    levels: ArrayLike,
+    *,
+    seed: int,
+    groups: Groups | None = None,
+    resamples: int = 1000,
+    confidence: float = 0.95,
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Share of runs that score above each of the P levels, each task counted alike, with its interval: three (P,)."""
     strata = _checked(scores)
-    above = [values[:, None] > np.asarray(levels, np.float64) for values in strata]  # (R_t, P)
-    return aggregate_curve(
-        [hits.astype(np.float64) for hits in above], mean, seed=seed, resamples=resamples, confidence=confidence
-    )
+    above = [(values[:, None] > np.asarray(levels, np.float64)).astype(np.float64) for values in strata]  # (R_t, P)
+    return aggregate_curve(above, mean, seed=seed, groups=groups, resamples=resamples, confidence=confidence)
 
 
 def percentile_interval(value: float, draws: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -128,12 +152,26 @@ def _checked(scores: Sequence[ArrayLike]) -> list[Numbers]:
     return strata
 
 
-def _redraw(strata: Strata, rng: np.random.Generator, resamples: int) -> list[Numbers]:
-    return [rng.choice(values, (resamples, len(values))) for values in strata]
+def _groups(strata: Strata, groups: Groups | None) -> Groups:
+    """``groups``, by default one per stratum, held against the strata, whose first axis counts runs."""
+    if groups is None:
+        return range(len(strata))
+    runs = [len(values) for values in strata]
+    if len(groups) != len(runs) or len(set(zip(groups, runs, strict=True))) != len(set(groups)):
+        raise ValueError(
+            f"each task needs a group, and a group's tasks equally many runs, got {groups} for {runs} runs."
+        )
+    return groups
 
 
-def _redraw_runs(runs: Numbers, rng: np.random.Generator) -> Numbers:
-    return runs[rng.integers(len(runs), size=len(runs))]
+def _redraw(strata: Strata, groups: Groups, rng: np.random.Generator, *resamples: int) -> list[Numbers]:
+    """Redrawn runs (..., N, R_t), without N one redrawing (..., R_t): the same ones wherever the group is the same."""
+    drawn: dict[Hashable, NDArray[np.int64]] = {}
+    for values, group in zip(strata, groups, strict=True):
+        if group not in drawn:
+            count = values.shape[-1]
+            drawn[group] = rng.integers(count, size=(*resamples, count))
+    return [values[..., drawn[group]] for values, group in zip(strata, groups, strict=True)]
 
 
 def _task_means(scores: Strata) -> Numbers:

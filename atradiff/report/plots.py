@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which colour-blind readers can tell apart."""
 
+_LINES = (("-", ""), ("--", "///"), (":", "..."), ("-.", "xxx"))
+"""Line styles and the hatches of bars that go with them."""
+
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -29,6 +33,25 @@ STYLE: Any = {
     "legend.frameon": False,
     "figure.dpi": 150,
 }
+
+
+@dataclass(frozen=True)
+class Look:
+    """A colour, and matplotlib's line style and hatch of a bar."""
+
+    color: str
+    line: str
+    hatch: str
+
+    @classmethod
+    def of(cls, index: int) -> Look:
+        """Of arm number ``index``: after the palette its colours come again dashed, dotted, dash-dotted; 28 differ."""
+        line, hatch = _LINES[index // len(PALETTE) % len(_LINES)]
+        return cls(PALETTE[index % len(PALETTE)], line, hatch)
+
+    def stroke(self) -> dict[str, Any]:
+        """What a matplotlib line takes."""
+        return {"color": self.color, "linestyle": self.line}
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -62,7 +85,7 @@ def save_learning_curves(
         figure = new_figure(7.0, 4.3)
         ax = figure.add_subplot()
         for index, (name, runs) in enumerate(curves.items()):
-            _draw_arm(ax, name, runs, PALETTE[index % len(PALETTE)], seed)
+            _draw_arm(ax, name, runs, Look.of(index), seed)
         if threshold is not None:
             ax.axhline(threshold, color="#666666", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         ax.set(xlabel="environment steps", ylabel="evaluation return", title=title)
@@ -72,11 +95,11 @@ def save_learning_curves(
         save(figure, path)
 
 
-def _draw_arm(ax: Axes, name: str, runs: Sequence[RunCurve], color: str, seed: int) -> None:
+def _draw_arm(ax: Axes, name: str, runs: Sequence[RunCurve], look: Look, seed: int) -> None:
     for run in runs:
-        ax.plot(run.steps, run.returns, color=color, linewidth=0.7, alpha=0.35, zorder=2)
+        ax.plot(run.steps, run.returns, **look.stroke(), linewidth=0.7, alpha=0.35, zorder=2)
     grid, returns = align(runs)
     middle, low, high = curve_interval(returns, seed=seed)
     label = f"{name} ({len(runs)} seed{'s' if len(runs) > 1 else ''})"
-    ax.fill_between(grid, low, high, color=color, alpha=0.15, linewidth=0, zorder=3)
-    ax.plot(grid, middle, color=color, linewidth=2.0, label=label, zorder=4)
+    ax.fill_between(grid, low, high, color=look.color, alpha=0.15, linewidth=0, zorder=3)
+    ax.plot(grid, middle, **look.stroke(), linewidth=2.0, label=label, zorder=4)

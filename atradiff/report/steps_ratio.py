@@ -17,18 +17,53 @@ from atradiff.report.stats import Interval, Numbers, interquartile_mean, steps_t
 class StepsRatio:
     """0.5 is half the baseline's steps, infinite is never.
 
-    ``at_most``: the baseline itself never got there, so that its whole length stands in for its steps.
+    ``at_most``: the baseline itself never got there, so that its whole length stands in for its steps. Where the ratio
+    is infinite as well, neither got there.
     """
 
     ratio: Interval
     threshold: float
     at_most: bool
 
+    @property
+    def reached(self) -> bool:
+        """Whether the arm got there."""
+        return math.isfinite(self.ratio.value)
+
     def __str__(self) -> str:
-        if math.isinf(self.ratio.value):
-            return "never"
+        if not self.reached:
+            return "neither" if self.at_most else "never"
         ends = [f"{end:.2f}" if math.isfinite(end) else "never" for end in (self.ratio.low, self.ratio.high)]
-        return f"{'≤ ' if self.at_most else ''}{self.ratio.value:.2f} [{', '.join(ends)}]"
+        return f"{_bound(self.at_most)}{self.ratio.value:.2f} [{', '.join(ends)}]"
+
+
+@dataclass(frozen=True)
+class StepsOverTasks:
+    """The median over ``tasks`` tasks, on ``reached`` of which the arm got there; the others count as infinite.
+
+    ``at_most``: a ratio that is a bound takes part in it. An infinite median is one whatever the bounds are.
+    """
+
+    ratio: float
+    at_most: bool
+    reached: int
+    tasks: int
+
+    @classmethod
+    def of(cls, ratios: Sequence[StepsRatio]) -> StepsOverTasks:
+        """One arm's ratios, of which there must be one at least."""
+        median = float(np.median([steps.ratio.value for steps in ratios]))
+        reached = [steps for steps in ratios if steps.reached]
+        at_most = math.isfinite(median) and any(steps.at_most for steps in reached)
+        return cls(median, at_most, len(reached), len(ratios))
+
+    def __str__(self) -> str:
+        text = f"{_bound(self.at_most)}{self.ratio:.2f}" if math.isfinite(self.ratio) else "never"
+        return text if self.reached == self.tasks else f"{text} ({self.reached} of {self.tasks} tasks)"
+
+
+def _bound(at_most: bool) -> str:
+    return "≤ " if at_most else ""
 
 
 @dataclass(frozen=True)
@@ -61,18 +96,16 @@ def steps_ratio(
     final_evaluations: int = 3,
     seed: int = 0,
     resamples: int = 500,
-) -> StepsRatio | None:
+) -> StepsRatio:
     """Steps of the arm ``ours`` to ``threshold``, divided by those of its baseline ``theirs``.
 
     ``threshold`` is a return; by default it is what the baseline ends with: the interquartile mean over its runs of
     the mean of their last ``final_evaluations`` evaluations. Steps are read off the interquartile mean of an arm's
-    curves. The interval redraws runs of both arms, and with the baseline's also its final return. None where neither
-    arm gets there.
+    curves. The interval redraws runs of both arms, and with the baseline's also its final return; ends may be finite
+    where the ratio is not.
     """
     arm, baseline = _Aligned.of(ours, final_evaluations), _Aligned.of(theirs, final_evaluations)
     value, goal, at_most = _ratio(arm, baseline, threshold)
-    if at_most and math.isinf(value):
-        return None
     rng = np.random.default_rng(seed)
     draws = [_ratio(arm.redrawn(rng), baseline.redrawn(rng), threshold)[0] for _ in range(resamples)]
     return StepsRatio(percentile_interval(value, draws), goal, at_most)

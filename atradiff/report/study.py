@@ -11,7 +11,7 @@ import numpy as np
 from atradiff.report.aggregate import AGGREGATES, aggregate_interval, improvement_interval
 from atradiff.report.curves import RunCurve
 from atradiff.report.stats import Interval, Numbers, area_under_curve, stratified_bootstrap
-from atradiff.report.steps_ratio import StepsRatio, steps_ratio
+from atradiff.report.steps_ratio import StepsOverTasks, StepsRatio, steps_ratio
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,13 @@ class Study:
             np.array([c.final_return(self.final_evaluations) for c in self.curves(task.label, arm)])
         )
 
-    def common_tasks(self, *arms: str) -> list[StudyTask]:
-        """The tasks on which each of these arms has at least one finished run."""
-        return [task for task in self.tasks if all((task.label, arm) in self.runs for arm in arms)]
+    def sources(self, tasks: Sequence[StudyTask], arm: str) -> list[tuple[str, ...]]:
+        """The folders of an arm's runs per task, in their order: equal ones are the same runs under several tasks."""
+        return [tuple(run.folder for run in self.runs[task.label, arm]) for task in tasks]
+
+    def pairs(self) -> list[tuple[StudyTask, StudyArm]]:
+        """Every task and arm with at least one finished run, in the order of the study."""
+        return [(task, arm) for task in self.tasks for arm in self.arms if (task.label, arm.label) in self.runs]
 
     def present_arms(self) -> list[StudyArm]:
         """The arms with at least one finished run on any task."""
@@ -92,7 +96,8 @@ class Study:
 
     def shared_tasks(self) -> list[StudyTask]:
         """The tasks that a fair aggregate is over: those on which every present arm has a finished run."""
-        return self.common_tasks(*(arm.label for arm in self.present_arms()))
+        arms = [arm.label for arm in self.present_arms()]
+        return [task for task in self.tasks if all((task.label, arm) in self.runs for arm in arms)]
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One arm on one task. Intervals are over runs; the last two are None for a baseline."""
+    """One arm on one task. Intervals are over runs; the last two are None without runs of a baseline."""
 
     task: str
     arm: str
@@ -129,22 +134,18 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm over the shared tasks: aggregates by name; against its baseline, over the tasks that both have.
-
-    ``steps_ratio`` is the median over tasks, infinite where the arm mostly never gets there.
-    """
+    """One arm over the shared tasks: aggregates by name. The last two are None without runs of a baseline."""
 
     arm: str
     n_runs: int
     aggregates: Mapping[str, Interval]
     improvement: Interval | None
-    steps_ratio: float | None
+    steps: StepsOverTasks | None
 
 
 def task_results(study: Study) -> list[TaskResult]:
     """Every arm on every task where it has a finished run, in the order of the study."""
-    pairs = [(task, arm) for task in study.tasks for arm in study.arms if (task.label, arm.label) in study.runs]
-    return [_task_result(study, task, arm) for task, arm in pairs]
+    return [_task_result(study, task, arm) for task, arm in study.pairs()]
 
 
 def _task_result(study: Study, task: StudyTask, arm: StudyArm) -> TaskResult:
@@ -182,21 +183,29 @@ def arm_results(study: Study, results: Sequence[TaskResult]) -> list[ArmResult]:
 
 
 def _arm_result(study: Study, arm: StudyArm, tasks: Sequence[StudyTask], results: Sequence[TaskResult]) -> ArmResult:
+    labels = [task.label for task in tasks]
     scores = [study.scores(task, arm.label) for task in tasks]
-    paired = study.common_tasks(arm.label, arm.baseline) if arm.baseline is not None else []
-    ratios = [r.steps.ratio.value for r in results if r.arm == arm.label and r.steps is not None]
+    groups = study.sources(tasks, arm.label)
+    ratios = [r.steps for r in results if r.arm == arm.label and r.task in labels and r.steps is not None]
     return ArmResult(
         arm=arm.label,
         n_runs=sum(map(len, scores)),
-        aggregates={name: aggregate_interval(scores, use, seed=study.seed) for name, use in AGGREGATES.items()},
-        improvement=_improvement(study, arm, paired),
-        steps_ratio=float(np.median(ratios)) if ratios else None,
+        aggregates={
+            name: aggregate_interval(scores, use, seed=study.seed, groups=groups) for name, use in AGGREGATES.items()
+        },
+        improvement=_improvement(study, arm, tasks),
+        steps=StepsOverTasks.of(ratios) if ratios else None,
     )
 
 
 def _improvement(study: Study, arm: StudyArm, tasks: Sequence[StudyTask]) -> Interval | None:
-    if arm.baseline is None or not tasks:
+    baseline = arm.baseline
+    if baseline is None or any((task.label, baseline) not in study.runs for task in tasks):
         return None
-    ours = [study.scores(task, arm.label) for task in tasks]
-    theirs = [study.scores(task, arm.baseline) for task in tasks]
-    return improvement_interval(ours, theirs, seed=study.seed)
+    return improvement_interval(
+        [study.scores(task, arm.label) for task in tasks],
+        [study.scores(task, baseline) for task in tasks],
+        seed=study.seed,
+        our_groups=study.sources(tasks, arm.label),
+        their_groups=study.sources(tasks, baseline),
+    )

@@ -1,4 +1,4 @@
-"""The pictures of a study: each arm has one colour in all of them."""
+"""The pictures of a study: each arm looks the same in all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from atradiff.report.aggregate import AGGREGATES, aggregate_curve, iqm, performance_profile
 from atradiff.report.curves import align
-from atradiff.report.plots import PALETTE, STYLE, new_figure, save
+from atradiff.report.plots import STYLE, Look, new_figure, save
 from atradiff.report.stats import Interval, Numbers, curve_interval
 from atradiff.report.study import ArmResult, Study, StudyTask
 
@@ -45,9 +45,9 @@ def save_study_pictures(study: Study, arms: Sequence[ArmResult], out: Path) -> l
     return pictures
 
 
-def arm_colors(study: Study) -> dict[str, str]:
-    """A colour for each arm of the study, present or not: it stays the same while runs come in."""
-    return {arm.label: PALETTE[index % len(PALETTE)] for index, arm in enumerate(study.arms)}
+def arm_looks(study: Study) -> dict[str, Look]:
+    """A look for each arm of the study, present or not: it stays the same while runs come in."""
+    return {arm.label: Look.of(index) for index, arm in enumerate(study.arms)}
 
 
 def _learning_curves(study: Study, path: Path) -> None:
@@ -68,10 +68,10 @@ def _learning_curves(study: Study, path: Path) -> None:
 
 
 def _task_panel(ax: Axes, study: Study, task: StudyTask) -> None:
-    for arm, color in arm_colors(study).items():
+    for arm, look in arm_looks(study).items():
         if curves := study.curves(task.label, arm):
             steps, returns = align(curves)
-            _band(ax, steps, curve_interval(returns, seed=study.seed), color)
+            _band(ax, steps, curve_interval(returns, seed=study.seed), look)
     if task.threshold is not None:
         ax.axhline(task.threshold, color=_MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     ax.set_title(task.label, fontsize=10)
@@ -85,10 +85,11 @@ def _sample_efficiency(study: Study, path: Path) -> None:
     same = len(set(ends.values())) == 1
     figure = new_figure(6.4, 4.0)
     ax = figure.subplots()
-    for arm, color in _present(study).items():
+    for arm, look in _present(study).items():
         shares, curves = _score_curves(study, tasks, arm, ends)
         x = shares * next(iter(ends.values())) if same else 100 * shares
-        _band(ax, x, aggregate_curve(curves, iqm, seed=study.seed), color)
+        groups = study.sources(tasks, arm)
+        _band(ax, x, aggregate_curve(curves, iqm, seed=study.seed, groups=groups), look)
     ax.set(ylabel="normalised score (IQM)")
     ax.set_xlabel("environment steps" if same else "share of a task's environment steps (%)")
     if same:
@@ -124,12 +125,12 @@ def _intervals(study: Study, arms: Sequence[ArmResult], path: Path) -> None:
     titles = [*AGGREGATES, *(["P(better than baseline)"] if against else [])]
     figure = new_figure(2.0 + 2.0 * len(titles), 0.9 + 0.36 * len(arms))
     panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
-    colors = arm_colors(study)
+    looks = arm_looks(study)
     for ax, title in zip(panels, titles, strict=True):
         for row, arm in enumerate(arms):
             interval = arm.aggregates.get(title, arm.improvement)
             if interval is not None:
-                _bar(ax, row, interval, colors[arm.arm])
+                _bar(ax, row, interval, looks[arm.arm])
         ax.set_title(f"{title} ↓" if title == "optimality gap" else title, fontsize=10)
         ax.grid(visible=False, axis="y")
         ax.spines["left"].set_visible(False)
@@ -146,10 +147,11 @@ def _intervals(study: Study, arms: Sequence[ArmResult], path: Path) -> None:
     save(figure, path)
 
 
-def _bar(ax: Axes, row: int, interval: Interval, color: str) -> None:
-    width = max(interval.high - interval.low, 1e-9)
-    ax.barh(row, width, left=interval.low, height=0.56, color=color, alpha=0.35, linewidth=0, zorder=2)
-    ax.plot([interval.value] * 2, [row - 0.28, row + 0.28], color=color, linewidth=2.4, solid_capstyle="butt", zorder=3)
+def _bar(ax: Axes, row: int, interval: Interval, look: Look) -> None:
+    color, ends = look.color, [row - 0.28, row + 0.28]
+    (bar,) = ax.barh(row, max(interval.high - interval.low, 1e-9), left=interval.low, height=0.56, zorder=2)
+    bar.set(facecolor=color, edgecolor=color, hatch=look.hatch, alpha=0.35, linewidth=0)
+    ax.plot([interval.value] * 2, ends, color=color, linewidth=2.4, solid_capstyle="butt", zorder=3)
 
 
 def _profiles(study: Study, path: Path) -> None:
@@ -160,34 +162,35 @@ def _profiles(study: Study, path: Path) -> None:
     levels = np.linspace(min(0.0, every.min()), max(every.max() * 1.02, 1.0), _POINTS)
     figure = new_figure(6.4, 4.0)
     ax = figure.subplots()
-    for arm, color in _present(study).items():
-        _band(ax, levels, performance_profile(scores[arm], levels, seed=study.seed), color)
+    for arm, look in _present(study).items():
+        groups = study.sources(tasks, arm)
+        _band(ax, levels, performance_profile(scores[arm], levels, seed=study.seed, groups=groups), look)
     ax.set(xlabel="normalised score τ", ylabel="share of runs with a score above τ", ylim=(-0.02, 1.02))
     ax.margins(x=0.01)
     _legend_above(figure, study)
     save(figure, path)
 
 
-def _band(ax: Axes, x: Numbers, curve: tuple[Numbers, Numbers, Numbers], color: str) -> None:
+def _band(ax: Axes, x: Numbers, curve: tuple[Numbers, Numbers, Numbers], look: Look) -> None:
     middle, low, high = curve
-    ax.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0, zorder=2)
-    ax.plot(x, middle, color=color, linewidth=1.9, zorder=3)
+    ax.fill_between(x, low, high, color=look.color, alpha=0.16, linewidth=0, zorder=2)
+    ax.plot(x, middle, **look.stroke(), linewidth=1.9, zorder=3)
 
 
 def _legend_above(figure: Figure, study: Study) -> None:
     from matplotlib.lines import Line2D
 
     present = _present(study)
-    handles = [Line2D([], [], color=color, linewidth=2.2, label=arm) for arm, color in present.items()]
+    handles = [Line2D([], [], **look.stroke(), linewidth=2.2, label=arm) for arm, look in present.items()]
     widest = _LEGEND_LINE + _LEGEND_LETTER * max(map(len, present))
     columns = min(max(int(figure.get_figwidth() / widest), 1), 4)
     lines = math.ceil(len(handles) / columns)
     figure.legend(handles=handles, loc="outside upper center", ncols=math.ceil(len(handles) / lines))
 
 
-def _present(study: Study) -> dict[str, str]:
-    colors = arm_colors(study)
-    return {arm.label: colors[arm.label] for arm in study.present_arms()}
+def _present(study: Study) -> dict[str, Look]:
+    looks = arm_looks(study)
+    return {arm.label: looks[arm.label] for arm in study.present_arms()}
 
 
 def _count_steps(ax: Axes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -46,6 +46,12 @@ def rliable() -> Iterator[types.SimpleNamespace]:
     sys.modules.update(before)
 
 
+@pytest.fixture(autouse=True)
+def _rliable_draws() -> None:
+    """rliable draws from numpy's global state, whatever ``random_state`` it is given."""
+    np.random.seed(1)
+
+
 @pytest.fixture
 def scores() -> np.ndarray:
     """(RUNS, TASKS) scores around 70, some beyond 100, with tasks of different difficulty."""
@@ -67,7 +73,6 @@ def test_every_aggregate_and_its_interval_agree_with_rliable(
         {"arm": scores},
         lambda x: np.array([theirs[name](x) for name in AGGREGATES]),
         reps=4000,
-        random_state=np.random.RandomState(1),
     )
     for index, (name, aggregate) in enumerate(AGGREGATES.items()):
         ours = aggregate_interval(list(scores.T), aggregate, seed=2, resamples=4000)
@@ -81,7 +86,6 @@ def test_probability_of_improvement_agrees_with_rliable(rliable: types.SimpleNam
         {"pair": (other, scores)},
         lambda x, y: np.array([rliable.metrics.probability_of_improvement(x, y)]),
         reps=2000,
-        random_state=np.random.RandomState(1),
     )
     ours = improvement_interval(list(other.T), list(scores.T), seed=2)
     assert ours.value == pytest.approx(values["pair"][0])
@@ -132,3 +136,55 @@ def test_runs_are_never_redrawn_across_tasks_and_empty_tasks_are_refused() -> No
         aggregate_interval([[1.0], []], iqm, seed=0)
     with pytest.raises(ValueError, match="same tasks, got 1 and 2"):
         improvement_interval([[1.0]], [[1.0], [2.0]], seed=0)
+
+
+COIN = np.array([0.0, 100.0] * 4)
+"""Eight runs, half of them at 100: of redrawn ones, a binomial number is."""
+
+
+def ends_over_coins(measure: str, groups: Sequence[Hashable] | None) -> list[float]:
+    """The interval, from 0 to 100, of a measure over three tasks that each have COIN's runs."""
+    coins, curves, fixed = [COIN] * 3, [COIN[:, None]] * 3, [[50.0]] * 3
+    if measure == "curve":
+        return [float(end[0]) for end in aggregate_curve(curves, iqm, seed=0, groups=groups, resamples=4000)[1:]]
+    if measure == "profile":
+        _, *ends = performance_profile(coins, [50.0], seed=0, groups=groups, resamples=5000)
+        return [100 * float(end[0]) for end in ends]
+    if measure == "better":
+        interval = improvement_interval(coins, fixed, seed=0, our_groups=groups, resamples=20_000)
+    elif measure == "worse":
+        interval = improvement_interval(fixed, coins, seed=0, their_groups=groups, resamples=20_000)
+    else:
+        interval = aggregate_interval(coins, AGGREGATES[measure], seed=0, groups=groups, resamples=20_000)
+    return [(1 if measure in AGGREGATES else 100) * end for end in (interval.low, interval.high)]
+
+
+@pytest.mark.parametrize("measure", ["mean", "optimality gap", "IQM", "curve", "profile", "better", "worse"])
+@pytest.mark.parametrize(("groups", "coins"), [(["same"] * 3, 8), (None, 24), (["a", "b", "c"], 24)])
+def test_runs_that_tasks_share_are_redrawn_together(
+    measure: str, groups: Sequence[Hashable] | None, coins: int
+) -> None:
+    shares = scipy_stats.binom.ppf([0.025, 0.975], coins, 0.5) / coins
+    if measure in ("IQM", "curve"):  # of the sorted runs, the middle half
+        shares = np.clip(2 * shares - 0.5, 0, 1)
+    assert ends_over_coins(measure, groups) == pytest.approx(100 * shares)
+
+
+def test_tasks_that_share_runs_say_no_more_than_one_of_them(scores: np.ndarray) -> None:
+    runs, other = scores[:4, 0], scores[:4, 1]
+    for name, aggregate in AGGREGATES.items():
+        alone = aggregate_interval([runs], aggregate, seed=0)
+        thrice = aggregate_interval([runs] * 3, aggregate, seed=0, groups=[("a", "b", "c", "d")] * 3)
+        assert [thrice.value, thrice.low, thrice.high] == pytest.approx([alone.value, alone.low, alone.high]), name
+    apart, mixed = (
+        aggregate_interval([runs, other, runs], AGGREGATES["mean"], seed=0, groups=groups)
+        for groups in (None, ["x", "y", "x"])
+    )
+    assert mixed.high - mixed.low > apart.high - apart.low
+
+
+def test_groups_that_do_not_match_the_tasks_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"equally many runs, got \['x'\] for \[1, 1\] runs"):
+        aggregate_interval([[1.0], [2.0]], iqm, seed=0, groups=["x"])
+    with pytest.raises(ValueError, match=r"equally many runs, got \['x', 'x'\] for \[1, 2\] runs"):
+        improvement_interval([[1.0]] * 2, [[1.0], [2.0, 3.0]], seed=0, their_groups=["x", "x"])

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from atradiff.report import study_files, study_plots
 from atradiff.report.curves import RunCurve
-from atradiff.report.steps_ratio import steps_ratio
+from atradiff.report.stats import Interval
+from atradiff.report.steps_ratio import StepsOverTasks, StepsRatio, steps_ratio
 from atradiff.report.study import ScoreRange, Study, StudyArm, StudyRun, StudyTask, arm_results, task_results
 from atradiff.report.study_files import write_study
+from atradiff.report.study_legend import legend
 
 
 def curve(*returns: float) -> RunCurve:
@@ -22,8 +28,17 @@ def curve(*returns: float) -> RunCurve:
     return RunCurve(steps, np.array(returns, np.float64), steps / 10)
 
 
+folders = map("runs/{}".format, itertools.count())
+
+
 def run(seed: int, *returns: float, cpu: float | None = 50.0) -> StudyRun:
-    return StudyRun(seed, f"runs/{seed}", curve(*returns), 100.0 + seed, cpu)
+    """A run in a folder of its own."""
+    return StudyRun(seed, next(folders), curve(*returns), 100.0 + seed, cpu)
+
+
+def records(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture
@@ -62,8 +77,8 @@ def test_results_over_tasks_are_what_one_computes_by_hand(study: Study) -> None:
     assert ours.aggregates["optimality gap"].value == pytest.approx(2.5)
     assert ours.improvement is not None
     assert (ours.improvement.value, ours.improvement.low) == (1, 1)
-    assert ours.steps_ratio == pytest.approx((0.5 + 0.75) / 2)
-    assert (plain.improvement, plain.steps_ratio, plain.n_runs) == (None, None, 4)
+    assert ours.steps == StepsOverTasks(pytest.approx((0.5 + 0.75) / 2), at_most=True, reached=2, tasks=2)
+    assert (plain.improvement, plain.steps, plain.n_runs) == (None, None, 4)
 
 
 def test_aggregates_are_over_the_tasks_that_every_present_arm_has(study: Study) -> None:
@@ -76,24 +91,155 @@ def test_aggregates_are_over_the_tasks_that_every_present_arm_has(study: Study) 
     assert [(result.arm, result.steps, result.improvement) for result in unmatched] == [("SAC + X", None, None)]
 
 
+def test_an_arm_and_its_baseline_are_held_together_over_the_shared_tasks_only(study: Study) -> None:
+    runs = {
+        **study.runs,
+        ("hard", "SAC + X"): (run(0, 0, 0, 0, -1), run(1, 0, 0, 0, -1)),  # worse than SAC's, and never at 50
+        ("flat", "SAC + Y"): (run(0, 0, 0, 0, 0),),
+    }
+    third = replace(study, arms=(*study.arms, StudyArm("SAC + Y", "SAC")), runs=runs)
+    _, ours, other = arm_results(third, task_results(third))
+    assert ours.improvement == Interval(1, 1, 1)
+    assert ours.steps == StepsOverTasks(0.5, at_most=False, reached=1, tasks=1)
+    assert other.steps == StepsOverTasks(math.inf, at_most=False, reached=0, tasks=1)
+    assert [(r.improvement.value, str(r.steps)) for r in task_results(third) if r.task == "hard" and r.improvement] == [
+        (0, "neither")
+    ]
+
+
+def test_an_arm_without_runs_of_its_baseline_is_held_against_nothing(study: Study) -> None:
+    alone = replace(study, runs={pair: runs for pair, runs in study.runs.items() if pair[1] != "SAC"})
+    (ours,) = arm_results(alone, task_results(alone))
+    assert (ours.aggregates["mean"].value, ours.improvement, ours.steps) == (pytest.approx(97.5), None, None)
+
+
+@pytest.fixture
+def copies() -> Study:
+    """Three tasks of one robot: SAC's runs are the same under each, SAC + X's are not."""
+    runs: dict[tuple[str, str], tuple[StudyRun, ...]] = {}
+    plain = tuple(run(seed, 0, 10 * seed, 30 * seed) for seed in range(4))
+    for task in "abc":
+        runs |= {
+            (task, "SAC"): plain,
+            (task, "SAC + X"): tuple(run(seed, 0, 10 * seed, 30 * seed) for seed in range(4)),
+        }
+    tasks = tuple(StudyTask(label, ScoreRange(0, 100)) for label in "abc")
+    return Study("copies", tasks, (StudyArm("SAC"), StudyArm("SAC + X", "SAC")), runs, final_evaluations=1)
+
+
+def test_runs_that_tasks_share_are_one_sample(copies: Study) -> None:
+    one = replace(copies, tasks=copies.tasks[:1])
+    plain, ours = arm_results(copies, task_results(copies))
+    alone, _ = arm_results(one, task_results(one))
+    for name, shared in plain.aggregates.items():
+        interval = alone.aggregates[name]
+        assert [shared.low, shared.high] == pytest.approx([interval.low, interval.high]), name
+    shared, distinct = plain.aggregates["mean"], ours.aggregates["mean"]
+    assert (distinct.high - distinct.low) / (shared.high - shared.low) == pytest.approx(1 / math.sqrt(3), rel=0.1)
+    assert "All 16 runs one after another" in legend(copies)[-1]  # each folder once: 4 of SAC, 12 of SAC + X
+
+
+def test_runs_that_tasks_share_in_part_count_as_their_own(copies: Study) -> None:
+    partly = {**copies.runs, ("c", "SAC"): (*copies.runs["c", "SAC"][:3], run(3, 0, 30, 90))}
+    first, _, last = replace(copies, runs=partly).sources(copies.tasks, "SAC")
+    assert len(set(first) & set(last)) == 3
+    assert first != last
+
+
+def test_pictures_redraw_shared_runs_together(copies: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    three, one = (drawn(study, monkeypatch, tmp_path) for study in (copies, replace(copies, tasks=copies.tasks[:1])))
+    for name in ("sample_efficiency", "profiles"):
+        shared, alone = (figures[name].axes[0].collections[0].get_paths()[0].vertices for figures in (three, one))
+        np.testing.assert_allclose(shared, alone)
+
+
+def drawn(study: Study, monkeypatch: pytest.MonkeyPatch, out: Path) -> dict[str, Any]:
+    """The figures that a study's pictures are made of, by name, with few redrawings."""
+    figures: dict[str, Any] = {}
+    monkeypatch.setattr(study_plots, "save", lambda figure, path: figures.setdefault(path.stem, figure))
+    with monkeypatch.context() as quick:
+        for name in ("curve_interval", "aggregate_curve", "performance_profile"):
+            quick.setattr(study_plots, name, partial(getattr(study_plots, name), resamples=20))
+        study_plots.save_study_pictures(study, arm_results(study, task_results(study)), out)
+    return figures
+
+
+@pytest.mark.parametrize("count", [8, 14])
+def test_arms_beyond_the_palette_look_different(count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    arms = tuple(StudyArm(f"arm {index}") for index in range(count))
+    runs = {("flat", arm.label): (run(0, 0, index), run(1, 0, index + 1)) for index, arm in enumerate(arms)}
+    figures = drawn(Study("many", (StudyTask("flat", ScoreRange(0, 9)),), arms, runs), monkeypatch, tmp_path)
+    for name in ("learning_curves", "sample_efficiency", "profiles"):
+        curves = [(line.get_color(), line.get_linestyle()) for line in figures[name].axes[0].lines]
+        legend = [(line.get_color(), line.get_linestyle()) for line in figures[name].legends[0].get_lines()]
+        assert curves == legend
+        assert len(set(curves)) == count
+    bars = [(bar.get_facecolor(), bar.get_hatch()) for bar in figures["intervals"].axes[0].patches]
+    assert len(set(bars)) == count
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_files, "save_study_pictures", lambda _study, _arms, out: [out / "learning_curves.png"])
+
+
 def test_a_study_is_written_as_markdown_csv_and_pictures(study: Study, tmp_path: Path) -> None:
     report = write_study(study, tmp_path / "out", notes=["3 of 4 runs are complete."])
     out = tmp_path / "out"
     text = (out / "report.md").read_text()
     assert "3 of 4 runs are complete." in text
     assert "| SAC + X | 4 | 100" in text
-    assert "All 2 runs one after another: 3 min 21 s, CPU 1 min 40 s." in text  # the fixture names two folders
+    assert "come before and are not in them; what is fitted during a run is: SynthER's refits" in text
+    assert "All 8 runs one after another: 13 min 24 s, CPU 6 min 40 s." in text
+    assert "evaluation is" not in text  # one of four is no more than a quarter
     for name in ("learning_curves", "sample_efficiency", "intervals", "profiles"):
         assert f"({name}.png)" in text
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    with (out / "runs.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [float(row["score"]) for row in rows] == [50, 50, 100, 100, 0, 0, 90, 100]
-    with (out / "tasks.csv").open(newline="") as file:
-        assert [row["steps_ratio"] for row in csv.DictReader(file)] == ["", "0.5", "", "0.75"]
-    with (out / "arms.csv").open(newline="") as file:
-        assert [row["arm"] for row in csv.DictReader(file)] == ["SAC", "SAC + X"]
+    assert [float(row["score"]) for row in records(out / "runs.csv")] == [50, 50, 100, 100, 0, 0, 90, 100]
+    assert [row["steps_ratio"] for row in records(out / "tasks.csv")] == ["", "0.5", "", "0.75"]
+    assert [row["arm"] for row in records(out / "arms.csv")] == ["SAC", "SAC + X"]
     assert "SAC + X" in report.to_text()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_all_evaluations_are_in_a_file(study: Study, tmp_path: Path) -> None:
+    write_study(study, tmp_path)
+    rows = records(tmp_path / "curves.csv")
+    assert list(rows[0]) == ["task", "arm", "seed", "env_steps", "eval_return"]
+    assert len(rows) == 2 * 2 * 2 * 4  # tasks, arms, seeds, evaluations
+    found = [(float(r["env_steps"]), float(r["eval_return"])) for r in rows if (r["task"], r["seed"]) == ("hard", "1")]
+    assert found == [*((1000 * i, 0) for i in range(1, 5)), (1000, 0), (2000, 0), (3000, 50), (4000, 100)]
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_what_neither_arm_reaches_is_told_and_counts(study: Study, tmp_path: Path) -> None:
+    third = StudyTask("far", ScoreRange(0, 100), threshold=99)
+    runs = {**study.runs, ("far", "SAC"): (run(0, 1, 2),), ("far", "SAC + X"): (run(0, 2, 3),)}
+    write_study(replace(study, tasks=(*study.tasks, third), runs=runs), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    over, task_by_task = text.split("## Task by task")
+    assert "| ≤ 0.75 (2 of 3 tasks) |" in over
+    assert [task_by_task.count(f"| {cell} |") for cell in ("neither", "≤ 0.75 [0.75, 0.75]")] == [1, 1]
+    ratios = [(row["steps_ratio"], row["steps_ratio_at_most"]) for row in records(tmp_path / "tasks.csv")]
+    assert ratios == [("", ""), ("0.5", "False"), ("", ""), ("0.75", "True"), ("", ""), ("inf", "True")]
+    names = ("steps_ratio", "steps_ratio_at_most", "steps_tasks_reached", "steps_tasks")
+    over_tasks = [tuple(row[name] for name in names) for row in records(tmp_path / "arms.csv")]
+    assert over_tasks == [("", "", "", ""), ("0.75", "True", "2", "3")]
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_final_returns_over_much_of_a_run_are_told(study: Study, tmp_path: Path) -> None:
+    runs = {
+        ("flat", "SAC"): (run(0, *range(12)), run(1, *range(5))),  # the shortest counts
+        ("flat", "SAC + X"): (run(0, *range(12)),),
+        ("hard", "SAC"): (run(0, *range(12)),),
+    }
+    write_study(replace(study, runs=runs, final_evaluations=3), tmp_path)
+    told = "The last 3 evaluations are 60 % of the runs of flat: what an arm ends with is an average over that part."
+    assert told in (tmp_path / "report.md").read_text()
+    write_study(replace(study, final_evaluations=9), tmp_path)
+    told = "The last 9 evaluations are 100 % of the runs of flat, hard: "
+    assert told in (tmp_path / "report.md").read_text()
 
 
 def test_without_shared_tasks_there_are_tables_per_task_only(study: Study, tmp_path: Path) -> None:
@@ -114,13 +260,37 @@ def test_runs_that_did_not_count_cpu_time_show_none(study: Study) -> None:
 def test_steps_ratio_never_and_neither() -> None:
     low, high = [curve(0, 0, 0, 1)], [curve(0, 5, 9, 9)]
     never = steps_ratio(low, high, final_evaluations=1)
-    assert never is not None
-    assert math.isinf(never.ratio.value)
-    assert str(never) == "never"
-    assert steps_ratio(low, low, threshold=100) is None
+    assert (never.ratio.value, never.at_most, never.reached, str(never)) == (math.inf, False, False, "never")
+    neither = steps_ratio(low, low, threshold=100)
+    assert (neither.ratio, neither.at_most, neither.reached) == (Interval(*[math.inf] * 3), True, False)
+    assert str(neither) == "neither"
     half = steps_ratio(high, low, threshold=5)
-    assert half is not None
-    assert (half.ratio.value, half.at_most) == (0.5, True)
+    assert (half.ratio.value, half.at_most, half.reached) == (0.5, True, True)
+
+
+def at(ratio: float, *, at_most: bool = False) -> StepsRatio:
+    return StepsRatio(Interval(ratio, ratio, ratio), 1.0, at_most)
+
+
+NEVER, NEITHER = at(math.inf), at(math.inf, at_most=True)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "text"),
+    [
+        ([at(0.5), at(0.7)], "0.60"),
+        ([at(0.5), at(0.7, at_most=True)], "≤ 0.60"),
+        ([at(0.5), at(0.7), NEVER], "0.70 (2 of 3 tasks)"),
+        ([at(0.5), at(0.7), NEITHER], "0.70 (2 of 3 tasks)"),
+        ([NEITHER, at(0.5, at_most=True), at(0.7)], "≤ 0.70 (2 of 3 tasks)"),
+        ([at(0.4), NEVER, at(0.8), at(0.6)], "0.70 (3 of 4 tasks)"),
+        ([at(0.5, at_most=True), NEITHER], "never (1 of 2 tasks)"),
+        ([NEVER, NEITHER, at(0.5)], "never (1 of 3 tasks)"),
+        ([NEITHER, NEITHER], "never (0 of 2 tasks)"),
+    ],
+)
+def test_steps_over_tasks_are_the_median_with_what_is_never_reached(ratios: list[StepsRatio], text: str) -> None:
+    assert str(StepsOverTasks.of(ratios)) == text
 
 
 def test_steps_ratio_interval_agrees_with_a_naive_loop() -> None:
@@ -128,7 +298,6 @@ def test_steps_ratio_interval_agrees_with_a_naive_loop() -> None:
     slow = [curve(*np.cumsum(rng.uniform(0, 1, 12))) for _ in range(5)]
     fast = [curve(*np.cumsum(rng.uniform(0.5, 2, 12))) for _ in range(5)]
     ours = steps_ratio(fast, slow, final_evaluations=1, seed=1, resamples=800)
-    assert ours is not None
     draws = []
     for _ in range(800):
         a, b = ([arm[i] for i in rng.integers(5, size=5)] for arm in (fast, slow))

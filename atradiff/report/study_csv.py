@@ -1,0 +1,99 @@
+"""A study's figures for programs: one CSV file each for arms, tasks, runs and curves."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from atradiff.report.stats import Interval, area_under_curve
+from atradiff.report.steps_ratio import StepsOverTasks
+from atradiff.report.study import ArmResult, Study, StudyRun, TaskResult
+from atradiff.staging import staged_file
+
+Row = Mapping[str, str | float | None]
+
+
+def write_tables(study: Study, tasks: Sequence[TaskResult], arms: Sequence[ArmResult], out: Path) -> None:
+    """Write ``tasks.csv``, ``runs.csv``, ``curves.csv`` and, unless ``arms`` is empty, ``arms.csv`` into ``out``."""
+    _write_csv(out / "tasks.csv", map(_task_record, tasks))
+    _write_csv(out / "runs.csv", _run_records(study))
+    _write_csv(out / "curves.csv", _curve_records(study))
+    if arms:
+        _write_csv(out / "arms.csv", map(_arm_record, arms))
+
+
+def _task_record(result: TaskResult) -> Row:
+    steps = result.steps
+    return {
+        "task": result.task,
+        "arm": result.arm,
+        "runs": result.n_runs,
+        **_ends("final_return", result.final_return),
+        **_ends("score", result.score),
+        **_ends("area", result.area),
+        **_ends("improvement", result.improvement),
+        **_ends("steps_ratio", None if steps is None else steps.ratio),
+        "steps_ratio_at_most": None if steps is None else steps.at_most,
+        "threshold": None if steps is None else steps.threshold,
+        "wall_seconds": result.cost.wall_seconds,
+        "cpu_seconds": result.cost.cpu_seconds,
+    }
+
+
+def _arm_record(arm: ArmResult) -> Row:
+    record: dict[str, str | float | None] = {"arm": arm.arm, "runs": arm.n_runs}
+    for name, interval in arm.aggregates.items():
+        record |= _ends(name.replace(" ", "_"), interval)
+    return {**record, **_ends("improvement", arm.improvement), **_steps_over_tasks(arm.steps)}
+
+
+def _steps_over_tasks(steps: StepsOverTasks | None) -> Row:
+    return {
+        "steps_ratio": None if steps is None else steps.ratio,
+        "steps_ratio_at_most": None if steps is None else steps.at_most,
+        "steps_tasks_reached": None if steps is None else steps.reached,
+        "steps_tasks": None if steps is None else steps.tasks,
+    }
+
+
+def _run_records(study: Study) -> Iterator[Row]:
+    for task, arm in study.pairs():
+        for run, score in zip(study.runs[task.label, arm.label], study.scores(task, arm.label), strict=True):
+            yield {"task": task.label, "arm": arm.label, **_run_record(run, float(score), study.final_evaluations)}
+
+
+def _run_record(run: StudyRun, score: float, final_evaluations: int) -> Row:
+    curve = run.curve
+    return {
+        "seed": run.seed,
+        "final_return": curve.final_return(final_evaluations),
+        "score": score,
+        "area": area_under_curve(curve.steps, curve.returns),
+        "env_steps": float(curve.steps[-1]),
+        "wall_seconds": run.wall_seconds,
+        "cpu_seconds": run.cpu_seconds,
+        "folder": run.folder,
+    }
+
+
+def _curve_records(study: Study) -> Iterator[Row]:
+    for task, arm in study.pairs():
+        for run in study.runs[task.label, arm.label]:
+            names: Row = {"task": task.label, "arm": arm.label, "seed": run.seed}
+            for steps, value in zip(run.curve.steps, run.curve.returns, strict=True):
+                yield {**names, "env_steps": float(steps), "eval_return": float(value)}
+
+
+def _ends(name: str, interval: Interval | None) -> dict[str, str | float | None]:
+    if interval is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _write_csv(path: Path, records: Iterable[Row]) -> None:
+    rows = list(records)
+    with staged_file(path) as stage, stage.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

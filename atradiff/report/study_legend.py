@@ -1,0 +1,60 @@
+"""What a reader of a study's report must know: what its figures and marks mean, and where they mislead."""
+
+from __future__ import annotations
+
+from atradiff.report.compare import duration
+from atradiff.report.study import Study, StudyTask
+
+_LARGE_SHARE = 0.25
+"""Of a run's evaluations: beyond it the mean of the last ones is hardly what the run ends with."""
+
+
+def warnings(study: Study) -> list[str]:
+    """A line on the tasks whose final returns cover more than a quarter of the shortest run; empty without any."""
+    tasks: dict[str, list[str]] = {}  # by their share
+    for task in study.tasks:
+        if (share := _final_share(study, task)) > _LARGE_SHARE:
+            tasks.setdefault(f"{100 * share:.0f} %", []).append(task.label)
+    if not tasks:
+        return []
+    count = study.final_evaluations
+    last = "evaluation is" if count == 1 else f"{count} evaluations are"
+    parts = "; ".join(f"{share} of the runs of {', '.join(labels)}" for share, labels in tasks.items())
+    return [f"The last {last} {parts}: what an arm ends with is an average over that part."]
+
+
+def _final_share(study: Study, task: StudyTask) -> float:
+    """Share of the final return's evaluations in the shortest curve of ``task``; 0 where it has no run."""
+    lengths = [len(curve.steps) for arm in study.arms for curve in study.curves(task.label, arm.label)]
+    return min(study.final_evaluations / min(lengths), 1.0) if lengths else 0.0
+
+
+def legend(study: Study) -> list[str]:
+    """Lines of Markdown on the figures and marks of the report's tables."""
+    pairs = "; ".join(f"{arm.label} against {arm.baseline}" for arm in study.arms if arm.baseline is not None)
+    ranges = "; ".join(f"{t.label} {t.scores.random:g} to {t.scores.reference:g}" for t in study.tasks)
+    solved = "; ".join(f"{t.label} {t.threshold:g}" for t in study.tasks if t.threshold is not None)
+    return [
+        f"* Final return: mean of a run's last {study.final_evaluations} evaluations. Brackets: 95 % bootstrap "
+        "intervals, runs redrawn within their task; tasks that share all of an arm's runs redraw them together. Per "
+        "task: interquartile mean over runs; area: mean return along the way.",
+        f"* Score: 0 and 100 are these returns: {ranges}. IQM: interquartile mean over all runs; median and mean: over "
+        "tasks of a task's mean; optimality gap: what is missing to 100 (lower is better).",
+        f"* Baselines: {pairs or 'none'}. P: chance that a run beats one of the baseline's on the same task.",
+        "* Steps: environment steps to what the baseline ends with, divided by the baseline's own; below 1 is faster."
+        + (f" Counted to the return that solves the task instead: {solved}." if solved else ""),
+        "* Marks of steps: ≤: the baseline never got there and its whole length counts, so that the ratio is an upper "
+        "bound; never: the baseline got there, the arm did not; neither: neither did; -: a baseline, or no runs of "
+        "one. Over tasks, the median: never and neither count as infinite; in parentheses, on how many tasks the arm "
+        "got there, where not on all; ≤: a bound is among them; never: not there on half of the tasks or more.",
+        "* Wall clock and CPU: medians per run, on whatever else the machine was doing. Data and the fit of a "
+        "diffuser, which the runs share, come before and are not in them; what is fitted during a run is: SynthER's "
+        f"refits, the adaptation of a diffuser. {_total(study)}",
+    ]
+
+
+def _total(study: Study) -> str:
+    runs = {run.folder: run for group in study.runs.values() for run in group}.values()
+    cpu = [run.cpu_seconds for run in runs if run.cpu_seconds is not None]
+    text = f"All {len(runs)} runs one after another: {duration(sum(run.wall_seconds for run in runs))}"
+    return text + (f", CPU {duration(sum(cpu))}." if len(cpu) == len(runs) else ".")
