@@ -102,7 +102,6 @@ class DynamicsEnsemble(nn.Module):
     action_inverse: Tensor
     reward_mean: Tensor
     reward_scale: Tensor
-    reward_levels: Tensor
 
     def __init__(self, codec: RowCodec, models: int, width: int, task_size: int = 0) -> None:
         super().__init__()
@@ -165,7 +164,7 @@ class DynamicsEnsemble(nn.Module):
         terminated = self.seen.ends(following) if self.seen.tells_ends else outcome[:, 0] > 0
         kind = terminated.long()
         rewards = outcome[:, 1:].gather(1, kind[:, None])[:, 0] * self.reward_scale[kind] + self.reward_mean[kind]
-        return self._crisp(rewards), terminated
+        return self.seen.crisp(rewards), terminated
 
     @torch.inference_mode()
     def residual(self, states: Tensor, actions: Tensor, next_states: Tensor, tasks: Tensor | None = None) -> Tensor:
@@ -227,11 +226,6 @@ class DynamicsEnsemble(nn.Module):
             total += loss.item()
         return total / max(steps, 1)
 
-    def _crisp(self, rewards: Tensor) -> Tensor:
-        """See :meth:`Normalizer.crisp`."""
-        levels = self.reward_levels
-        return rewards if len(levels) == 0 else levels[torch.bucketize(rewards, (levels[1:] + levels[:-1]) / 2)]
-
     def _members(self, states: Tensor, actions: Tensor, tasks: Tensor | None) -> Tensor:
         """(M, B, S) differences in their own scale, from encoded states and actions."""
         return self.transition(self._for_all(_joined(states, actions, tasks))) * (self.delta_scale > 0)
@@ -260,5 +254,4 @@ def _buffers(codec: RowCodec) -> dict[str, FloatArray]:
         "action_inverse": inverse(n.action_scale),
         "reward_mean": n.reward_mean,
         "reward_scale": n.reward_scale,
-        "reward_levels": n.reward_levels,
     }

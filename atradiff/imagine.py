@@ -41,6 +41,12 @@ class GenerationReport:
     """Mean gap between diffused and one-step next states, in units of the differences' scale; 0 if not asked."""
     left_data: float = 0.0
     """The part of ``disagreement`` that left the data's range."""
+    still: float = 0.0
+    """Share after which nothing follows since they stand still without being terminal."""
+    denied: float = 0.0
+    """Share cut short by d > 0 where the box, or the one-step model, sees no end; a chain goes on from there."""
+    estimated: float = 0.0
+    """Share after which a chain has come to its estimated length."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ class Link:
     ended: BoolArray  # (B,) nothing may follow
     final: BoolArray  # (B,) the estimated length is reached
     pruned: BoolArray  # (B,)
+    denied: BoolArray  # (B,) cut short by d > 0, and no end by what tells them
+    stands_still: BoolArray  # (B,) ended by pruning, and by nothing else
     stopped: BoolArray  # (B,) by refinement
     residual: FloatArray  # (B,)
     left_data: BoolArray  # (B,) of those stopped
@@ -91,8 +99,18 @@ class WindowSource(Protocol):
         """
 
 
-def end_windows(rows: DecodedRows, lengths: IntArray, ending: Ending) -> tuple[DecodedRows, IntArray, BoolArray]:
-    """(rows, kept lengths, pruned): cut after the first row with d > 0, or where the window begins to stand still.
+@dataclass(frozen=True)
+class EndedWindows:
+    """B windows with their ends."""
+
+    rows: DecodedRows
+    lengths: IntArray  # (B,) rows that are kept
+    pruned: BoolArray  # (B,) where it begins to stand still, before d > 0 or the box ended it
+    flagged: BoolArray  # (B,) after a row with d > 0, or one that leaves the box, that is not its last anyway
+
+
+def end_windows(rows: DecodedRows, lengths: IntArray, ending: Ending) -> EndedWindows:
+    """Cut windows after the first row with d > 0, or where they begin to stand still.
 
     A tail that stands still is terminal where most of its rows say so; then the last kept row carries the flag.
     Where states tell the task's end, only a row that leaves the box is terminal; one with d > 0 is merely the last.
@@ -109,7 +127,9 @@ def end_windows(rows: DecodedRows, lengths: IntArray, ending: Ending) -> tuple[D
     says_so = ((flags & tail).sum(1) * 2 > tail.sum(1)) & (ending.alive is None)
     last = columns == kept[:, None] - 1
     terminated = last & (told | ((pruned < flagged) & says_so)[:, None])
-    return replace(rows, terminated=terminated), kept, pruned < flagged
+    by_flag = (kept == flagged) & (kept < lengths)
+    ended = replace(rows.ending(terminated), rewards_by_kind=None)  # refinement gives rows rewards of its own
+    return EndedWindows(ended, kept, pruned < flagged, by_flag)
 
 
 def make_link(
@@ -123,17 +143,20 @@ def make_link(
     """One window from each of ``states`` after ``history``; ``rows`` (B,) are their places in the request."""
     lengths, final = source.lengths_for(states, rows)
     window = source.windows_for(states, lengths, rows, history)
-    ended_rows, kept, pruned = end_windows(window, lengths, ending)
-    refined = refine_windows(ending.refine, model, ending.thresholds, ended_rows, kept, ending.projection_steps)
+    it = end_windows(window, lengths, ending)
+    refined = refine_windows(ending.refine, model, ending.thresholds, it.rows, it.lengths, ending.projection_steps)
     at_end = refined.rows.terminated[np.arange(len(rows)), refined.lengths - 1]
-    stands_still = pruned & (ending.refine in ("none", "cut"))  # other states moved on: only their model may end them
+    in_place = ending.refine in ("none", "cut")  # other states moved on: only their model may end them
+    denied = it.flagged & ~at_end & ~refined.stopped
     return Link(
         rows=refined.rows,
         asked=lengths,
         lengths=refined.lengths,
-        ended=at_end | refined.stopped | stands_still,
-        final=final,
-        pruned=pruned,
+        ended=at_end | refined.stopped | (it.pruned & in_place),
+        final=final & ~denied,  # it has not come to its estimated length
+        pruned=it.pruned,
+        denied=denied,
+        stands_still=it.pruned & in_place & ~at_end & ~refined.stopped,
         stopped=refined.stopped,
         residual=refined.residual,
         left_data=refined.left_data,
@@ -159,17 +182,21 @@ def imagine(
     sheet = _Sheet(spaces, states, total)
     active, was_final = np.arange(len(states)), np.zeros(len(states), np.bool_)
     links: list[Link] = []
+    estimated = 0
     while len(active):
         here = sheet.observations[active, sheet.lengths[active]]
         history = sheet.before(active, source.history) if source.history else None
         link = make_link(source, model, ending, here, active, history)
         sheet.append(active, link)
         links.append(link)
-        running = ~link.ended & ~(link.final & was_final[active]) & (sheet.lengths[active] < total)
+        goes_on = ~link.ended & (sheet.lengths[active] < total)
+        done = link.final & was_final[active]
+        estimated += int((goes_on & done).sum())
+        running = goes_on & ~done
         was_final[active] = link.final
         active = active[running] if chained else active[:0]
     trajectories = sheet.finish(version)
-    return trajectories, _report(trajectories, links, ending)
+    return trajectories, _report(trajectories, links, ending, estimated)
 
 
 def require_finite(imagined: SyntheticTrajectories) -> None:
@@ -231,7 +258,7 @@ class _Sheet:
         )
 
 
-def _report(trajectories: SyntheticTrajectories, links: list[Link], ending: Ending) -> GenerationReport:
+def _report(trajectories: SyntheticTrajectories, links: list[Link], ending: Ending, estimated: int) -> GenerationReport:
     stopped = float(np.concatenate([link.stopped for link in links]).mean())
     asked = np.concatenate([link.asked for link in links])
     return GenerationReport(
@@ -244,4 +271,7 @@ def _report(trajectories: SyntheticTrajectories, links: list[Link], ending: Endi
         terminated=float(trajectories.terminated.any(1).mean()),
         residual=float(np.concatenate([link.residual for link in links]).mean()),
         left_data=float(np.concatenate([link.left_data for link in links]).mean()),
+        still=float(np.concatenate([link.stands_still for link in links]).mean()),
+        denied=float(np.concatenate([link.denied for link in links]).mean()),
+        estimated=estimated / len(asked),
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from atradiff.data.alive_box import NO_BOUND, AliveBox, describe_box, unbounded
-from atradiff.data.normalize import Normalizer
+from atradiff.data.normalize import MOST_LEVELS, Normalizer
 from atradiff.types import FloatArray, Transitions
 
 
@@ -27,6 +27,7 @@ class SeenRange(nn.Module):
     delta_high: Tensor  # (S,)
     alive_low: Tensor  # (S,) the box that the task goes on in, unbounded where states do not tell its end
     alive_high: Tensor  # (S,)
+    reward_levels: Tensor  # (MOST_LEVELS,) that rewards take, rising, then NO_BOUND; nothing else for a scale
     moving: Tensor  # (S,) bool
 
     def __init__(self, normalizer: Normalizer) -> None:
@@ -37,6 +38,7 @@ class SeenRange(nn.Module):
         box = box if len(box[0]) else unbounded(len(normalizer.state_low))
         for name, value in zip(("alive_low", "alive_high"), box, strict=True):
             self.register_buffer(name, torch.tensor(value))
+        self.register_buffer("reward_levels", torch.from_numpy(_padded(normalizer.reward_levels)))
         self.register_buffer("moving", torch.tensor(normalizer.delta_scale > 0), persistent=False)
 
     def widen(self, rows: Transitions) -> None:
@@ -47,6 +49,7 @@ class SeenRange(nn.Module):
         if states.shape[1] == 0:
             return
         self._goes_on(states[1, ~rows.terminated[finite]])
+        self._pays(rows.rewards[finite])
         deltas = states[1] - states[0]
         here = self.state_low.device
         seen = (torch.as_tensor(x, device=here) for x in (states.min((0, 1)), states.max((0, 1))))
@@ -84,15 +87,32 @@ class SeenRange(nn.Module):
         margin = torch.maximum(0.5 * (self.state_high - self.state_low), floor)
         return self.state_low - margin, self.state_high + margin
 
+    def crisp(self, rewards: Tensor) -> Tensor:
+        """Rewards of any shape as :meth:`Normalizer.crisp` has them."""
+        levels = self.reward_levels
+        if levels[0] == NO_BOUND:
+            return rewards
+        nearest = levels[torch.bucketize(rewards, (levels[1:] + levels[:-1]) / 2)]
+        return torch.where(rewards.isnan(), rewards, nearest)  # of damaged weights: it must not look like a level
+
     def bounds(self) -> dict[str, FloatArray]:
-        """The ranges as arrays (S,), by the names of the fields of :class:`Normalizer`."""
-        return {name: value.cpu().numpy() for name, value in self.state_dict().items()}
+        """The ranges as arrays (S,) and the reward levels, by the names of the fields of :class:`Normalizer`."""
+        arrays: dict[str, FloatArray] = {name: value.cpu().numpy() for name, value in self.state_dict().items()}
+        return arrays | {"reward_levels": _unpadded(arrays["reward_levels"])}
 
     def _goes_on(self, states: FloatArray) -> None:
         """The task went on from ``states`` (N, S): a box that holds them not, holds them from now on."""
         if len(states):
             seen = (torch.as_tensor(x, device=self.alive_low.device) for x in (states.min(0), states.max(0)))
             self.alive_low, self.alive_high = self._wider(self.alive_low, self.alive_high, *seen)
+
+    def _pays(self, rewards: FloatArray) -> None:
+        """Rewards (N,) that no level tells are new levels, until they are too many for that: then they are a scale."""
+        known = _unpadded(self.reward_levels.cpu().numpy())
+        if len(known):
+            levels = np.union1d(known, rewards[np.isfinite(rewards)])
+            padded = _padded(levels if len(levels) <= MOST_LEVELS else known[:0])
+            self.reward_levels = torch.as_tensor(padded, device=self.reward_levels.device)
 
     @staticmethod
     def _wider(low: Tensor, high: Tensor, seen_low: Tensor, seen_high: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,3 +122,13 @@ class SeenRange(nn.Module):
         """Weights that were written before ranges were part of them: the range of the data stands."""
         own = {f"{prefix}{name}": value for name, value in self.state_dict().items()}
         super()._load_from_state_dict({**own, **state_dict}, prefix, *rest)
+
+
+def _padded(levels: FloatArray) -> FloatArray:
+    """(MOST_LEVELS,), so that weights have one shape however many levels there are."""
+    missing = MOST_LEVELS - len(levels)
+    return np.concatenate([levels, np.full(missing, NO_BOUND)]).astype(np.float32)
+
+
+def _unpadded(levels: FloatArray) -> FloatArray:
+    return levels[levels < np.float32(NO_BOUND)]

@@ -98,11 +98,11 @@ def test_a_tail_that_stands_still_is_terminal_where_most_of_its_rows_say_so(says
     rows = DecodedRows(
         states.astype(np.float32), np.zeros((1, 10, 1), np.float32), np.zeros((1, 10), np.float32), flags
     )
-    ended, kept, pruned = end_windows(rows, np.array([10]), ending("gated"))
-    assert kept.tolist() == [4]
-    assert pruned.tolist() == [True]
-    assert bool(ended.terminated[0, 3]) is terminated
-    assert ended.terminated.sum() == terminated
+    ended = end_windows(rows, np.array([10]), ending("gated"))
+    assert ended.lengths.tolist() == [4]
+    assert ended.pruned.tolist() == [True]
+    assert bool(ended.rows.terminated[0, 3]) is terminated
+    assert ended.rows.terminated.sum() == terminated
 
 
 def test_each_window_is_told_the_rows_that_came_before_it():
@@ -147,9 +147,40 @@ def test_pruning_makes_no_end_inside_the_box_of_a_tail_outside(prune):
     rows.terminated[0, :6] = False
     box = np.float32([-1e30, -1e30]), np.float32([4.025, 1e30])
     inside = Ending(prune, "none", np.ones(2, np.float32), 0.0, LIMITS, box)
-    ended, kept, pruned = end_windows(rows, np.array([12]), inside)
-    assert pruned.all()
-    assert kept[0] <= 4
-    assert not ended.terminated.any()
-    ended, _, _ = end_windows(rows, np.array([12]), ending(prune))
-    assert ended.terminated.any()
+    ended = end_windows(rows, np.array([12]), inside)
+    assert ended.pruned.all()
+    assert ended.lengths[0] <= 4
+    assert not ended.rows.terminated.any()
+    assert end_windows(rows, np.array([12]), ending(prune)).rows.terminated.any()
+
+
+def test_a_flag_that_is_no_end_is_no_estimated_end_either():
+    """d > 0 from position 3 on cuts every window after one row; two such windows are not two whole last ones."""
+    box = np.float32([-1e30, -1e30]), np.float32([7.5, 1e30])
+    told = Ending("none", "none", np.ones(2, np.float32), 0.0, LIMITS, box)
+    start = np.zeros((1, 2), np.float32)
+    trajectories, report = imagine(Counter(5, goal=3, final=True), None, told, CHAIN, start, 50, True, version=0)
+    assert trajectories.lengths.tolist() == [8]
+    assert trajectories.terminated[0, 7]
+    assert report.denied == 5 / 6  # windows: 0 to 3, then to 4, 5, 6, 7, and to the end at 8
+    assert report.estimated == 0
+    _, whole = run(Counter(5, final=True), [0, 100], 50, True)
+    assert (whole.estimated, whole.denied, whole.still) == (0.5, 0, 0)  # both chains, after two windows each
+
+
+def test_rewards_go_with_what_is_decided_to_be_the_end():
+    """The diffused flag calls row 1 an end, the box row 3: the fall's -100 is row 3's alone."""
+    path = np.zeros((1, 6, 2), np.float32)
+    path[0, :, 0] = [0, 1, 2, 3, 9, 9]
+    live, terminal = np.full((1, 5), 1.0, np.float32), np.full((1, 5), -100.0, np.float32)
+    flags = np.zeros((1, 5), np.bool_)
+    kinds = np.stack([live, terminal])
+    rows = DecodedRows(path, np.zeros((1, 5, 1), np.float32), live, flags, rewards_by_kind=kinds).ending(flags)
+    told = Ending("none", "none", np.ones(2, np.float32), 0.0, LIMITS, (np.float32([-9, -9]), np.float32([5, 9])))
+    ended = end_windows(rows, np.array([5]), told)
+    assert ended.lengths.tolist() == [4]
+    assert ended.rows.rewards[0, :4].tolist() == [1, 1, 1, -100]
+    flags[0, 1] = True
+    ended = end_windows(rows.ending(flags), np.array([5]), told)
+    assert ended.lengths.tolist() == [2]
+    assert ended.rows.rewards[0, :2].tolist() == [1, 1]

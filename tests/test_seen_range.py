@@ -88,6 +88,28 @@ def test_a_model_folder_keeps_it_and_one_without_it_has_that_of_its_data(tmp_pat
     np.testing.assert_array_equal(old["state_high"], model.codec.normalizer.state_high)
 
 
+def test_rewards_that_only_the_agent_was_paid_are_imagined_from_then_on():
+    data = chain_data(5)
+    columns = replace(data.columns, rewards=np.zeros(data.n_transitions, np.float32))
+    seen = SeenRange(Normalizer.fit(replace(data, columns=columns)))
+    near = torch.tensor([0.2, 0.9, torch.nan])
+    assert seen.crisp(near)[:2].tolist() == [0, 0]
+    assert seen.crisp(near)[2].isnan()
+    paid = replace(columns[:4], rewards=np.float32([0, 1, np.nan, -1]))
+    seen.widen(paid)
+    assert seen.crisp(near)[:2].tolist() == [0, 1]
+    assert seen.bounds()["reward_levels"].tolist() == [-1, 0, 1]
+    other = SeenRange(Normalizer.fit(replace(data, columns=columns)))
+    other.load_state_dict(seen.state_dict())  # levels travel with the weights, however many there are
+    assert other.crisp(near)[:2].tolist() == [0, 1]
+    seen.widen(replace(columns[:20], rewards=np.arange(20, dtype=np.float32) / 7))
+    assert len(seen.bounds()["reward_levels"]) == 0  # too many for levels: a scale
+    torch.testing.assert_close(seen.crisp(near)[:2], near[:2])
+    scale = SeenRange(Normalizer.fit(data))
+    scale.widen(paid)
+    torch.testing.assert_close(scale.crisp(near)[:2], near[:2])
+
+
 def test_a_box_gives_way_to_states_that_the_task_went_on_from():
     data = falling_data()
     seen = SeenRange(Normalizer.fit(data))

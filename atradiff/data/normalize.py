@@ -21,7 +21,7 @@ from atradiff.types import ActionArray, BoolArray, FloatArray, IntArray, Spaces
 _CONSTANT = 1e-5
 """A column whose spread is below this share of its magnitude does not move: float32 noise, not signal."""
 
-_MOST_LEVELS = 16
+MOST_LEVELS = 16
 """Rewards that take no more values than this are levels (sparse tasks: 0 and 1), not a scale."""
 
 _ATOM_GAP = 0.5
@@ -47,7 +47,8 @@ class Normalizer:
     action_scale: FloatArray  # (A,), ones for discrete actions
     reward_mean: FloatArray  # (2,): other rows, terminal rows
     reward_scale: FloatArray  # (2,)
-    reward_levels: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))  # rising; empty for a scale
+    reward_levels: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """The few values that rewards take, rising; empty where they are a scale."""
     starts: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """(M, S) states to start at where trajectories do not start at states that were asked for; else empty."""
     alive_low: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
@@ -71,10 +72,21 @@ class Normalizer:
             delta_high=deltas.max(0),
             **_action_scales(data.spaces, columns.actions),
             **_reward_scales(columns.rewards, columns.terminated),
-            reward_levels=_levels(columns.rewards),
+            reward_levels=reward_levels(columns.rewards),
             alive_low=alive_low,
             alive_high=alive_high,
         )
+
+    def with_levels(self, rewards: FloatArray) -> Normalizer:
+        """The same with the reward levels of ``rewards`` (N,), say also of episodes that are held out.
+
+        The only success of a sparse task may be among those, and a model that never saw it must be able to imagine it.
+        """
+        return replace(self, reward_levels=reward_levels(rewards))
+
+    def without_bounds(self) -> Normalizer:
+        """The same where states are not asked for the task's end: the networks tell it."""
+        return replace(self, alive_low=np.zeros(0, np.float32), alive_high=np.zeros(0, np.float32))
 
     def with_starts(self, states: FloatArray, seed: int, most: int = 4096) -> Normalizer:
         """The same with at most ``most`` of ``states`` (N, S), drawn at random, to start at."""
@@ -90,11 +102,11 @@ class Normalizer:
         return np.clip((states - self.state_mean) * inverse(self.state_scale), -10, 10)
 
     def crisp(self, rewards: FloatArray) -> FloatArray:
-        """The nearest of the data's reward levels; rewards that are a scale stay as they are."""
+        """The nearest of the data's reward levels; rewards that are a scale, and NaN, stay as they are."""
         levels = self.reward_levels
         if len(levels) == 0:
             return rewards
-        return levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, rewards)]
+        return np.where(np.isnan(rewards), rewards, levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, rewards)])
 
 
 def inverse(scale: FloatArray) -> FloatArray:
@@ -117,10 +129,11 @@ def _action_scales(spaces: Spaces, actions: ActionArray) -> dict[str, FloatArray
     return {"action_mean": actions.mean(0, dtype=np.float64).astype(np.float32), "action_scale": _scale(actions)}
 
 
-def _levels(rewards: FloatArray) -> FloatArray:
-    levels = np.unique(rewards[: 100 * _MOST_LEVELS])  # most rewards are a scale, and show it at once
-    levels = np.unique(rewards) if len(levels) <= _MOST_LEVELS else levels
-    few = len(levels) <= min(_MOST_LEVELS, len(rewards) // _MOST_LEVELS)  # a handful of rows says nothing
+def reward_levels(rewards: FloatArray) -> FloatArray:
+    """The values that ``rewards`` (N,) take, rising, where they are few; none where rewards are a scale."""
+    levels = np.unique(rewards[: 100 * MOST_LEVELS])  # most rewards are a scale, and show it at once
+    levels = np.unique(rewards) if len(levels) <= MOST_LEVELS else levels
+    few = len(levels) <= min(MOST_LEVELS, len(rewards) // MOST_LEVELS)  # a handful of rows says nothing
     return (levels if few else np.zeros(0)).astype(np.float32)
 
 
@@ -137,13 +150,25 @@ def _reward_scales(rewards: FloatArray, terminated: BoolArray) -> dict[str, Floa
 
 @dataclass(frozen=True)
 class DecodedRows:
-    """B windows of K rows in the environment's own units; ``terminated`` marks every row with d > 0."""
+    """B windows of K rows in the environment's own units; ``terminated`` marks every row with d > 0.
+
+    ``rewards_by_kind`` are the same rewards if a row were no end, and if it were one: rows of either kind have a scale
+    of their own, and it may be told otherwise than by d which row is an end.
+    """
 
     states: FloatArray  # (B, K + 1, S)
     actions: ActionArray  # (B, K, A) float32, or (B, K) int64
     rewards: FloatArray  # (B, K)
     terminated: BoolArray  # (B, K)
     tasks: FloatArray | None = None  # (B, T) that they were asked for
+    rewards_by_kind: FloatArray | None = None  # (2, B, K)
+
+    def ending(self, terminated: BoolArray) -> DecodedRows:
+        """The same with the rows ``terminated`` (B, K) as ends, and rewards that go with it."""
+        if self.rewards_by_kind is None:
+            return replace(self, terminated=terminated)
+        rewards = np.where(terminated, self.rewards_by_kind[1], self.rewards_by_kind[0])
+        return replace(self, terminated=terminated, rewards=rewards)
 
 
 @dataclass(frozen=True)
@@ -246,15 +271,16 @@ class RowCodec(ABC):
         """
         n, a = self.normalizer, self.spaces.action_size
         terminated = rows[..., -1] > 0
-        kind = terminated.astype(np.int64)
         lengths = np.full(len(rows), rows.shape[1]) if lengths is None else lengths
         path = self.decode_states(states, rows[..., self.state_columns], lengths)
+        kinds = np.stack([n.crisp(rows[..., a] * n.reward_scale[kind] + n.reward_mean[kind]) for kind in (0, 1)])
         return DecodedRows(
             states=np.concatenate([states[:, None], path], axis=1),
             actions=self._decode_actions(rows[..., :a]),
-            rewards=n.crisp(rows[..., a] * n.reward_scale[kind] + n.reward_mean[kind]),
+            rewards=kinds[0],
             terminated=terminated,
-        )
+            rewards_by_kind=kinds,
+        ).ending(terminated)
 
     def _decode_actions(self, columns: FloatArray) -> ActionArray:
         if self.spaces.discrete:

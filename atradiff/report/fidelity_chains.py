@@ -50,7 +50,9 @@ class ChainFidelity:
     ended_disagreement: float  # where the one-step models disagree
     ended_range: float  # where they leave the data's range
     ended_residual: float  # by the consistency cut
-    full_length: float  # as long as the horizon, not terminated
+    ended_still: float  # standing still, without a terminal row
+    ended_estimate: float  # at the estimated length
+    full_length: float  # as long as the horizon, and ended by none of these
     reward_per_row: float
     real_reward_per_row: float  # of the data from the same states, at most ``horizon`` rows
     compared: int  # chains from states after which no time-out cuts the data short: of these
@@ -61,6 +63,7 @@ class ChainFidelity:
     links: tuple[LinkFigures, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """All figures by the names of the fields, those of the links as a list."""
         return asdict(self)
 
 
@@ -124,6 +127,8 @@ def _chains(
         ended_disagreement=(account.disagreement - account.left_data) * windows,
         ended_range=account.left_data * windows,
         ended_residual=account.cut * windows,
+        ended_still=account.still * windows,
+        ended_estimate=account.estimated * windows,
         full_length=float(np.mean((imagined.lengths == horizon) & ~at_end)),
         reward_per_row=float(imagined.rewards[imagined.mask].mean()),
         real_reward_per_row=real.reward_per_row,

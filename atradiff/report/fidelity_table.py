@@ -85,6 +85,8 @@ def _chains(chains: Mapping[str, ChainFidelity]) -> str:
         "disagreed",
         "left data",
         "residual",
+        "still",
+        "estimate",
         "full",
         "reward/row",
         "real",
@@ -112,7 +114,8 @@ def _chains(chains: Mapping[str, ChainFidelity]) -> str:
 
 
 def _chain_cells(chain: ChainFidelity) -> list[str]:
-    shares = [chain.ended_terminal, chain.ended_disagreement, chain.ended_range, chain.ended_residual]
+    refined = [chain.ended_disagreement, chain.ended_range, chain.ended_residual]
+    shares = [chain.ended_terminal, *refined, chain.ended_still, chain.ended_estimate]
     return [
         f"{chain.mean_length:.1f}",
         *(f"{share:.0%}" for share in (*shares, chain.full_length)),
