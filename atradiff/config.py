@@ -13,6 +13,7 @@ Solver = Literal["dpm++", "heun", "stochastic"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Rows = Literal["differences", "absolute", "both"]
 Guide = Literal["none", "return", "relevance"]
+Ends = Literal["bounds", "networks"]
 Trained = Literal["all", "dynamics"]
 
 PROJECTION_STEPS = 8
@@ -80,6 +81,9 @@ class DiffuserConfig(_JsonConfig):
     length_quantile: float = 0.8
     prune: Prune = "gated"
     refine: Refine = "dynamics"
+    ends: Ends = "bounds"
+    """What tells a terminal row: bounds on states where the data have such (:mod:`atradiff.data.alive_box`), else the
+    networks; or always these, as in the paper."""
     dynamics_models: int = 3
     dynamics_width: int = 256
 
@@ -107,6 +111,7 @@ class DiffuserConfig(_JsonConfig):
         )
         for name in ("task_size", "history"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
+        require_one_of("ends", self.ends, ("bounds", "networks"))
         require(0 < self.length_quantile < 1, "length_quantile", self.length_quantile, "must lie between 0 and 1")
         require(self.dynamics_models >= 1, "dynamics_models", self.dynamics_models, "must be at least 1")
         require(self.dynamics_width >= 8, "dynamics_width", self.dynamics_width, "must be at least 8")
@@ -123,7 +128,7 @@ class SamplingConfig(_JsonConfig):
 
     ``horizon`` is the most rows a trajectory may have: beyond the longest window, windows are chained. ``length`` fixes
     the rows of each window, instead of the length estimator; short windows with a horizon plan anew every few steps.
-    ``temperature`` scales the noise that sampling starts from: below 1, likelier and more alike trajectories (low
+    ``temperature`` scales all the noise that sampling draws: below 1, likelier and more alike trajectories (low
     temperature sampling, Ajay et al. 2023).
 
     ``guidance_scale`` is how far sampling leans on the score that the model was fitted with (``guide``): 0 not at all,
@@ -155,10 +160,14 @@ class SamplingConfig(_JsonConfig):
         require(0 <= self.target <= 1, "target", self.target, "must lie in 0..1: it is a quantile of the data's scores")
         require(self.projection_steps >= 1, "projection_steps", self.projection_steps, "must be at least 1")
 
-    def require_guide(self, guide: Guide) -> None:
-        """Raise ``ValueError`` where a model that was fitted with ``guide`` cannot be sampled like this."""
+    def require_fits(self, model: DiffuserConfig) -> None:
+        """Raise ``ValueError`` where ``model`` has no guide to sample by, or no window of ``length`` rows."""
         remedy = "must be 0: this model was fitted without a guide (fit one with guide: return, or relevance)"
-        require(guide != "none" or self.guidance_scale == 0, "guidance_scale", self.guidance_scale, remedy)
+        guided = model.guide != "none"
+        require(guided or self.guidance_scale == 0, "guidance_scale", self.guidance_scale, remedy)
+        within = self.length is None or self.length <= model.longest
+        remedy = f"must lie in 1..{model.longest}, the model's longest window; see horizon"
+        require(within, "length", self.length, remedy)
 
 
 class SamplingOptions(TypedDict, total=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,13 @@ import torch
 
 from atradiff.calibrate import calibrate
 from atradiff.config import DiffuserConfig, FitConfig, require
+from atradiff.data.fingerprint import data_fingerprint
 from atradiff.data.normalize import Normalizer
 from atradiff.data.row_codecs import row_codec
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
 from atradiff.diffusion.sample import resolve_device
-from atradiff.fit_folder import FitFolder, data_fingerprint
+from atradiff.fit_folder import FitFolder
 from atradiff.fit_progress import Bar, Board, open_board
 from atradiff.generator import Provenance, TrajectoryDiffuser
 from atradiff.guidance import fitted_curiosity, guide_scores
@@ -27,6 +28,7 @@ from atradiff.model_folder import load_model, write_model_files
 from atradiff.trainer import OfflineMaterial, StepLosses, Trainer, learning_rate_share
 from atradiff.training_state import Progress, load_state, save_state
 from atradiff.types import FloatArray
+from atradiff.weights import require_finite_weights
 
 _CLOSING_SHARE = 0.02
 """Share of a CPU budget kept back for calibration and for writing the model."""
@@ -45,7 +47,8 @@ def fit(
 ) -> TrajectoryDiffuser:
     """Fit a diffuser on ``data``; with ``out``, checkpoint there, resume from there and leave the model folder there.
 
-    A folder that holds an unfinished fit of the same data and settings is resumed, a finished one is loaded. Raises
+    A folder that holds an unfinished fit of the same data and settings is resumed, a finished one is loaded; while
+    another process fits there, it is waited for, with a line to stderr unless ``quiet``. Raises
     ``FileExistsError`` where it holds anything else (unless ``overwrite``), ``ValueError`` for data too short to cut
     windows from and for a ``task_size`` that is not theirs (0 leaves their task vectors out).
 
@@ -61,10 +64,14 @@ def fit(
     train, held_out = data.split(settings.held_out, settings.seed)
     config = _completed(config or DiffuserConfig(), train, chosen)
     folder = None if out is None else FitFolder(Path(out), config, settings, data, relevance)
-    if folder is not None and folder.prepare(overwrite):
+    if folder is not None and folder.finished(overwrite):
         return load_model(folder.path, device, settings.precision)
-    with _threads(settings.threads):
-        normalizer = Normalizer.fit(train)
+    with nullcontext() if folder is None else folder.alone(quiet), _threads(settings.threads):
+        if folder is not None and folder.prepare(overwrite):  # another process has finished it in the meantime
+            return load_model(folder.path, device, settings.precision)
+        normalizer = Normalizer.fit(train).with_levels(data.columns.rewards)
+        if config.ends == "networks":
+            normalizer = normalizer.without_bounds()
         if config.condition == "none":
             normalizer = normalizer.with_starts(train.columns.observations, settings.seed)
         codec = row_codec(config.rows, train.spaces, normalizer)
@@ -81,8 +88,8 @@ def fit(
         progress, loss = _train(trainer, _held_out_windows(held_out, config), folder, quiet)
         model = _finished(trainer, data, progress, loss, device)
         model.calibration = calibrate(model, data, held_out, settings.seed)
-    if folder is not None:
-        write_model_files(model, folder.path)
+        if folder is not None:
+            write_model_files(model, folder.path)
     return model
 
 
@@ -153,6 +160,8 @@ def _train(
         board = stack.enter_context(open_board(None if folder is None else folder.tensorboard))
         bar = stack.enter_context(Bar(settings, progress, quiet))
         bar.tell(f"The task ends {trainer.networks.dynamics.seen.end_in_words}.")
+        if len(levels := trainer.codec.normalizer.reward_levels) == 1:
+            bar.tell(f"Every reward of the data is {levels[0]:g}: no other is imagined before the model is adapted.")
         while (share := _share_done(settings, progress)) < 1:
             losses = trainer.step(progress.steps, learning_rate_share(progress.steps, share, settings.warmup_steps))
             _require_finite(losses, progress.steps)
@@ -191,6 +200,7 @@ def _checkpoint(
 
 def _finished(trainer: Trainer, data: Trajectories, progress: Progress, loss: float, device: str) -> TrajectoryDiffuser:
     trainer.networks.diffuser.load_state_dict(trainer.average.module.state_dict())
+    require_finite_weights(trainer.networks, "learning_rate and dynamics_rate")
     provenance = Provenance(
         env_id=data.env_id,
         data_hash=data_fingerprint(data),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,21 +14,11 @@ from typing import Any
 import numpy as np
 
 from atradiff.config import DiffuserConfig, FitConfig
+from atradiff.data.fingerprint import data_fingerprint
 from atradiff.data.trajectories import Trajectories
+from atradiff.locking import LOCK_FILE, locked
 from atradiff.staging import write_text
 from atradiff.types import FloatArray
-
-
-def data_fingerprint(data: Trajectories) -> str:
-    """The data's own content hash, or one of its columns where it was never stored."""
-    if data.content_hash:
-        return data.content_hash
-    digest = sha256(np.ascontiguousarray(data.offsets).tobytes())
-    for _, column in data.columns.items():
-        digest.update(np.ascontiguousarray(column).tobytes())
-    if data.tasks is not None:
-        digest.update(np.ascontiguousarray(data.tasks).tobytes())
-    return digest.hexdigest()
 
 
 class FitFolder:
@@ -47,15 +40,38 @@ class FitFolder:
         if relevance is not None:
             self._wanted["relevance"] = sha256(np.ascontiguousarray(relevance).tobytes()).hexdigest()
 
+    def finished(self, overwrite: bool) -> bool:
+        """Whether it holds the finished model that was asked for, and that may stay.
+
+        Raises ``FileExistsError`` where it holds another fit that may not go.
+        """
+        found = self._found()
+        if found == self._wanted:
+            return not overwrite and (self.path / "config.json").is_file()
+        if found is not None and not overwrite:
+            raise FileExistsError(_in_the_way(self.path, found, self._wanted))
+        return False
+
+    @contextmanager
+    def alone(self, quiet: bool) -> Iterator[None]:
+        """Keep other processes out of the folder; while another one fits there, wait, and say so unless ``quiet``."""
+
+        def say(_: str) -> None:
+            if not quiet:
+                print(f"waiting for another fit in {self.path}", file=sys.stderr, flush=True)
+
+        with locked(self.path / LOCK_FILE, say):
+            yield
+
     def prepare(self, overwrite: bool) -> bool:
-        """Make the folder ready to fit into; true where it already holds the finished model that was asked for."""
-        if self.path.exists() and any(self.path.iterdir()):
-            found = self._found()
-            if found == self._wanted and not overwrite:
-                return (self.path / "config.json").is_file()
-            if found is None or not overwrite:
-                raise FileExistsError(_in_the_way(self.path, found, self._wanted))
-            shutil.rmtree(self.path)
+        """Make the folder ready to fit into, once it is :meth:`alone`; true where the model is :meth:`finished`."""
+        if self.finished(overwrite):
+            return True
+        there = [path for path in self.path.iterdir() if path.name != LOCK_FILE] if self.path.exists() else []
+        if there and self._found() is None:
+            raise FileExistsError(_in_the_way(self.path, None, self._wanted))
+        for path in there if overwrite else []:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         self._settings.parent.mkdir(parents=True, exist_ok=True)
         write_text(self._settings, json.dumps(self._wanted, indent=2))
         return False

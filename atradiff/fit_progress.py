@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 from tqdm import tqdm
 
 from atradiff.config import FitConfig
@@ -63,7 +62,7 @@ class Bar(tqdm):
         """Advance to ``progress``; the loss shown is a moving average of the diffuser's."""
         mean, windows = self._losses
         mean = losses.diffuser if math.isnan(mean) else 0.98 * mean + 0.02 * losses.diffuser
-        windows += trainer.fit.tokens_per_step / float(np.mean(trainer.material.windows.lengths))
+        windows += trainer.windows_per_step
         self._losses = mean, windows
         done = progress.steps if self._by_steps else round(progress.cpu_seconds)
         rate = windows / max(progress.cpu_seconds - self._start.cpu_seconds, 1e-9)

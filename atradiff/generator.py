@@ -15,6 +15,7 @@ from torch import Tensor
 
 from atradiff.bank import diffuser_network
 from atradiff.config import DiffuserConfig, Precision, SamplingConfig, SamplingOptions, require
+from atradiff.data.fingerprint import data_fingerprint
 from atradiff.data.normalize import DecodedRows, RowCodec
 from atradiff.data.tasks import TaskRows
 from atradiff.data.trajectories import Trajectories
@@ -57,7 +58,7 @@ class Provenance:
 
     def split(self, data: Trajectories) -> tuple[Trajectories | None, Trajectories]:
         """(training, held-out) episodes as in the fit; None and all of ``data`` where it was of other data."""
-        if self.data_hash != data.content_hash:
+        if self.data_hash != data_fingerprint(data):
             return None, data
         return data.split(self.fit["held_out"], self.fit["seed"])
 
@@ -105,16 +106,18 @@ class TrajectoryDiffuser:
 
     @property
     def spaces(self) -> Spaces:
+        """Of the environment that the data are from."""
         return self.codec.spaces
 
     @property
     def sampling(self) -> SamplingConfig:
-        """Options of :meth:`generate`; setting them raises ``ValueError`` for guidance that was not fitted."""
+        """Options of :meth:`generate`; setting them raises ``ValueError`` for guidance or a length not fitted."""
         return self._sampling
 
     @sampling.setter
     def sampling(self, sampling: SamplingConfig) -> None:
-        sampling.require_guide(self.config.guide)
+        """Raises ``ValueError`` for guidance or a length that was not fitted."""
+        sampling.require_fits(self.config)
         self._sampling = sampling
 
     @property
@@ -172,7 +175,6 @@ class TrajectoryDiffuser:
             states = starts[np.random.default_rng([generator_seed, 1]).integers(len(starts), size=len(states))]
         given = {name: value for name, value in options.items() if value is not None}
         sampling = replace(self.sampling, **given)  # type: ignore[arg-type]
-        sampling.require_guide(self.config.guide)
         request = _Request(self, self._checked_task(task, len(states)), generator_seed, sampling)
         ending = self._ending(sampling)
         with self._autocast():
@@ -335,14 +337,13 @@ class _Request:
         seed: int,
         sampling: SamplingConfig,
     ) -> None:
-        longest, length, horizon = model.config.longest, sampling.length, sampling.horizon
-        require(length is None or length <= longest, "length", length, f"must lie in 1..{longest}; see horizon")
+        sampling.require_fits(model.config)
         self._model, self._sampling = model, sampling
         self._task = None if task is None else torch.as_tensor(task, device=model.device)
         self._generator = torch.Generator().manual_seed(seed)
         self._denoiser = guided(model.denoiser, sampling.guidance_scale)
-        self.total = horizon or length or longest
-        self.chained = horizon is not None
+        self.total = sampling.horizon or sampling.length or model.config.longest
+        self.chained = sampling.horizon is not None
 
     def lengths_for(self, states: FloatArray, rows: IntArray) -> tuple[IntArray, BoolArray]:
         """See :class:`atradiff.imagine.WindowSource`; a fixed length is nobody's estimate of an end."""

@@ -71,7 +71,7 @@ def returns_to_go(data: Trajectories, discount: float) -> FloatArray:
 def following_means(values: FloatArray, offsets: IntArray, rows: int) -> FloatArray:
     """(N,) mean of ``values`` (N,) over each row and those after it in its episode, ``rows`` of them or what is left.
 
-    So the relevance of a window is that of all its rows.
+    With the rows of the longest window: a shorter one that starts there has the same relevance.
     """
     sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     first = np.arange(len(values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,12 +17,14 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from atradiff.augment.synther import FORMAT as SYNTHER_FORMAT
 from atradiff.config import DiffuserConfig, Precision
 from atradiff.data.normalize import Normalizer
 from atradiff.data.row_codecs import row_codec
 from atradiff.generator import Calibration, Networks, Provenance, TrajectoryDiffuser
 from atradiff.staging import staged_file, staged_folder, write_text
 from atradiff.types import Spaces
+from atradiff.weights import first_not_finite, require_finite_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,13 +42,17 @@ def save_model(model: TrajectoryDiffuser, folder: Path) -> None:
 
 
 def write_model_files(model: TrajectoryDiffuser, folder: Path) -> None:
-    """The files of a model, ``config.json`` last: a folder without it is not a model."""
+    """The files of a model, ``config.json`` last: a folder without it is not a model.
+
+    Raises ``FloatingPointError``, before anything is written, for weights that are not finite.
+    """
+    require_finite_weights(model.networks, "learning_rate and dynamics_rate")
     for part, name in PARTS.items():
         write_tensors(folder / name, getattr(model.networks, part).state_dict())
     with staged_file(folder / "normalizer.safetensors") as staged:
         save_arrays(model.codec.normalizer.arrays(), staged)
     write_text(folder / "README.md", model_card(model))
-    write_text(folder / "config.json", json.dumps(_description(model), indent=2))
+    write_text(folder / "config.json", json.dumps(_description(model), indent=2, allow_nan=False))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -74,7 +81,8 @@ def load_model(path_or_id: str | Path, device: str, precision: Precision) -> Tra
         codec = row_codec(config.rows, spaces, _read_normalizer(folder))
         with torch.random.fork_rng(devices=[]):  # the weights are replaced at once: nobody's random stream should move
             networks = Networks(config, codec)
-        calibration, provenance = Calibration(**description["calibration"]), Provenance(**description["provenance"])
+        calibration = Calibration(**_measured(description["calibration"]))
+        provenance = Provenance(**_measured(description["provenance"]))
         version = int(description["version"])
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'} does not describe a model of this version: {error}.") from error
@@ -143,10 +151,21 @@ def _description(model: TrajectoryDiffuser) -> dict[str, Any]:
         "format": FORMAT,
         "version": model.version,
         "config": model.config.to_json(),
-        "spaces": asdict(model.spaces),
-        "calibration": asdict(model.calibration),
-        "provenance": asdict(model.provenance),
+        "spaces": model.spaces.to_json(),
+        "calibration": _finite_or_null(asdict(model.calibration)),
+        "provenance": _finite_or_null(asdict(model.provenance)),
     }
+
+
+def _finite_or_null(values: dict[str, Any]) -> dict[str, Any]:
+    """NaN and infinity as null: JSON has neither, and here they are what a field is before anything was measured."""
+    unmeasured = {k for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
+    return {k: None if k in unmeasured else v for k, v in values.items()}
+
+
+def _measured(values: dict[str, Any]) -> dict[str, Any]:
+    """Without what :func:`_finite_or_null` left out, so that the fields' defaults stand."""
+    return {k: v for k, v in values.items() if v is not None}
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -159,6 +178,11 @@ def read_description(folder: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged: {error}. Fit the model again or copy it anew.") from error
     found = description.get("format") if isinstance(description, dict) else None
+    if found == SYNTHER_FORMAT:
+        raise ValueError(
+            f"{folder} holds a SynthER model, where a trajectory diffuser is needed: runs use it with `augmentation: "
+            "synther`, and `python -m benchmarks.generator` judges SynthER's rows."
+        )
     if found != FORMAT:
         raise ValueError(f"{path} must have the format {FORMAT!r}, got {found!r}: it is no model of this version.")
     return description
@@ -173,9 +197,13 @@ def _read_normalizer(folder: Path) -> Normalizer:
 
 
 def fill_network(network: nn.Module, path: Path) -> None:
-    """Read weights into ``network``; raises ``ValueError`` where they are missing, damaged or of another shape."""
+    """Read weights into ``network``; ``ValueError`` where they are missing, damaged, not finite or of another shape."""
+    tensors = read_tensors(path)
+    name = first_not_finite(tensors)
+    if name is not None:
+        raise ValueError(f"{path} holds weights that are not finite ({name!r}): fit the model again or copy it anew.")
     try:
-        network.load_state_dict(read_tensors(path))
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit config.json beside it: {error}") from error
 

@@ -51,9 +51,13 @@ class WindowDraws(Protocol):
     """Random windows of any of ``lengths``, in the environment's own action scale."""
 
     @property
-    def lengths(self) -> tuple[int, ...]: ...
+    def lengths(self) -> tuple[int, ...]:
+        """In rows, rising."""
+        ...
 
-    def sample(self, length: int, batch: int, rng: np.random.Generator) -> Windows: ...
+    def sample(self, length: int, batch: int, rng: np.random.Generator) -> Windows:
+        """``batch`` windows of ``length`` rows; ``ValueError`` for a length that is none of :attr:`lengths`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -159,10 +163,19 @@ class Trainer:
         with self._autocast():
             return self.networks.dynamics.loss(batch).item()
 
+    @property
+    def windows_per_step(self) -> float:
+        """On average over the lengths, each as likely as the others."""
+        return float(np.mean([self._batch(length) for length in self.material.windows.lengths]))
+
+    def _batch(self, length: int) -> int:
+        """Windows of ``length`` rows in a step."""
+        return max(self.fit.tokens_per_step // length, 1)
+
     def _diffuser_step(self, rng: np.random.Generator) -> tuple[float, float]:
         draws = self.material.windows
         length = int(rng.choice(draws.lengths))
-        windows = draws.sample(length, max(self.fit.tokens_per_step // length, 1), rng)
+        windows = draws.sample(length, self._batch(length), rng)
         diffuser = self._diffuser_loss(self.networks.diffuser, windows, _torch_generator(rng, self.device))
         lengths = self._length_loss(rng)
         self._descend([name for name in self.optimizers if name != "dynamics"], diffuser + lengths)

@@ -6,8 +6,9 @@ Shape legend of the whole project: ``B`` batch, ``K`` trajectory length (rows), 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -19,6 +20,9 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 ActionArray = NDArray[Any]
 """float32 (N, A) for continuous actions, int64 (N,) for discrete ones."""
+
+_BOUNDS = {"action_low": -math.inf, "action_high": math.inf}
+"""Fields of :class:`Spaces`, and what stands for no bound."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,22 @@ class Spaces:
 
     @property
     def discrete(self) -> bool:
+        """Whether actions are numbers of choices."""
         return self.action_kind == "discrete"
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Spaces:
-        """Read what ``dataclasses.asdict`` wrote by way of JSON, which makes lists of tuples."""
+        """Read what :meth:`to_json`, or ``dataclasses.asdict``, wrote by way of JSON, which makes lists of tuples."""
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for name, bound in _BOUNDS.items():
+            if name in plain:
+                plain[name] = tuple(bound if x is None else x for x in plain[name])
         return cls(**plain)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types that JSON has: null is no bound."""
+        bounds = {name: [x if math.isfinite(x) else None for x in getattr(self, name)] for name in _BOUNDS}
+        return asdict(self) | bounds
 
     @classmethod
     def from_gymnasium(cls, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:

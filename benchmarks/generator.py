@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.generator --json F [--data STORE] [--plot F.png] [--cpu-minutes 2]``. SynthER (its own sampler
 and 20-step DPM-Solver++), the paper's bank, a bank of our transformers, and one transformer for all lengths, each
-fitted for the same CPU minutes on the same episodes. Without ``--data``: random episodes of Hopper-v5. Quality is
-measured against the environment and held-out episodes as `atradiff fidelity` does; speed in turns, one torch thread,
-best of the rounds. ``--only synther`` fits SynthER alone, and so on. ``--tiny`` is the same in seconds, to see that
-it runs: its figures say nothing.
+fitted for the same CPU minutes on the same episodes, and S4RL, which is not fitted: rows of the training episodes,
+perturbed. Without ``--data``: random episodes of Hopper-v5. Quality is measured against the environment and held-out
+episodes as `atradiff fidelity` does; speed in turns, one torch thread, best of the rounds. ``--only synther`` fits
+SynthER alone, and so on. ``--tiny`` is the same in seconds, to see that it runs: its figures say nothing.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ import numpy as np
 import torch
 
 from atradiff.allocator import keep_freed_memory
+from atradiff.augment.s4rl import KINDS, S4RLConfig, S4RLGenerator, StateAugmentation
 from atradiff.augment.synther import SyntherDiffuser
 from atradiff.augment.synther_fit import fit_synther
 from atradiff.config import DiffuserConfig, FitConfig, Prune, Refine, SyntherConfig, SyntherFit
 from atradiff.data.collect import collect
 from atradiff.data.store import open_trajectories
 from atradiff.data.trajectories import Trajectories
+from atradiff.data.windows import WindowSampler
 from atradiff.fit import fit
 from atradiff.generator import TrajectoryDiffuser
+from atradiff.ports import TrajectoryGenerator
 from atradiff.report.fidelity_windows import VARIANTS, ends_at_termination, real_windows
 from atradiff.report.judge import Judge
 from atradiff.report.tables import aligned
@@ -40,8 +43,14 @@ from benchmarks.generator_plot import save_plot
 YARDSTICK = "synther_1024"
 """The method that speeds are given over: width 1024, its own sampler."""
 
-MODELS = ("synther", "paper_bank", "bank", "ours")
-"""What is fitted; SynthER always, since speeds are given over its own."""
+MODELS = ("synther", "s4rl", "paper_bank", "bank", "ours")
+"""What there is; SynthER always, since speeds are given over its own."""
+
+OF_WINDOWS = frozenset(("paper_bank", "bank", "ours"))
+"""Those of them whose windows have the lengths asked for."""
+
+S4RL_KINDS = tuple(kind for kind in KINDS if kind != "adversarial")
+"""Those that need no learner's critic."""
 
 PAPER = DiffuserConfig(
     generator="bank",
@@ -69,6 +78,7 @@ class Scale:
     slice_seconds: float = 0.5
     rounds: int = 5
     models: tuple[str, ...] = MODELS
+    s4rl_kinds: tuple[str, ...] = ("gaussian",)
 
 
 TINY = Scale(
@@ -115,6 +125,8 @@ def fitted_methods(data: Trajectories, scale: Scale, lengths: Sequence[int], see
     """Fit one model after the other and yield the ways to sample it."""
     for width in scale.synther_widths:
         yield from _synther_methods(data, width, scale, seed)
+    if "s4rl" in scale.models:
+        yield from _s4rl_methods(data, scale, seed)
     ours = DiffuserConfig(**dict(scale.network))  # type: ignore[arg-type]
     paper = replace(PAPER, **dict(scale.paper_network))  # type: ignore[arg-type]
     configs = {"paper_bank": paper, "bank": replace(ours, generator="bank"), "ours": ours}
@@ -123,8 +135,14 @@ def fitted_methods(data: Trajectories, scale: Scale, lengths: Sequence[int], see
         model = fit(data, config=config, settings=_fit_settings(scale, seed), device="cpu", quiet=True)
         for calls in (1, 2, 4) if config.process == "shortcut" else (config.calls or 0,):
             for length in (k for k in lengths if k in model.config.lengths):
-                for variant in ("raw",) if name == "paper_bank" else ("raw", "cut", "dynamics"):
+                for variant in _variants(name, calls):
                     yield Method(name, calls, length, variant, _windows_of(model, calls, length, *VARIANTS[variant]))
+
+
+def _variants(name: str, calls: int) -> tuple[str, ...]:
+    if name == "paper_bank":
+        return ("raw",)
+    return ("raw", "cut", "dynamics", "project") if name == "ours" and calls > 1 else ("raw", "cut", "dynamics")
 
 
 def _fit_settings(scale: Scale, seed: int) -> FitConfig:
@@ -142,7 +160,16 @@ def _synther_methods(data: Trajectories, width: int, scale: Scale, seed: int) ->
         yield Method(names[solver], config.network_calls, 1, "raw", _transitions_of(sampled))
 
 
-def _transitions_of(model: SyntherDiffuser) -> Callable[[FloatArray, int], SyntheticTrajectories]:
+def _s4rl_methods(data: Trajectories, scale: Scale, seed: int) -> Iterator[Method]:
+    """No network is called: calls are 0."""
+    train, _ = _split(data, seed)
+    for kind in scale.s4rl_kinds:
+        augmentation = StateAugmentation(S4RLConfig(kind=kind))  # type: ignore[arg-type]
+        generator = S4RLGenerator(data.spaces, train.columns, augmentation)
+        yield Method(f"s4rl_{kind}", 0, 1, "raw", _transitions_of(generator))
+
+
+def _transitions_of(model: TrajectoryGenerator) -> Callable[[FloatArray, int], SyntheticTrajectories]:
     return lambda states, seed: model.generate(states, generator_seed=seed)
 
 
@@ -160,15 +187,29 @@ def _split(data: Trajectories, seed: int) -> tuple[Trajectories, Trajectories]:
 
 
 def measure(data: Trajectories, scale: Scale, lengths: Sequence[int], seed: int) -> list[Figures]:
-    """Fit all, judge all, then time all in turns. Raises ``ValueError`` where the data name no environment."""
+    """Fit all, judge all, then time all in turns.
+
+    Raises ``ValueError``, before any fit, where the data name no environment or have no windows of ``lengths``.
+    """
     if data.env_id is None:
         raise ValueError("the data name no environment, so nothing can be held against it: import them with --env.")
     train, held_out = _split(data, seed)
+    if OF_WINDOWS & set(scale.models):
+        for part in (train, held_out):
+            _require_windows(part, lengths)
     judge = Judge.over(held_out, train, data.env_id, simulated_rows=4000, seed=seed)
     methods = list(fitted_methods(data, scale, lengths, seed))
     quality = [_judged(method, held_out, judge, scale, seed) for method in methods]
     speeds = _timed(methods, held_out.columns.observations, scale)
     return [replace(f, transitions_per_cpu_second=speed) for f, speed in zip(quality, speeds, strict=True)]
+
+
+def _require_windows(data: Trajectories, lengths: Sequence[int]) -> None:
+    """A fit leaves out lengths that no training episode serves, and no held-out one serves to judge others by."""
+    served = WindowSampler(data, DiffuserConfig().lengths).lengths
+    missing = [length for length in lengths if length not in served]
+    if missing:
+        raise ValueError(f"these data have windows of {served} rows, not of {missing}: leave them out.")
 
 
 def _judged(method: Method, held_out: Trajectories, judge: Judge, scale: Scale, seed: int) -> Figures:
@@ -247,6 +288,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="trajectory store; default: 400 random episodes of Hopper-v5")
     parser.add_argument("--cpu-minutes", type=float, default=2.0, help="for each fit")
     parser.add_argument("--only", nargs="+", choices=MODELS, default=MODELS, help="synther must be among them")
+    parser.add_argument("--s4rl-kinds", nargs="+", choices=S4RL_KINDS, default=["gaussian"], help="of s4rl")
     parser.add_argument("--synther-widths", type=int, nargs="+", default=[1024], help="1024 must be among them")
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 25], help="window lengths K in rows")
     parser.add_argument("--rounds", type=int, default=5)
@@ -257,11 +299,15 @@ def main() -> None:
         parser.error(f"--synther-widths must hold 1024, what speeds are given over, got {options.synther_widths}")
     if "synther" not in options.only:
         parser.error(f"--only must hold synther, what speeds are given over, got {', '.join(options.only)}")
+    known = DiffuserConfig().lengths
+    if not set(options.lengths) <= set(known):
+        parser.error(f"--lengths must be some of those that models are fitted for, {known}, got {options.lengths}")
     torch.set_num_threads(1)
     keep_freed_memory()
     widths = tuple(options.synther_widths)
     full = Scale(cpu_minutes=options.cpu_minutes, rounds=options.rounds, synther_widths=widths)
-    scale = replace(TINY if options.tiny else full, models=tuple(options.only))
+    chosen = TINY if options.tiny else full
+    scale = replace(chosen, models=tuple(options.only), s4rl_kinds=tuple(options.s4rl_kinds))
     with tempfile.TemporaryDirectory() as folder:
         data = open_trajectories(options.data or _random_hopper(Path(folder) / "data", 40 if options.tiny else 400))
         figures = measure(data, scale, options.lengths, options.seed)

@@ -79,6 +79,7 @@ def _walked(rows: Tensor, level: float, velocity: Callable[[Tensor, float], Tens
 
 
 def main() -> None:
+    """Measure the model at every level, print the figures; ``--json`` writes them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="the trajectory store that it was fitted on")

@@ -136,6 +136,7 @@ def _shown(found: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def main() -> None:
+    """Judge and time all ways to sample the model, print the figures; ``--json`` writes them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="the trajectory store that it was fitted on")

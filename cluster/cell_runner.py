@@ -93,7 +93,7 @@ def _watch(tasks: dict[ray.ObjectRef[None], Cell], runs: Sequence[Cell]) -> list
                 bar.update(sum(done.values()) - bar.n)
     finally:  # after an error or Ctrl-C, the others write a checkpoint and stop
         _stop(list(tasks))
-    return failures
+    return [failure for failure in failures if not failure.cell.folder.complete]  # by another command, meanwhile
 
 
 @ray.remote(max_retries=0)
@@ -103,6 +103,8 @@ def _train_cell(run: RunConfig) -> None:
     from cluster.session import Progress
 
     folder = RunFolder(run.folder)
+    if folder.complete:  # another command has trained it since this one began
+        return
     last = time.monotonic()
 
     def watch(progress: Progress) -> None:

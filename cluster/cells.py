@@ -16,9 +16,10 @@ _BOOKKEEPING = ("name", "output", "data.cache", "generator.cache")
 _READ_BY = {
     "atradiff": ("generator", "serving", "adaptation"),
     "synther": ("generator.path", "synther", "serving"),
+    "s4rl": ("s4rl", "serving"),
 }
 """Settings that an augmentation alone looks at: plain runs with several diffusers are one."""
-_GENERATION = ("generator", "serving", "adaptation", "synther")
+_GENERATION = ("generator", "serving", "adaptation", "synther", "s4rl")
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from atradiff.report.compare import ComparisonTable, compare_runs
 from atradiff.report.curves import read_run
@@ -48,6 +49,11 @@ def compare(run: RunConfig, seeds: Sequence[int]) -> Comparison:
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"compare needs at least one seed and each only once, got {list(seeds)}.")
+    if run.augmentation not in ARMS:
+        raise ValueError(
+            f"compare holds {' against '.join(ARMS)} for a config, got augmentation: {run.augmentation}. Compare that "
+            "one by a grid, with an augmentation of its own beside them: docs/comparing.md shows how."
+        )
     _require_folder(run.output)
     require_one_process(run)
     run = replace(run, augmentation="atradiff").absolute()
@@ -75,7 +81,7 @@ def compare_grid(grid: Grid) -> GridComparison:
     require_same_runs(distinct_runs(cells))
     hopeless = {failure.cell.run.folder for failure in failures}
     failures += train_cells([cell for cell in cells if cell.run.folder not in hopeless], grid.gpus_per_cell)
-    return GridComparison(grid_folder(grid), report_grid(grid, cells, failures), tuple(failures))
+    return report_grid(grid, cells, failures)
 
 
 def checked_cells(grid: Grid) -> list[Cell]:
@@ -93,40 +99,59 @@ def checked_cells(grid: Grid) -> list[Cell]:
     return cells
 
 
-def report_grid(grid: Grid, cells: Sequence[Cell], failures: Sequence[Failure] = ()) -> StudyReport | None:
-    """Write what the complete cells came to beside the runs; None where none is complete."""
+def report_grid(grid: Grid, cells: Sequence[Cell], failures: Sequence[Failure] = ()) -> GridComparison:
+    """Write what the complete cells came to beside the runs; those that cannot be read join the failures."""
+    folder = grid_folder(grid)
+    runs, unreadable = _finished_runs(cells, folder)
+    failures = (*failures, *unreadable)
     study = Study(
         title=grid.title or grid.name,
         tasks=study_tasks(grid, cells),
         arms=study_arms(grid),
-        runs=_finished_runs(cells, grid_folder(grid)),
+        runs=runs,
         final_evaluations=grid.final_evaluations,
     )
-    if not study.runs:
-        return None
-    return write_study(study, grid_folder(grid), notes=_notes(cells, failures))
+    report = write_study(study, folder, notes=_notes(cells, failures)) if runs else None
+    return GridComparison(folder, report, failures)
 
 
-def _finished_runs(cells: Sequence[Cell], out: Path) -> dict[tuple[str, str], tuple[StudyRun, ...]]:
+def _finished_runs(
+    cells: Sequence[Cell], out: Path
+) -> tuple[dict[tuple[str, str], tuple[StudyRun, ...]], list[Failure]]:
+    """The complete runs by task and arm, and the complete cells whose files cannot be read."""
     runs: dict[tuple[str, str], tuple[StudyRun, ...]] = {}
+    unreadable = []
     for cell in cells:
         if cell.folder.complete:
             pair = (cell.task, cell.arm)
-            runs[pair] = (*runs.get(pair, ()), _finished_run(cell, out))
-    return runs
+            try:
+                runs[pair] = (*runs.get(pair, ()), _finished_run(cell, out))
+            except (OSError, ValueError, csv.Error) as error:
+                remedy = f"Or delete {cell.folder.path}: the next call then runs it again."
+                unreadable.append(Failure(cell, f"{str(error).rstrip('.')}. {remedy}"))
+    return runs, unreadable
 
 
 def _finished_run(cell: Cell, out: Path) -> StudyRun:
-    """A complete cell's run, which is kept below ``out``."""
-    summary = json.loads(cell.folder.summary.read_text())
+    """A complete cell's run, which is kept below ``out``; ``OSError`` or ``ValueError`` where it cannot be read."""
+    summary = _summary(cell)
     folder = cell.folder.path
     return StudyRun(
         seed=cell.run.seed,
         folder=folder.relative_to(out).as_posix(),
         curve=read_run(folder),
         wall_seconds=summary["wall_seconds"],
-        cpu_seconds=summary.get("cpu_seconds"),
+        cpu_seconds=summary["cpu_seconds"],
     )
+
+
+def _summary(cell: Cell) -> dict[str, Any]:
+    path = cell.folder.summary
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {"wall_seconds": float(summary["wall_seconds"]), "cpu_seconds": summary.get("cpu_seconds")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): put the whole file back.") from error
 
 
 def _notes(cells: Sequence[Cell], failures: Sequence[Failure]) -> list[str]:

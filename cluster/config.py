@@ -14,10 +14,12 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from atradiff.adaptation.config import AdaptationConfig
+from atradiff.augment.s4rl import S4RLConfig
 from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig, ServingConfig, SyntherConfig, SyntherFit
 from atradiff.replay.mixed import ReplayConfig
 from cluster.cluster_config import ClusterConfig
 from cluster.config_errors import plain, require_known_keys
+from cluster.layers import with_data_overruled
 from cluster.storage import is_uri, join, working_folder
 from rllib_ext.ensemble_sac.settings import SACSettings
 
@@ -75,7 +77,7 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         if self.path is None:
-            self.sampling.require_guide(self.model.guide)
+            self.sampling.require_fits(self.model)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ class SyntherSettings:
 
     model: SyntherConfig = field(default_factory=SyntherConfig)
     fit: SyntherFit = field(default_factory=lambda: SyntherFit(cpu_minutes=5.0))
+
+
+_WITHOUT_ONE_STEP_MODEL = {"synther": "SynthER", "s4rl": "S4RL"}
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,8 @@ class RunConfig:
         env_steps: Real environment steps to train for.
         seed: Seeds environment, exploration, learner, replay and generator.
         augmentation: ``atradiff`` imagines trajectories from the agent's states, ``synther`` single transitions like
-            those that it lived, ``none`` is the plain algorithm. Offline data in the batch: ``replay.offline_share``.
+            those that it lived, ``s4rl`` perturbs states of the offline data's rows, ``none`` is the plain algorithm.
+            Offline data in the batch: ``replay.offline_share``.
         rollout_fragment_length: Env steps between two calls of the learner.
         threads: torch threads of the learner and the generator.
         adaptation: How the diffuser follows the agent; None: it stays as it was fitted.
@@ -138,13 +144,14 @@ class RunConfig:
     name: str
     env_steps: int
     seed: int = 0
-    augmentation: Literal["none", "synther", "atradiff"] = "atradiff"
+    augmentation: Literal["none", "synther", "s4rl", "atradiff"] = "atradiff"
     rollout_fragment_length: int = 50
     threads: int = 1
     output: str = "runs"
     data: DataConfig = field(default_factory=DataConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     synther: SyntherSettings = field(default_factory=SyntherSettings)
+    s4rl: S4RLConfig = field(default_factory=S4RLConfig)
     algorithm: SACSettings = field(default_factory=SACSettings)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
@@ -166,11 +173,13 @@ class RunConfig:
                 f"serving.max_wait={self.serving.max_wait} and rollout_fragment_length={self.rollout_fragment_length} "
                 "make late: raise it."
             )
-        if self.augmentation == "synther" and self.serving.own_share > 0:
+        if self.augmentation in _WITHOUT_ONE_STEP_MODEL and self.serving.own_share > 0:
             raise ValueError(
                 f"serving.own_share={self.serving.own_share} rolls the agent's policy through a one-step model, and "
-                "SynthER has none: set it to 0, or augmentation to atradiff."
+                f"{_WITHOUT_ONE_STEP_MODEL[self.augmentation]} has none: set it to 0, or augmentation to atradiff."
             )
+        if self.augmentation == "s4rl":
+            self._require_s4rl()
         if self.env_steps <= self.algorithm.learning_starts:
             raise ValueError(
                 f"env_steps={self.env_steps} end before learning_starts={self.algorithm.learning_starts}: nothing "
@@ -182,6 +191,17 @@ class RunConfig:
                 f"synther.model.retrain_every={every} fits SynthER anew in the learner's own process: leave cluster "
                 "out (cluster: null), or set retrain_every to null, and the generators of the cluster serve the "
                 "SynthER of the offline data as it is."
+            )
+
+    def _require_s4rl(self) -> None:
+        try:
+            self.s4rl.require_without_critic()
+        except ValueError as error:
+            raise ValueError(f"augmentation: s4rl: {error}") from None
+        if self.cluster is not None:
+            raise ValueError(
+                "augmentation: s4rl perturbs rows of data that lie in the learner's own process, which takes no time "
+                "worth a generator's: leave cluster out (cluster: null)."
             )
 
     @property
@@ -214,7 +234,7 @@ class RunConfig:
     @property
     def reads_data(self) -> bool:
         """Whether the offline data themselves are read while the run goes, not only what was fitted to them."""
-        return self.adapting is not None or self.replay.offline_share > 0
+        return self.augmentation == "s4rl" or self.adapting is not None or self.replay.offline_share > 0
 
     def require_data(self) -> None:
         """Raise ``ValueError`` unless this run can get at what it needs: called before anything long begins."""
@@ -230,6 +250,10 @@ class RunConfig:
             raise ValueError(
                 "augmentation: synther with synther.model.retrain_every: null is fitted to offline data alone: set one "
                 "of data.path, data.source and data.collect, or generator.path to a fitted SynthER."
+            )
+        if self.augmentation == "s4rl":
+            raise ValueError(
+                "augmentation: s4rl perturbs rows of offline data: set one of data.path, data.source and data.collect."
             )
         if self.adapting is not None:
             raise ValueError(
@@ -273,11 +297,12 @@ def run_parser(prog: str, description: str | None) -> ArgumentParser:
 def parse_run_config(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
     """The run that these words describe, and the values of the parser's flags that are no part of it.
 
+    Later words win; one of data.path, data.source and data.collect stands in for another one in an earlier config file.
     Raises ``ValueError`` for keys that there are not and values that cannot be.
     """
     require_known_keys(arguments, RunConfig)
     try:
-        parsed = parser.instantiate(parser.parse_args(list(arguments)))
+        parsed = parser.instantiate(parser.parse_args(with_data_overruled(arguments)))
     except ArgumentError as error:
         raise ValueError(f"{plain(str(error))} (--help lists all settings.)") from None
     except ValueError as error:

@@ -27,11 +27,11 @@ def require_known_keys(arguments: Sequence[str], kind: type) -> None:
 
     Flags that ask for help or begin with no field of ``kind``, and files that cannot be read, are left to the parser.
     """
-    for flag, value in _flags(arguments):
+    for flag, value in flags_of(arguments):
         if flag == "config":
-            _require(_mapping(_text_of_config(value)), kind, "")
+            _require(mapping_of(text_of_config(value)), kind, "")
         elif not flag.endswith(".help") and flag.partition(".")[0] in get_type_hints(kind):
-            _require({flag: _mapping(value)}, kind, "")
+            _require({flag: mapping_of(value)}, kind, "")
 
 
 def plain(message: str) -> str:
@@ -59,7 +59,7 @@ def _unknown(where: str, key: str, known: list[str]) -> str:
     return f"{where}{key} is no setting.{meant} What {owner} takes: {', '.join(known)}."
 
 
-def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+def flags_of(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """``--name value`` and ``--name=value``, without the dashes."""
     for word, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         if word.startswith("--"):
@@ -67,7 +67,7 @@ def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield name, value if equals else following
 
 
-def _text_of_config(value: str) -> str:
+def text_of_config(value: str) -> str:
     """Of the file that ``value`` names, or ``value`` itself; empty for a file that cannot be read."""
     try:
         is_file = "\n" not in value and Path(value).is_file()
@@ -76,7 +76,7 @@ def _text_of_config(value: str) -> str:
         return ""
 
 
-def _mapping(text: str) -> Mapping[str, Any]:
+def mapping_of(text: str) -> Mapping[str, Any]:
     """What ``text`` maps as YAML; empty for anything else."""
     try:
         read = yaml.safe_load(text)

@@ -14,7 +14,7 @@ from atradiff.report.study import ScoreRange, StudyArm, StudyTask
 from cluster.cells import Cell, require_one_process, share_runs
 from cluster.config import RunConfig, run_parser
 from cluster.grid import Grid, Settings, arm_name, slug
-from cluster.grid_file import merged
+from cluster.layers import merged
 
 _RUN_SETTINGS = frozenset(field.name for field in fields(RunConfig))
 

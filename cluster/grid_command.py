@@ -9,7 +9,6 @@ from jsonargparse import ArgumentParser
 
 from cluster.compare import GridComparison, checked_cells, compare_grid, report_grid
 from cluster.grid import Grid
-from cluster.grid_cells import grid_folder
 from cluster.grid_file import load_grid
 from cluster.grid_plan import plan_text
 
@@ -32,7 +31,7 @@ def run_grid_command(arguments: list[str]) -> None:
     if words.dry_run:
         print(plan_text(grid, checked_cells(grid)))
     elif words.report_only:
-        _tell(GridComparison(grid_folder(grid), report_grid(grid, checked_cells(grid)), ()))
+        _tell(report_grid(grid, checked_cells(grid)))
     else:
         _run(grid)
 
@@ -55,5 +54,5 @@ def _tell(comparison: GridComparison) -> None:
     for failure in comparison.failures:
         print(f"failed       {failure.cell.title}: {failure.error}", file=sys.stderr)
     if comparison.failures:
-        print(f"{len(comparison.failures)} runs failed; the same command tries them again", file=sys.stderr)
+        print(f"{len(comparison.failures)} cells failed; the same command runs what is not complete", file=sys.stderr)
         sys.exit(1)

@@ -10,9 +10,12 @@ import yaml
 
 from atradiff.report.study import ScoreRange
 from cluster.grid import Exclusion, Grid, GridTask, Settings
+from cluster.layers import merged
 
 _REQUIRED = ("name", "seeds", "tasks", "algorithms", "augmentations", "baseline")
 _OPTIONAL = ("output", "title", "settings", "final_evaluations", "gpus_per_cell", "exclude")
+_GIVEN = {"name": "name", "seed": "seeds", "output": "output"}
+"""Settings of a run that the grid's own keys decide; those of a base file are passed over."""
 
 
 def is_grid(path: str) -> bool:
@@ -33,29 +36,6 @@ def load_grid(path: Path, **changes: Any) -> Grid:
         raise ValueError(f"{path}: {error}") from error
 
 
-def merged(*layers: Settings) -> dict[str, Any]:
-    """One nested mapping from several, later ones win; ``a.b: 1`` is the same as ``a: {b: 1}``."""
-    result: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            _put(result, str(key).split("."), value)
-    return result
-
-
-def _put(target: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    first, *rest = keys
-    if not rest and not isinstance(value, Mapping):
-        target[first] = value
-        return
-    if not isinstance(target.get(first), dict):
-        target[first] = {}
-    if rest:
-        _put(target[first], rest, value)
-    else:
-        for key, item in value.items():
-            _put(target[first], str(key).split("."), item)
-
-
 def _grid(content: Mapping[str, Any]) -> Grid:
     _known_keys(content, "the grid", (*_REQUIRED, *_OPTIONAL))
     missing = [key for key in _REQUIRED if key not in content]
@@ -68,15 +48,15 @@ def _grid(content: Mapping[str, Any]) -> Grid:
     numbers = {key: content[key] for key in ("final_evaluations", "gpus_per_cell") if key in content}
     for key, value in numbers.items():
         _require_number(value, key, whole=key == "final_evaluations")
-    common = _mapping(content.get("settings", {}), "settings")
+    common = _settings(content.get("settings", {}), "settings")
     return Grid(
         **plain,
         **numbers,
         seeds=_seeds(content["seeds"]),
         tasks={label: _task(item, f"tasks.{label}", common) for label, item in _labelled(content, "tasks").items()},
-        algorithms={k: merged(_mapping(v, f"algorithms.{k}")) for k, v in _labelled(content, "algorithms").items()},
+        algorithms={k: merged(_settings(v, f"algorithms.{k}")) for k, v in _labelled(content, "algorithms").items()},
         augmentations={
-            k: merged(_mapping(v, f"augmentations.{k}")) for k, v in _labelled(content, "augmentations").items()
+            k: merged(_settings(v, f"augmentations.{k}")) for k, v in _labelled(content, "augmentations").items()
         },
         exclude=tuple(_exclusion(item) for item in _list(content.get("exclude", []), "exclude")),
     )
@@ -91,10 +71,22 @@ def _seeds(value: Any) -> tuple[int, ...]:
 
 def _task(value: Any, where: str, common: Settings) -> GridTask:
     """Settings of the base file, then those common to all tasks, then the task's own."""
-    own = dict(_mapping(value, where))
+    own = dict(_settings(value, where))
     base, score = own.pop("base", None), own.pop("score", None)
     settings = merged({} if base is None else _base(base, where), common, own)
     return GridTask(settings, None if score is None else _score(score, f"{where}.score"))
+
+
+def _settings(value: Any, where: str) -> dict[Any, Any]:
+    """A layer of settings, of which none is what the grid gives each of its runs itself."""
+    content = _mapping(value, where)
+    if taken := [key for key in _GIVEN if key in content]:
+        instead = ", ".join(_GIVEN[key] for key in taken)
+        raise ValueError(
+            f"{where} sets {', '.join(taken)}, which the grid gives every run itself: leave that out here, and set "
+            f"{instead} at the top of the grid."
+        )
+    return content
 
 
 def _base(value: Any, where: str) -> Settings:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from atradiff.augment.s4rl import S4RLGenerator
 from atradiff.augment.synther import SyntherDiffuser
 from atradiff.data.trajectories import Trajectories
 from atradiff.generator import TrajectoryDiffuser
@@ -18,9 +19,14 @@ _PACKAGES = ("ray", "torch", "numpy", "gymnasium", "mujoco")
 
 
 def run_manifest(
-    model: TrajectoryDiffuser | SyntherDiffuser | None, offline: Trajectories | None = None
+    model: TrajectoryDiffuser | SyntherDiffuser | None,
+    offline: Trajectories | None = None,
+    s4rl: S4RLGenerator | None = None,
 ) -> dict[str, Any]:
-    """Commit, versions, machine, where the model comes from, and the hash of the offline data in the batches."""
+    """Commit, versions, machine, where the model comes from, and the hash of the offline data in the batches.
+
+    For S4RL the hash of the data that it perturbs, and how.
+    """
     return {
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git": git_commit(),
@@ -29,6 +35,7 @@ def run_manifest(
         "packages": {name: version(name) for name in _PACKAGES},
         "diffuser": asdict(model.provenance) if isinstance(model, TrajectoryDiffuser) else None,
         "synther": model.fit if isinstance(model, SyntherDiffuser) else None,
+        "s4rl": None if s4rl is None else asdict(s4rl.config) | {"data_hash": s4rl.data_hash},
         "offline_data": None if offline is None else offline.content_hash,
     }
 

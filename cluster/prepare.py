@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from atradiff.adaptation.config import AdaptationConfig
+from atradiff.augment.s4rl import S4RLGenerator, StateAugmentation
 from atradiff.augment.synther import SyntherDiffuser, read_synther_description
 from atradiff.augment.synther_fit import OnlineSynther, fit_synther
 from atradiff.data.collect import collect
@@ -16,7 +18,9 @@ from atradiff.data.trajectories import Trajectories
 from atradiff.environments import make_env
 from atradiff.fit import fit
 from atradiff.generator import TrajectoryDiffuser
+from atradiff.locking import making
 from atradiff.model_folder import read_description
+from atradiff.ports import TrajectoryGenerator
 from atradiff.training_state import STATE_FILE
 from atradiff.types import Spaces
 from cluster.config import RunConfig, recipe_hash
@@ -38,12 +42,20 @@ class Imagination:
 
 @dataclass(frozen=True)
 class Supplies:
-    """What a run is given before its first step. At most one of ``imagination`` and ``synther``."""
+    """What a run is given before its first step. At most one of ``imagination``, ``synther`` and ``s4rl``."""
 
     imagination: Imagination | None = None
     synther: OnlineSynther | None = None
     offline: Trajectories | None = None
     """What batches hold beside what the agent lived."""
+    s4rl: S4RLGenerator | None = None
+
+    @property
+    def generator(self) -> TrajectoryGenerator | None:
+        """Who imagines rows in the run's own process; None: nobody."""
+        if self.imagination is not None:
+            return self.imagination.diffuser
+        return self.s4rl if self.synther is None else self.synther
 
     @property
     def model(self) -> TrajectoryDiffuser | SyntherDiffuser | None:
@@ -61,7 +73,8 @@ def load_supplies(run: RunConfig, spaces: Spaces) -> Supplies:
     path = run.generator.path
     imagination = load_imagination(run, Path(path)) if run.augmentation == "atradiff" and path else None
     synther = _load_synther(run, spaces) if run.augmentation == "synther" else None
-    return Supplies(imagination, synther, _load_offline(run, spaces))
+    s4rl = _load_s4rl(run, spaces) if run.augmentation == "s4rl" else None
+    return Supplies(imagination, synther, _load_offline(run, spaces), s4rl)
 
 
 def load_imagination(run: RunConfig, model: Path) -> Imagination:
@@ -87,6 +100,12 @@ def _load_synther(run: RunConfig, spaces: Spaces) -> OnlineSynther:
     if first is not None:
         first.spaces.require_equal(spaces, f"the SynthER in {path}", f"environment {run.env}")
     return OnlineSynther(spaces, settings.model, replace(settings.fit, seed=run.seed), first=first)
+
+
+def _load_s4rl(run: RunConfig, spaces: Spaces) -> S4RLGenerator:
+    """S4RL over all rows of the run's data."""
+    data = _open_data(run, spaces)
+    return S4RLGenerator(spaces, data.columns, StateAugmentation(run.s4rl), data_hash=data.content_hash)
 
 
 def _load_offline(run: RunConfig, spaces: Spaces) -> Trajectories | None:
@@ -134,15 +153,16 @@ def prepare_data(run: RunConfig) -> Path:
     recipe: Any = asdict(data.collect) if data.collect else _source_recipe(data.source)
     env = (recipe.pop("env") if data.collect else None) or run.env
     store = Path(data.cache) / f"{_slug(env)}-{recipe_hash([env, recipe])}"
-    if store.exists():
-        return store
-    if data.collect is not None:
-        collect(env, out=store, load_policy=load_policy, **recipe)
-    elif data.source is not None:
-        import_data(data.source, store, env=run.env)
-    else:
-        raise ValueError("the run names no offline data: set one of data.path, data.source and data.collect.")
-    return store
+
+    def make() -> None:
+        if data.collect is not None:
+            collect(env, out=store, load_policy=load_policy, **recipe)
+        elif data.source is not None:
+            import_data(data.source, store, env=run.env)
+        else:
+            raise ValueError("the run names no offline data: set one of data.path, data.source and data.collect.")
+
+    return _made(store, make)
 
 
 def prepare_diffuser(run: RunConfig) -> Path:
@@ -165,9 +185,20 @@ def _prepare_synther(run: RunConfig, store: Trajectories) -> Path:
     settings = run.synther
     recipe = [store.content_hash, asdict(settings.model), asdict(settings.fit)]
     model = Path(run.generator.cache) / f"{_slug(run.env)}-synther-{recipe_hash(recipe)}"
-    if not model.exists():
+
+    def make() -> None:
         fit_synther(store.spaces, store.columns, settings.model, settings.fit).save_pretrained(model)
-    return model
+
+    return _made(model, make)
+
+
+def _made(folder: Path, make: Callable[[], None]) -> Path:
+    """``folder``, which ``make`` makes where it is not there yet; where another process is at it, its folder."""
+    if not folder.exists():
+        with making(folder):
+            if not folder.exists():
+                make()
+    return folder
 
 
 def _open_data(run: RunConfig, spaces: Spaces) -> Trajectories:

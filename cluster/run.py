@@ -18,7 +18,7 @@ from typing import Any
 
 from atradiff.adaptation.service import AdaptingServices
 from atradiff.augment.synther_replay import SyntherServices
-from atradiff.ports import ReplayServices, TrajectoryGenerator
+from atradiff.ports import ReplayServices
 from atradiff.staging import write_text
 from atradiff.types import Spaces
 from cluster.algorithm import build_algorithm
@@ -46,10 +46,15 @@ def train(
 
     ``resume`` is a run folder or one of its checkpoints; like ``run.output`` it may be a URI, which the folder returned
     is then a working copy of. Raises :class:`Stopped` after a stop signal, ``ValueError`` where the run folder already
-    holds another run.
+    holds another run, or another process trains in it.
     """
     run = run.absolute()
     store = RunStore(Location.of(run.where)) if resume is None else RunStore.of(resume)
+    with store.alone():  # from before it is looked at: whatever is found stays true
+        return _train(run, store, watch, resume)
+
+
+def _train(run: RunConfig, store: RunStore, watch: Callable[[Progress], None], resume: str | Path | None) -> Path:
     checkpoint = _starting_point(store, run, resume)
     spaces = check_environment(run)
     store.location.require_writable()
@@ -79,7 +84,7 @@ def _train_here(
 ) -> Progress:
     """Everything in this process; returns how far it came, with a checkpoint of that moment."""
     start_ray()
-    algorithm = build_algorithm(run, _generator(supplies), _services(supplies), supplies.offline)
+    algorithm = build_algorithm(run, supplies.generator, _services(supplies), supplies.offline)
     try:
         begin()
         with RunLog(store.folder, 0 if checkpoint is None else checkpoint.state["env_steps"]) as log:
@@ -94,10 +99,6 @@ def _train_here(
             return session.progress
     finally:
         algorithm.stop()
-
-
-def _generator(supplies: Supplies) -> TrajectoryGenerator | None:
-    return supplies.synther if supplies.imagination is None else supplies.imagination.diffuser
 
 
 def _services(supplies: Supplies) -> ReplayServices | None:
@@ -152,7 +153,7 @@ def _begin(store: RunStore, run: RunConfig, supplies: Supplies) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.summary.unlink(missing_ok=True)
     if not folder.started:
-        write_text(folder.manifest, json.dumps(run_manifest(supplies.model, supplies.offline), indent=2))
+        write_text(folder.manifest, json.dumps(run_manifest(supplies.model, supplies.offline, supplies.s4rl), indent=2))
     if supplies.model is not None and store.location.local is None and not folder.diffuser.exists():
         supplies.model.save_pretrained(folder.diffuser)
     write_text(folder.config, run.to_yaml())

@@ -7,6 +7,7 @@ RUN/tensorboard/     the same and more, as it happens
 RUN/checkpoints/step_000000012000/    see cluster/checkpoint.py
 RUN/diffuser/        the diffuser that the run began with, where the run is kept behind a URI
 RUN/summary.json     written last: the run is complete
+RUN/.lock            while a process trains the run
 """
 
 from __future__ import annotations

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from atradiff.locking import LOCK_FILE, locked
 from cluster.checkpoint import Checkpoint, CheckpointStore
 from cluster.checkpoint_files import Part
 from cluster.run_folder import RunFolder
@@ -60,6 +62,22 @@ class RunStore:
     @property
     def complete(self) -> bool:
         return (self.location / "summary.json").exists()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from training the run during the block; raises ``ValueError`` where one does.
+
+        The working folder is what is locked: behind a URI, nobody sees who trains on another machine.
+        """
+
+        def refuse(holder: str) -> None:
+            raise ValueError(
+                f"{self.location} is being trained by another process ({holder}): wait for it, or choose another "
+                "--name or --output."
+            )
+
+        with locked(self.folder.path / LOCK_FILE, refuse):
+            yield
 
     def config_text(self) -> str:
         """The run's resolved config, as YAML."""
@@ -127,9 +145,9 @@ class RunStore:
         return self.checkpoints.write(env_steps, parts, state, keep)
 
     def _forget(self, *, hidden: bool) -> None:
-        """Empty the working folder, all of it or what is not hidden."""
+        """Empty the working folder, all of it or what is not hidden; who holds it goes on holding it."""
         for path in self.folder.path.glob("*"):
-            if hidden or not path.name.startswith("."):
+            if path.name != LOCK_FILE and (hidden or not path.name.startswith(".")):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _files(self) -> list[str]:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,12 @@ import torch
 
 from atradiff.commands import fit_command
 from atradiff.config import FitConfig
+from atradiff.data.windows import WindowSampler
 from atradiff.fit import fit
-from atradiff.generator import TrajectoryDiffuser
+from atradiff.fit_progress import Bar
+from atradiff.generator import Provenance, TrajectoryDiffuser
 from atradiff.trainer import Trainer, learning_rate_share
+from tests.second_process import Telling, process, wait_for
 from tests.toys import TINY, chain_data, random_data, tiny_fit
 
 
@@ -89,6 +93,32 @@ def test_some_episodes_of_a_data_set_are_other_data(tmp_path):
         run(data.select(np.arange(2)), tmp_path / "model")
 
 
+def test_a_fit_whose_last_step_diverged_is_no_model(tmp_path, monkeypatch):
+    step = Trainer.step
+
+    def diverging(self, index, progress):
+        losses = step(self, index, progress)
+        if index == 11:
+            self.networks.lengths.net[0].weight.data[0, 0] = math.nan
+        return losses
+
+    monkeypatch.setattr(Trainer, "step", diverging)
+    for out in (None, tmp_path / "model", tmp_path / "model"):  # the second time from the checkpoint of the last step
+        with pytest.raises(FloatingPointError, match=r"diverged.*'lengths\..*Lower learning_rate and dynamics_rate"):
+            run(chain_data(5), out)
+    assert not (tmp_path / "model" / "config.json").exists()
+
+
+def test_data_that_were_never_stored_are_known_again():
+    data, other = chain_data(20), chain_data(20, seed=1)
+    model = run(data)
+    train, held_out = model.provenance.split(data)
+    for mine, theirs in zip((train, held_out), data.split(0.05, 0), strict=True):
+        np.testing.assert_array_equal(mine.columns.observations, theirs.columns.observations)
+    assert model.provenance.split(other) == (None, other)
+    assert Provenance().split(other) == (None, other)
+
+
 def test_damaged_settings_are_told_in_words(tmp_path):
     run(chain_data(5), tmp_path / "model")
     (tmp_path / "model" / "training" / "settings.json").write_text('{"config": ')
@@ -136,6 +166,26 @@ def test_the_loss_falls_and_is_logged(tmp_path):
     assert "fit/dynamics_loss" in events.Tags()["scalars"]
 
 
+def test_the_bar_counts_the_windows_that_a_step_takes(monkeypatch):
+    drawn, shown, data = [], [], chain_data(5)
+    sample, show = WindowSampler.sample, Bar.show
+
+    def counting(self, length, batch, rng):
+        drawn.append((length, batch))
+        return sample(self, length, batch, rng)
+
+    def telling(self, progress, losses, trainer):
+        show(self, replace(progress, cpu_seconds=1.0), losses, trainer)  # one second: the rate is the count
+        shown.append(int(re.search(r"(\d+) windows/CPU s", self.postfix)[1]))
+
+    monkeypatch.setattr(WindowSampler, "sample", counting)
+    monkeypatch.setattr(Bar, "show", telling)
+    run(data, settings=tiny_fit(400, tokens_per_step=11, dynamics_updates=1, checkpoint_every=10_000))
+    batches = [batch for _, batch in drawn[:400]]  # the rest are of the held-out loss
+    assert set(drawn[:400]) == {(3, 3), (6, 1)}
+    assert shown[-1] == pytest.approx(sum(batches), rel=0.05)
+
+
 def test_one_episode_is_enough():
     assert math.isfinite(run(chain_data(1)).provenance.held_out_loss)
 
@@ -155,6 +205,26 @@ def test_the_command_fits_a_stored_data_set(tmp_path, monkeypatch, capsys):
     assert TrajectoryDiffuser.from_pretrained(tmp_path / "model", device="cpu").provenance.steps == 3
 
 
+def test_a_success_that_was_held_out_can_be_imagined():
+    data, settings = chain_data(20), tiny_fit()
+    for first in data.offsets[:-1]:
+        rewards = np.zeros(data.n_transitions, np.float32)
+        rewards[first] = 1
+        only = replace(data, columns=replace(data.columns, rewards=rewards))
+        if not only.split(settings.held_out, settings.seed)[0].columns.rewards.any():
+            break
+    else:
+        pytest.fail("no episode is held out")
+    assert run(only).codec.normalizer.reward_levels.tolist() == [0, 1]
+
+
+def test_the_networks_may_be_asked_for_the_end_where_bounds_would_tell_it():
+    data = chain_data(30)
+    falls = replace(data, columns=replace(data.columns, rewards=np.zeros(data.n_transitions, np.float32)))
+    assert run(falls).dynamics.seen.tells_ends
+    assert not run(falls, config=replace(TINY, ends="networks")).dynamics.seen.tells_ends
+
+
 def test_normalizer_sees_training_episodes_only():
     data = chain_data(20)
     model = run(data, settings=FitConfig(steps=1, held_out=0.5, tokens_per_step=48))
@@ -164,3 +234,56 @@ def test_normalizer_sees_training_episodes_only():
 
 def _all_states(data):
     return np.concatenate([data.columns.observations, data.columns.next_observations])
+
+
+_SLOW_FIT = """
+import sys, time
+from pathlib import Path
+from atradiff.data.windows import WindowSampler
+from atradiff.fit import fit
+from atradiff.fit_progress import Bar
+from atradiff.trainer import Trainer
+from tests.toys import TINY, chain_data, tiny_fit
+out, begun, go = map(Path, sys.argv[1:])
+step = Trainer.step
+def slow(self, index, progress):
+    begun.touch()
+    while index == 6 and not go.exists():
+        time.sleep(0.02)
+    return step(self, index, progress)
+Trainer.step = slow
+fit(chain_data(5), out, config=TINY, settings=tiny_fit(), device="cpu", quiet=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_second_process_waits_for_the_first_and_takes_its_model(tmp_path, monkeypatch):
+    out, begun, go = (tmp_path / name for name in ("model", "begun", "go"))
+    shown = Telling(lambda text: go.touch() if "waiting" in text else None)
+    with process(_SLOW_FIT, out, begun, go) as first:
+        wait_for(lambda: begun.exists() or first.poll() is not None)
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "step", None)
+            patch.setattr("sys.stderr", shown)
+            model = run(chain_data(5), out, quiet=False)
+        assert first.wait() == 0
+    assert shown.getvalue().count(f"waiting for another fit in {out}\n") == 1
+    assert_same_weights(model, run(chain_data(5)))
+    assert not (out / ".lock").exists()
+
+
+def test_a_fit_goes_on_where_a_killed_process_was(tmp_path):
+    out, begun, go = (tmp_path / name for name in ("model", "begun", "go"))
+    with process(_SLOW_FIT, out, begun, go) as first:
+        wait_for(lambda: (out / "training" / "state.safetensors").exists() or first.poll() is not None)
+        with pytest.raises(FileExistsError, match="other fit settings"):  # at once: nothing to wait for
+            run(chain_data(5), out, settings=tiny_fit(seed=5))
+        first.kill()
+        first.wait()
+    steps = []
+    with pytest.MonkeyPatch.context() as patch:
+        step = Trainer.step
+        patch.setattr(Trainer, "step", lambda self, index, share: (steps.append(index), step(self, index, share))[1])
+        resumed = run(chain_data(5), out)
+    assert steps[0] == 4
+    assert_same_weights(resumed, run(chain_data(5)))

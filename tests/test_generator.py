@@ -184,6 +184,14 @@ def test_sampling_set_on_the_model_is_what_a_caller_leaves_out(diffuser):
     np.testing.assert_array_equal(overridden.observations, again.observations)
 
 
+def test_sampling_that_the_model_cannot_do_is_refused_when_it_is_set(diffuser):
+    before = diffuser.sampling
+    for wrong, message in ((SamplingConfig(length=7), "length"), (SamplingConfig(guidance_scale=1), "without a guide")):
+        with pytest.raises(ValueError, match=message):
+            diffuser.sampling = wrong
+    assert diffuser.sampling is before
+
+
 def test_a_low_temperature_makes_draws_alike(diffuser):
     states = np.zeros((400, 2), np.float32)
 

@@ -22,7 +22,7 @@ KINDS = ("gaussian", "uniform", "amplitude", "dropout", "switch", "mixup", "adve
 class S4RLConfig:
     """Which augmentation, and how strong; the defaults are from the paper's lists, in the units of the states.
 
-    ``switch_pairs`` are columns of like meaning that may change places; empty means any two.
+    ``switch_pairs`` are columns of like meaning that may change places, counted from 0; empty means any two.
     """
 
     kind: Literal["gaussian", "uniform", "amplitude", "dropout", "switch", "mixup", "adversarial"] = "gaussian"
@@ -39,6 +39,20 @@ class S4RLConfig:
         for name in ("noise", "mixup", "adversarial_step"):
             require(getattr(self, name) > 0, name, getattr(self, name), "must be positive")
         require(0 < self.amplitude[0] <= self.amplitude[1], "amplitude", self.amplitude, "must be (low, high), low > 0")
+
+    def require_width(self, columns: int) -> None:
+        """Raise ``ValueError`` where states of so many columns cannot be switched as asked."""
+        if self.kind != "switch":
+            return
+        require(columns > 1, "the width of states", columns, "must be at least 2 for kind 'switch': take another kind")
+        wrong = [pair for pair in self.switch_pairs if not (0 <= min(pair) < max(pair) < columns)]
+        require(not wrong, "switch_pairs", wrong[:3], f"must be two different columns of 0..{columns - 1} each")
+
+    def require_without_critic(self) -> None:
+        """Raise ``ValueError`` for a kind that needs the learner's critic, where there is none to ask."""
+        others = ", ".join(kind for kind in KINDS if kind != "adversarial")
+        remedy = f"must be one of {others} here: adversarial climbs the critic, which the learner alone has"
+        require(self.kind != "adversarial", "kind", self.kind, remedy)
 
 
 class StateAugmentation:
@@ -62,8 +76,12 @@ class StateAugmentation:
         )
 
     def states(self, states: FloatArray, following: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """(N, S) perturbed ``states``; ``following`` (N, S) are the states one step later."""
+        """(N, S) perturbed ``states``; ``following`` (N, S) are the states one step later.
+
+        Raises ``ValueError`` where states of this width cannot be switched as asked.
+        """
         config, shape = self.config, states.shape
+        config.require_width(shape[1])
         changed: NDArray[Any]
         match config.kind:
             case "gaussian":
@@ -111,19 +129,39 @@ class S4RLGenerator:
     starts_at_states = False
     version = 0
 
-    def __init__(self, spaces: Spaces, data: Transitions, augmentation: StateAugmentation) -> None:
-        self._spaces, self._data, self._augmentation = spaces, data, augmentation
+    def __init__(
+        self, spaces: Spaces, data: Transitions, augmentation: StateAugmentation, *, data_hash: str = ""
+    ) -> None:
+        """``data`` (N rows) are indexed, not copied; ``data_hash`` names them in the manifest of a run.
+
+        Raises ``ValueError`` for data that are not finite, and for a switch that states of this width cannot have.
+        """
+        augmentation.config.require_width(spaces.observation_size)
+        for name, column in data.items():
+            finite = bool(np.isfinite(column).all())
+            require(finite, f"{name} of the data", "NaN or infinity", "must be finite: repair or drop those episodes")
+        self._spaces, self._data, self._augmentation, self.data_hash = spaces, data, augmentation, data_hash
 
     @property
     def spaces(self) -> Spaces:
+        """Of the environment that the data are from."""
         return self._spaces
+
+    @property
+    def config(self) -> S4RLConfig:
+        """Which augmentation, and how strong."""
+        return self._augmentation.config
 
     def generate(
         self, states: FloatArray, task: FloatArray | None = None, *, generator_seed: int
     ) -> SyntheticTrajectories:
-        """As many trajectories of one row as there are ``states`` (B, S), which are not looked at otherwise."""
+        """As many trajectories of one row as there are ``states`` (B, S), which are not looked at otherwise.
+
+        Raises ``ValueError`` for a task vector and for states of a wrong width or with NaN or infinity.
+        """
         if task is not None:
             raise ValueError("S4RL takes no task: its transitions are unconditional.")
+        self._require_states(np.asarray(states))
         rng = np.random.default_rng(generator_seed)
         chosen = self._data[rng.integers(len(self._data), size=len(states))]
         rows = self._augmentation.transitions(chosen, rng)
@@ -133,5 +171,12 @@ class S4RLGenerator:
             rewards=rows.rewards[:, None],
             terminated=rows.terminated[:, None],
             lengths=np.ones(len(states), np.int64),
-            generator_version=0,
+            generator_version=self.version,
         )
+
+    def _require_states(self, states: FloatArray) -> None:
+        width = self._spaces.observation_size
+        fits = states.ndim == 2 and states.shape[1] == width
+        require(fits, "states", states.shape, f"must have the shape (B, {width}), as wide as in the data")
+        bad = np.flatnonzero(~np.isfinite(states).all(1))
+        require(len(bad) == 0, "states", f"NaN or infinity in row {bad[:1]}", "must be finite")

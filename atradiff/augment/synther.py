@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +59,7 @@ class SyntherDiffuser:
 
     @property
     def spaces(self) -> Spaces:
+        """Of the environment that the data are from."""
         return self.codec.spaces
 
     def on(self, device: str, *, compiled: bool = False) -> SyntherDiffuser:
@@ -118,7 +118,7 @@ class SyntherDiffuser:
             write_tensors(staged / "model.safetensors", self.network.state_dict())
             with staged_file(staged / "scales.safetensors") as file:
                 save_file({"mean": self.codec.mean, "scale": self.codec.scale}, file)
-            write_text(staged / "config.json", json.dumps(self._description(), indent=2))
+            write_text(staged / "config.json", json.dumps(self._description(), indent=2, allow_nan=False))
 
     def _description(self) -> dict[str, Any]:
         return {
@@ -126,7 +126,7 @@ class SyntherDiffuser:
             "version": self.version,
             "config": self.config.to_json(),
             "fit": self.fit,
-            "spaces": asdict(self.spaces),
+            "spaces": self.spaces.to_json(),
         }
 
     @classmethod

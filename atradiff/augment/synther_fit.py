@@ -19,6 +19,7 @@ from atradiff.diffusion.edm import edm_loss
 from atradiff.diffusion.sample import resolve_device, resolve_precision
 from atradiff.trainer import warmed_average
 from atradiff.types import FloatArray, Spaces, SyntheticTrajectories, Transitions
+from atradiff.weights import require_finite_weights
 
 
 def fit_synther(
@@ -31,7 +32,10 @@ def fit_synther(
     device: str = "auto",
     quiet: bool = False,
 ) -> SyntherDiffuser:
-    """Fit SynthER on ``transitions`` from scratch. Raises ``FloatingPointError`` where the loss stops being finite."""
+    """Fit SynthER on ``transitions`` from scratch.
+
+    Raises ``FloatingPointError`` where the loss, or the weights after the last step, stop being finite.
+    """
     trainer = _Trainer(spaces, transitions, config, settings, resolve_device(device))
     started, share = time.process_time(), 0.0
     with tqdm(total=100, desc="fit SynthER", unit="%", disable=quiet, mininterval=1.0) as bar:
@@ -40,6 +44,7 @@ def fit_synther(
             share = _share_done(settings, trainer.steps, started)
             bar.update(min(round(100 * share), 100) - bar.n)
     trainer.network.load_state_dict(trainer.average.module.state_dict())
+    require_finite_weights(trainer.network, "learning_rate")
     spent = {"steps_done": trainer.steps, "cpu_seconds": time.process_time() - started, "rows": len(transitions)}
     return SyntherDiffuser(
         config,

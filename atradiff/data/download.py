@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from atradiff.data.errors import DataError
+from atradiff.locking import making
 
 ATTEMPTS = 5
 TIMEOUT_S = 30.0
@@ -30,6 +31,11 @@ def fetch(url: str, *, name: str | None = None, progress: bool = True) -> Path:
     target = cache_folder() / (name or url.rsplit("/", 1)[-1])
     if target.is_file():
         return target
+    with making(target):  # two processes would write into one unfinished file
+        return target if target.is_file() else _download(url, target, progress)
+
+
+def _download(url: str, target: Path, progress: bool) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     problem = "the connection broke off"

@@ -44,6 +44,7 @@ class Trajectories:
 
     @property
     def n_transitions(self) -> int:
+        """N."""
         return len(self.columns)
 
     @property

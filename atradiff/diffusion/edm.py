@@ -54,14 +54,16 @@ def sample_edm(
     calls: int,
     solver: Solver,
     generator: torch.Generator | None = None,
+    temperature: float = 1.0,
 ) -> Tensor:
-    """Walk from unit noise (B, K, R) to rows in at most ``calls`` network calls along Karras' noise levels.
+    """Walk from ``noise`` (B, K, R) to rows in at most ``calls`` network calls along Karras' noise levels.
 
-    ``generator`` draws what the ``stochastic`` solver puts back on its way; the others need none.
+    ``noise`` is unit noise times ``temperature``. ``generator`` draws what the ``stochastic`` solver puts back on its
+    way, which is scaled like it: the churn forgets its start. The other solvers need neither.
     """
     if solver == "dpm++":
         return _dpm(network, noise, condition, calls)
-    return _heun(network, noise, condition, calls, generator if solver == "stochastic" else None)
+    return _heun(network, noise, condition, calls, generator if solver == "stochastic" else None, temperature)
 
 
 def _dpm(network: RowNetwork, noise: Tensor, condition: Condition, calls: int) -> Tensor:
@@ -78,7 +80,12 @@ def _dpm(network: RowNetwork, noise: Tensor, condition: Condition, calls: int) -
 
 
 def _heun(
-    network: RowNetwork, noise: Tensor, condition: Condition, calls: int, generator: torch.Generator | None
+    network: RowNetwork,
+    noise: Tensor,
+    condition: Condition,
+    calls: int,
+    generator: torch.Generator | None,
+    temperature: float,
 ) -> Tensor:
     """Heun's method (algorithm 1 there), two calls per step but the last; with ``generator`` algorithm 2.
 
@@ -88,7 +95,7 @@ def _heun(
     rows = noise * sigmas[0]
     for here, there in pairwise(sigmas):
         if generator is not None:
-            rows, here = _churned(rows, here, len(sigmas) - 1, generator)
+            rows, here = _churned(rows, here, len(sigmas) - 1, generator, temperature)
         slope = (rows - denoise(network, rows, here.expand(len(rows)), condition)) / here
         euler = rows + (there - here) * slope
         if there == 0:
@@ -98,12 +105,14 @@ def _heun(
     return rows
 
 
-def _churned(rows: Tensor, sigma: Tensor, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _churned(
+    rows: Tensor, sigma: Tensor, steps: int, generator: torch.Generator, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Rows at a noise level raised by up to 41 %, and that level (algorithm 2 there, lines 4-6)."""
     if not S_TMIN <= sigma <= S_TMAX:
         return rows, sigma
     raised = sigma * (1 + min(S_CHURN / steps, math.sqrt(2) - 1))
-    fresh = torch.randn(rows.shape, generator=generator).to(rows)
+    fresh = temperature * torch.randn(rows.shape, generator=generator).to(rows)
     return rows + S_NOISE * (raised.square() - sigma.square()).sqrt() * fresh, raised
 
 

@@ -28,6 +28,7 @@ class FourierFeatures(nn.Module):
         self.size = 1 + 2 * _FREQUENCIES
 
     def forward(self, values: Tensor) -> Tensor:
+        """(B, size) the values (B,), then their sines, then their cosines."""
         angles = 2 * math.pi * values[:, None] * self.frequencies
         return torch.cat([values[:, None], angles.sin(), angles.cos()], dim=-1)
 

@@ -61,7 +61,7 @@ def sample_rows(
     for chunk in order.split(max(at_once, 1)):
         part = condition[chunk]
         width = int(part.lengths.max())
-        rows[chunk, :width] = _walk(network, config, noise[:, chunk, :width], part, calls, generator)
+        rows[chunk, :width] = _walk(network, config, noise[:, chunk, :width], part, calls, generator, temperature)
     real = torch.arange(longest, device=device) < condition.lengths[:, None]
     return torch.where(real[..., None], rows, 0)
 
@@ -73,8 +73,9 @@ def _walk(
     condition: Condition,
     calls: int,
     generator: torch.Generator,
+    temperature: float,
 ) -> Tensor:
-    """Rows from ``noise`` (D, B, K, R)."""
+    """Rows from ``noise`` (D, B, K, R), which is scaled by ``temperature`` already."""
     if config.process == "edm":
-        return sample_edm(network, noise[0], condition, calls, config.solver, generator)
+        return sample_edm(network, noise[0], condition, calls, config.solver, generator, temperature)
     return sample_shortcut(network, noise, condition, calls)

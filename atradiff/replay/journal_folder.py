@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import logging
 import os
 import time
 import uuid
 import zlib
 from pathlib import Path
 
+from atradiff.locking import LOCK_FILE, lock_open_file
 from atradiff.staging import sync_file, sync_folder, write_text
 
 _GENERATION_FILE = "generation"
-_LOCK_FILE = ".lock"
 _SUMS_FILE = "checksums.json"
-_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 _TICK_SECONDS = 0.1
 _READ_BYTES = 1 << 22
-
-_logger = logging.getLogger(__name__)
 
 
 class JournalDamaged(Exception):
@@ -52,9 +46,9 @@ def lock(folder: Path, patience: float) -> int:
 
     Raises ``OSError`` where another one holds it for ``patience`` seconds.
     """
-    file = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    file = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     deadline = time.monotonic() + patience
-    while not _locked(file, folder):
+    while not lock_open_file(file, folder):
         if time.monotonic() > deadline:
             os.close(file)
             raise OSError(
@@ -103,15 +97,3 @@ def _crc(file: Path) -> int:
         while part := stream.read(_READ_BYTES):
             crc = zlib.crc32(part, crc)
     return crc
-
-
-def _locked(file: int, folder: Path) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
-            raise
-        _logger.warning("%s is on a file system without locks: see to it that one run at a time uses it.", folder)
-    return True

@@ -95,6 +95,7 @@ def ends_at_termination(trajectories: SyntheticTrajectories) -> SyntheticTraject
 
 
 def mean_length(trajectories: SyntheticTrajectories) -> float:
+    """Rows per trajectory."""
     return float(trajectories.lengths.mean())
 
 

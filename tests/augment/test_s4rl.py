@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -100,3 +102,42 @@ def test_behind_the_interface_of_generators():
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         S4RLConfig(**settings)
+
+
+def small_generator(**config):
+    return S4RLGenerator(CHAIN, chain_data(5).columns, StateAugmentation(S4RLConfig(**config)))
+
+
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        (np.zeros((3, 5), np.float32), r"shape \(B, 2\), as wide as in the data, got \(3, 5\)"),
+        (np.zeros(2, np.float32), r"shape \(B, 2\)"),
+        (np.array([[0, 0], [np.nan, 0]], np.float32), r"must be finite, got 'NaN or infinity in row \[1\]'"),
+    ],
+)
+def test_wrong_states_are_refused(states, message):
+    with pytest.raises(ValueError, match=message):
+        small_generator().generate(states, generator_seed=0)
+
+
+def test_data_that_are_not_finite_are_refused():
+    data = chain_data(5).columns
+    rewards = data.rewards.copy()
+    rewards[3] = np.inf
+    with pytest.raises(ValueError, match="rewards of the data must be finite"):
+        S4RLGenerator(CHAIN, replace(data, rewards=rewards), StateAugmentation(S4RLConfig()))
+
+
+@pytest.mark.parametrize("pair", [(0, 2), (-1, 0), (1, 1)])
+def test_columns_that_cannot_change_places_are_refused(pair):
+    with pytest.raises(ValueError, match=r"switch_pairs must be two different columns of 0\.\.1 each, got \[\("):
+        small_generator(kind="switch", switch_pairs=((0, 1), pair))
+    with pytest.raises(ValueError, match="switch_pairs must be"):
+        perturbed(np.zeros((4, 2), np.float32), kind="switch", switch_pairs=(pair,))
+    assert small_generator(kind="gaussian", switch_pairs=(pair,)).spaces == CHAIN  # nobody reads them
+
+
+def test_a_single_column_cannot_be_switched():
+    with pytest.raises(ValueError, match="must be at least 2 for kind 'switch'"):
+        perturbed(np.zeros((4, 1), np.float32), kind="switch")

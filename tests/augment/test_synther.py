@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from atradiff.augment.synther import SyntherDiffuser, new_network
 from atradiff.augment.synther_fit import OnlineSynther, fit_synther
@@ -129,6 +130,31 @@ def test_a_folder_holds_the_model(synther, tmp_path):
     (tmp_path / "model" / "config.json").write_text('{"format": "other"}')
     with pytest.raises(ValueError, match="no SynthER model"):
         SyntherDiffuser.from_pretrained(tmp_path / "model")
+
+
+def test_weights_that_are_not_finite_are_refused(synther, tmp_path, monkeypatch):
+    synther.save_pretrained(tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values())).view(-1)[0] = np.nan
+    save_file(tensors, file)
+    with pytest.raises(ValueError, match=r"model\.safetensors holds weights that are not finite"):
+        SyntherDiffuser.from_pretrained(tmp_path / "model")
+
+    def diverging(optimizer):
+        optimizer.param_groups[0]["params"][0].data.fill_(np.inf)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", diverging)
+    with pytest.raises(FloatingPointError, match=r"diverged.*Lower learning_rate, or"):
+        fit_synther(CHAIN, chain_data(4).columns, SMALL, SyntherFit(steps=10), device="cpu", quiet=True)
+
+
+def test_no_bound_is_null_in_the_folder(tmp_path):
+    codec = TransitionRows.fit(UNBOUNDED, random_data([12], [True], spaces=UNBOUNDED).columns)
+    model = SyntherDiffuser(SMALL, codec, new_network(SMALL, codec, seed=0), device="cpu")
+    model.save_pretrained(tmp_path / "model")
+    assert "Infinity" not in (tmp_path / "model" / "config.json").read_text()
+    assert SyntherDiffuser.from_pretrained(tmp_path / "model").spaces == UNBOUNDED
 
 
 @pytest.mark.parametrize("data", [chain_data(5), random_data([20, 9], [True, False], spaces=DISCRETE)])

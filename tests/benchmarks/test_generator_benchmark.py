@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import generator
+from tests.toys import random_data
 
 
 def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -19,8 +21,12 @@ def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     figures = json.loads(out.read_text())
     assert set(figures["speed_over_synther_1024"]) == {"1", "2", "4"}
     methods = figures["methods"]
-    assert {m["name"] for m in methods} == {"synther_1024", "synther_1024_dpm", "paper_bank", "bank", "ours"}
-    assert {m["variant"] for m in methods if m["name"] == "ours"} == {"raw", "cut", "dynamics"}
+    names = {"synther_1024", "synther_1024_dpm", "s4rl_gaussian", "paper_bank", "bank", "ours"}
+    assert {m["name"] for m in methods} == names
+    assert {m["variant"] for m in methods if m["name"] == "bank"} == {"raw", "cut", "dynamics"}
+    ours = [m for m in methods if m["name"] == "ours"]
+    assert {m["variant"] for m in ours} == {"raw", "cut", "dynamics", "project"}
+    assert {m["calls"] for m in ours if m["variant"] == "project"} == {2, 4}
     for m in methods:
         assert m["transitions_per_cpu_second"] > 0
         assert 0 <= m["ks"] <= 1
@@ -42,6 +48,36 @@ def test_synther_can_be_fitted_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     figures = json.loads(out.read_text())
     assert [m["name"] for m in figures["methods"]] == ["synther_1024", "synther_1024_dpm"]
     assert figures["speed_over_synther_1024"] == {}
+
+
+def test_s4rl_is_judged_and_timed_without_a_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "s4rl.json"
+    kinds = ["--only", "synther", "s4rl", "--s4rl-kinds", "gaussian", "dropout"]
+    monkeypatch.setattr(sys, "argv", ["generator", "--tiny", *kinds, "--json", str(out)])
+    generator.main()
+    figures = json.loads(out.read_text())
+    assert figures["speed_over_synther_1024"] == {}
+    found = {m["name"]: m for m in figures["methods"]}
+    assert list(found) == ["synther_1024", "synther_1024_dpm", "s4rl_gaussian", "s4rl_dropout"]
+    faint, torn = found["s4rl_gaussian"], found["s4rl_dropout"]
+    assert (faint["calls"], faint["length"], faint["mean_length"]) == (0, 1, 1)
+    assert 0 < faint["relative_dynamics_error"] < 0.1  # noise of 3e-4 on rows of the data
+    assert torn["relative_dynamics_error"] > 10 * faint["relative_dynamics_error"]
+    assert faint["transitions_per_cpu_second"] > found["synther_1024"]["transitions_per_cpu_second"]
+
+
+def test_lengths_that_no_model_has_are_refused_before_any_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(generator, "fit", None)
+    monkeypatch.setattr(generator, "fit_synther", None)
+    monkeypatch.setattr(sys, "argv", ["generator", "--lengths", "10", "7", "--json", str(tmp_path / "f.json")])
+    with pytest.raises(SystemExit):
+        generator.main()
+    assert "--lengths must be some of those that models are fitted for" in capsys.readouterr().err
+    short = replace(random_data([8] * 20, [False] * 20), env_id="Hopper-v5")
+    with pytest.raises(ValueError, match=r"data have windows of \(5,\) rows, not of \[25\]"):
+        generator.measure(short, generator.TINY, [5, 25], seed=0)
 
 
 @pytest.mark.parametrize("arguments", [["--synther-widths", "64"], ["--only", "ours"]])

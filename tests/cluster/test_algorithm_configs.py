@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from cluster.config import RunConfig, load_run_config
+from cluster.grid_cells import grid_cells
+from cluster.grid_file import load_grid
+from cluster.prepare import check_environment
 from rllib_ext.ensemble_sac.settings import SACSettings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -47,6 +50,64 @@ def test_settings_are_the_papers(name: str, wanted: dict) -> None:
     assert changed - wanted.keys() == {"learning_starts"}
     assert settings["learning_starts"] == 5000
     assert settings["initial_alpha"] == 1
+
+
+ACTIONS = {
+    "HalfCheetah-v5": 6,
+    "Hopper-v5": 3,
+    "Walker2d-v5": 6,
+    "AntMaze": 8,
+    "FrankaKitchen-v1": 9,
+    "metaworld:": 4,
+}
+"""Dimensions, by how the environment's id begins."""
+
+
+def grid_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, RunConfig]]:
+    """Algorithm and run of each cell of the first seed."""
+    monkeypatch.chdir(CONFIGS.parent)
+    grid = load_grid(CONFIGS / "grids" / f"{name}.yaml")
+    return [(grid.arms()[cell.arm][0], cell.run) for cell in grid_cells(grid) if cell.run.seed == grid.seeds[0]]
+
+
+def half_of_the_actions(env: str) -> float:
+    (actions,) = (number for start, number in ACTIONS.items() if env.startswith(start))
+    assert check_environment(RunConfig(env=env, name="x", env_steps=2000)).action_size == actions
+    return -actions / 2
+
+
+@pytest.mark.parametrize("name", ["paper_figure4", "paper_figure8", "paper_table5"])
+def test_rlpd_in_the_papers_grids_is_that_of_its_config(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    single, runs = read("rlpd_halfcheetah"), grid_runs(name, monkeypatch)
+    entropies = {env: half_of_the_actions(env) for env in {run.env for _, run in runs}}
+    for algorithm, run in runs:
+        assert algorithm == "RLPD"
+        wanted = SPARSE if run.env.startswith("AntMaze") else RLPD
+        wanted = {**wanted, "target_entropy": entropies[run.env], "learning_starts": 5000, "initial_alpha": 1}
+        settings = asdict(run.algorithm)
+        assert {key: settings[key] for key in wanted} == wanted
+        assert {key: settings[key] for key in SHARED} == SHARED
+        assert run.rollout_fragment_length == single.rollout_fragment_length
+        assert run.replay.offline_share == single.replay.offline_share
+
+
+def test_redq_in_figure_3_is_that_of_its_config_but_for_what_docs_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/comparing.md: LayerNorm, standardised states, and target_entropy, which a grid cannot set robot by robot."""
+    single = read("redq_halfcheetah")
+    runs = grid_runs("paper_figure3", monkeypatch)
+    for run in (run for algorithm, run in runs if algorithm == "REDQ"):
+        ours, wanted = asdict(run.algorithm), asdict(single.algorithm)
+        differing = {key for key in wanted if ours[key] != wanted[key]}
+        assert differing - {"standardise_states"} == {"layer_norm", "target_entropy"}
+        assert run.rollout_fragment_length == single.rollout_fragment_length
+    sac = {(run.algorithm.initial_alpha, run.rollout_fragment_length) for algorithm, run in runs if algorithm == "SAC"}
+    assert sac == {(0.1, 50)}
+
+
+@pytest.mark.parametrize("name", ["paper_figure4", "paper_figure8", "paper_table5"])
+def test_the_tiny_grids_have_the_entropies_of_their_twins(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _, run in grid_runs(f"tiny/{name}", monkeypatch):
+        assert run.algorithm.target_entropy == half_of_the_actions(run.env)
 
 
 def test_rlpd_is_redq_with_layer_norm_and_half_of_its_batches_from_the_data() -> None:

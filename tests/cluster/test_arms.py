@@ -1,4 +1,4 @@
-"""By one switch: none, offline data in the batch, SynthER, ATraDiff, and offline data with either of them."""
+"""By one switch: none, offline data in the batch, SynthER, S4RL, ATraDiff, and offline data with any of them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,30 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atradiff.augment.s4rl import S4RLConfig
 from atradiff.augment.synther import SyntherDiffuser
 from atradiff.config import SyntherConfig, SyntherFit
 from atradiff.data.store import open_trajectories
 from cluster.cell_runner import prepare_cells
 from cluster.cells import Cell, differing_settings, needs_preparation, preparation_key, recipe
 from cluster.cluster_config import ClusterConfig
-from cluster.config import CheckpointConfig, DataConfig, RunConfig, SyntherSettings
+from cluster.config import CheckpointConfig, DataConfig, RunConfig, SyntherSettings, load_run_config
 from cluster.crew import _order
 from cluster.generator_actor import GeneratorWorker
+from cluster.grid_cells import grid_cells
+from cluster.grid_file import load_grid
 from cluster.prepare import check_environment, load_supplies, prepare, prepare_data, prepare_diffuser
 from cluster.run import train
 from cluster.run_folder import RunFolder
 from cluster.run_store import RunStore
+from cluster.session import ALGORITHM_PART
 
 SYNTHER = SyntherSettings(
     SyntherConfig(width=16, depth=1, solver="dpm++", calls=3, retrain_every=150), SyntherFit(steps=5)
 )
+COLUMNS = ("observations", "generator_version")
+EVERY_100 = CheckpointConfig(every=100)
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def arm(run: RunConfig, augmentation: Any, offline_share: float = 0.0, **changes: Any) -> RunConfig:
@@ -117,6 +124,50 @@ def test_a_fixed_synther_is_what_the_generators_of_a_cluster_serve(tiny_run: Run
         worker.answer(states, 11, 1, dict)
 
 
+def test_s4rl_gives_perturbed_rows_of_the_data_and_goes_on_with_them(tiny_run: RunConfig) -> None:
+    run = arm(tiny_run, "s4rl", s4rl=S4RLConfig(kind="amplitude", amplitude=(2.0, 2.0)), checkpoint=EVERY_100)
+    folder = train(run)
+    data = open_trajectories(prepare_data(run))
+    told = json.loads(RunFolder(folder).manifest.read_text())["s4rl"]
+    assert (told["kind"], told["data_hash"]) == ("amplitude", data.content_hash)
+    assert float(last_row(folder)["replay/expected_length"]) == 1
+    checkpoint = RunStore.of(folder).find_checkpoint()
+    assert checkpoint is not None
+    with checkpoint.part(ALGORITHM_PART).open() as saved:
+        states, versions = (np.load(saved / "replay" / "synthetic" / f"{name}.npy") for name in COLUMNS)
+    assert len(states) > 100
+    assert set(versions.tolist()) == {0}
+    known = {tuple(state) for state in data.columns.observations.tolist()}
+    assert {tuple(state) for state in (states / 2).tolist()} <= known
+    assert returns(resumed(run)) == returns(folder)
+
+
+def test_a_grid_may_name_s4rl_among_its_augmentations(tmp_path: Path) -> None:
+    text = f"""
+        name: perturbed
+        output: {tmp_path}
+        seeds: [0]
+        baseline: none
+        tasks: {{car: {{base: {CONFIGS}/tiny/quickstart.yaml, score: {{random: 0, reference: 1}}}}}}
+        algorithms: {{SAC: }}
+        augmentations: {{none: {{augmentation: none}}, S4RL: {{augmentation: s4rl, s4rl.kind: KIND}}}}
+    """
+    (tmp_path / "grid.yaml").write_text(text.replace("KIND", "mixup"))
+    plain, perturbed = (cell.run for cell in grid_cells(load_grid(tmp_path / "grid.yaml")))
+    assert (plain.augmentation, perturbed.augmentation) == ("none", "s4rl")
+    assert perturbed.s4rl == S4RLConfig(kind="mixup")
+    (tmp_path / "grid.yaml").write_text(text.replace("KIND", "adversarial"))
+    with pytest.raises(ValueError, match=r"car, SAC \+ S4RL: .*climbs the critic"):
+        grid_cells(load_grid(tmp_path / "grid.yaml"))
+
+
+def test_the_tiny_config_of_s4rl_trains(tmp_path: Path) -> None:
+    flags = ["--output", str(tmp_path), "--data.cache", str(tmp_path / "data"), "--s4rl.kind", "uniform"]
+    folder = train(load_run_config(CONFIGS / "tiny" / "halfcheetah_s4rl.yaml", flags))
+    assert float(last_row(folder)["replay/synthetic_rows"]) > 0
+    assert load_run_config(RunFolder(folder).config).s4rl.kind == "uniform"
+
+
 def test_a_synther_that_is_never_fitted_anew_stays(tiny_run: RunConfig) -> None:
     run = fixed_synther(tiny_run)
     spaces = check_environment(run)
@@ -148,6 +199,10 @@ def test_runs_share_what_they_have_in_common_and_nothing_else(tiny_run: RunConfi
     shorter = replace(tiny_run.generator, fit=replace(tiny_run.generator.fit, steps=3))
     assert same(arm(tiny_run, "synther"), arm(tiny_run, "synther", generator=shorter))
     assert not same(arm(tiny_run, "atradiff"), arm(tiny_run, "atradiff", generator=shorter))
+    assert not same(arm(tiny_run, "s4rl"), arm(tiny_run, "s4rl", data=other))
+    assert not same(arm(tiny_run, "s4rl"), arm(tiny_run, "s4rl", s4rl=S4RLConfig(kind="mixup")))
+    assert same(arm(tiny_run, "none"), arm(tiny_run, "none", s4rl=S4RLConfig(kind="mixup")))
+    assert same(arm(tiny_run, "s4rl"), arm(tiny_run, "s4rl", generator=shorter))
     assert preparation_key(arm(tiny_run, "synther")) != preparation_key(arm(tiny_run, "atradiff"))
 
 
@@ -156,13 +211,14 @@ def test_cells_are_supplied_once_with_what_they_need(tiny_run: RunConfig, local_
         "none": arm(tiny_run, "none"),
         "rlpd": arm(tiny_run, "none", 0.5),
         "synther": arm(tiny_run, "synther"),
+        "s4rl": arm(tiny_run, "s4rl"),
         "both": arm(tiny_run, "atradiff", 0.5),
     }
-    assert [name for name, run in runs.items() if needs_preparation(run)] == ["rlpd", "synther", "both"]
+    assert [name for name, run in runs.items() if needs_preparation(run)] == ["rlpd", "synther", "s4rl", "both"]
     cells, failures = prepare_cells([Cell("car", name, run.absolute()) for name, run in runs.items()])
     assert failures == []
     found = {cell.arm: cell.run.generator.path for cell in cells}
-    assert found["none"] is found["rlpd"] is None
+    assert found["none"] is found["rlpd"] is found["s4rl"] is None
     assert found["synther"] == str(prepare(runs["synther"]))
     assert found["both"] == str(prepare(runs["both"]))
     assert prepare_data(runs["rlpd"]).is_dir()
@@ -176,5 +232,16 @@ def test_what_cannot_be_is_refused_with_a_remedy(tiny_run: RunConfig) -> None:
         arm(tiny_run, "synther", serving=replace(tiny_run.serving, own_share=0.5))
     with pytest.raises(ValueError, match=r"retrain_every: null is fitted to offline data alone: set one of data.path"):
         train(fixed_synther(tiny_run, data=DataConfig()))
+    with pytest.raises(
+        ValueError, match=r"s4rl: kind must be one of gaussian, .* climbs the critic.* got 'adversarial'"
+    ):
+        arm(tiny_run, "s4rl", s4rl=S4RLConfig(kind="adversarial"))
+    assert arm(tiny_run, "none", s4rl=S4RLConfig(kind="adversarial")).s4rl.kind == "adversarial"  # nobody reads it
+    with pytest.raises(ValueError, match=r"s4rl perturbs rows .* leave cluster out"):
+        arm(tiny_run, "s4rl", cluster=ClusterConfig())
+    with pytest.raises(ValueError, match=r"serving.own_share=0.5 rolls .* S4RL has none"):
+        arm(tiny_run, "s4rl", serving=replace(tiny_run.serving, own_share=0.5))
+    with pytest.raises(ValueError, match=r"s4rl perturbs rows of offline data: set one of data.path"):
+        train(arm(tiny_run, "s4rl", data=DataConfig()))
     with pytest.raises(ValueError, match=r"offline_share=0.5 puts offline data into each batch: set one of data.path"):
         train(arm(tiny_run, "none", 0.5, data=DataConfig()))

@@ -14,13 +14,16 @@ import pytest
 import ray
 
 from atradiff.report.study import ScoreRange
-from cluster.cell_runner import train_cells
+from cluster.cell_runner import _train_cell, train_cells
 from cluster.cells import Cell
 from cluster.cli import main
-from cluster.compare import compare_grid
+from cluster.compare import compare_grid, report_grid
 from cluster.config import RunConfig
 from cluster.grid import Grid, GridTask
+from cluster.grid_cells import grid_cells
+from cluster.grid_command import _tell
 from cluster.run_folder import RunFolder
+from tests.second_process import holding
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = "configs/grids/tiny/paper_table5.yaml"
@@ -87,6 +90,85 @@ def test_a_failed_cell_leaves_the_others_alone_and_is_told(tiny_run: RunConfig, 
     text = (comparison.folder / "report.md").read_text()
     assert "1 of 3 runs are complete" in text
     assert "* Failed: car, SAC + lost model, seed 0: " in text
+
+
+def plain_grid(tmp_path: Path) -> Grid:
+    """Two cells of a second each."""
+    settings = {"env": "MountainCarContinuous-v0", "env_steps": 200, "evaluation": {"every": 100, "episodes": 1}}
+    return Grid(
+        name="shared",
+        output=str(tmp_path),
+        seeds=(0,),
+        tasks={"car": GridTask({**settings, "augmentation": "none"}, ScoreRange(-30, 100))},
+        algorithms={
+            "SAC": {"hidden_sizes": [16], "batch_size": 16, "learning_starts": 100},
+            "slow": {"hidden_sizes": [16], "batch_size": 16, "learning_starts": 150},
+        },
+        augmentations={"none": {}},
+        baseline="SAC",
+    )
+
+
+def test_a_run_that_another_command_trains_is_told_and_left_to_it(tmp_path: Path) -> None:
+    grid = plain_grid(tmp_path)
+    taken = next(cell for cell in grid_cells(grid) if cell.arm == "slow")
+    with holding(taken.run.folder / ".lock", tmp_path / "go") as other:
+        comparison = compare_grid(grid)
+        (failure,) = comparison.failures
+        assert failure.cell.arm == "slow"
+        assert f"{taken.run.folder} is being trained by another process (pid {other.pid} on " in failure.error
+        assert [path.name for path in taken.run.folder.iterdir()] == [".lock"]
+    assert comparison.report is not None
+    assert [result.arm for result in comparison.report.tasks] == ["SAC"]
+    assert "* Failed: car, slow, seed 0: " in (comparison.folder / "report.md").read_text()
+    assert compare_grid(grid).failures == ()
+    before = written(tmp_path)
+    ray.get(_train_cell.remote(taken.run))  # one that waited for its turn while another command trained the run
+    assert written(tmp_path) == before
+
+
+def test_a_run_that_another_command_finishes_meanwhile_has_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finished_elsewhere(run: RunConfig) -> None:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "summary.json").write_text("{}")
+        raise ValueError("is being trained by another process")
+
+    monkeypatch.setattr("cluster.cell_runner._train_cell", ray.remote(finished_elsewhere))
+    assert train_cells(grid_cells(plain_grid(tmp_path))) == []
+
+
+def test_a_run_that_cannot_be_read_leaves_the_report_of_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = plain_grid(tmp_path)
+    assert compare_grid(grid).failures == ()
+    damaged = next(cell for cell in grid_cells(grid) if cell.arm == "slow").folder
+    whole = damaged.metrics.read_text()
+    for file, text, said in (
+        (damaged.metrics, whole + whole.splitlines()[-1], "env_steps must rise from row to row"),
+        (damaged.metrics, "env_steps,eval_return\n100,1\n", r"lacks the column(s) wall_seconds"),
+        (damaged.summary, "{}", "summary.json is damaged (KeyError: 'wall_seconds')"),
+    ):
+        kept = file.read_text()
+        file.write_text(text)
+        comparison = report_grid(grid, grid_cells(grid))
+        file.write_text(kept)
+        assert [failure.cell.arm for failure in comparison.failures] == ["slow"]
+        assert said in comparison.failures[0].error
+        assert f"Or delete {damaged.path}: " in comparison.failures[0].error
+        assert comparison.report is not None
+        assert [result.arm for result in comparison.report.tasks] == ["SAC"]
+        assert said in (comparison.folder / "report.md").read_text()
+    assert report_grid(grid, grid_cells(grid)).failures == ()
+    for cell in grid_cells(grid):
+        cell.folder.metrics.unlink()
+    comparison = report_grid(grid, grid_cells(grid))
+    assert (comparison.report, len(comparison.failures)) == (None, 2)
+    with pytest.raises(SystemExit):
+        _tell(comparison)
+    assert "2 cells failed" in capsys.readouterr().err
 
 
 def test_cells_with_one_recipe_are_run_once(tiny_run: RunConfig) -> None:

@@ -17,8 +17,9 @@ from cluster.compare import checked_cells
 from cluster.config import load_run_config
 from cluster.grid import Grid
 from cluster.grid_cells import grid_cells, study_arms, study_tasks
-from cluster.grid_file import is_grid, load_grid, merged
+from cluster.grid_file import is_grid, load_grid
 from cluster.grid_plan import estimate, plan_text
+from cluster.layers import merged
 
 REPOSITORY = Path(__file__).parents[2]
 GRIDS = sorted((REPOSITORY / "configs" / "grids").rglob("*.yaml"))
@@ -121,6 +122,10 @@ def test_scores_are_the_grids_own_or_d4rls(tmp_path: Path) -> None:
         ({"exclude": [{"env": "hopper"}]}, "exclude does not know env"),
         ({"exclude": [{}]}, "a rule without labels"),
         ({"gpus_per_cell": -1}, "gpus_per_cell at least 0.*-1"),
+        ({"settings": {"seed": 1}}, "settings sets seed, which the grid gives every run itself: .* set seeds at the"),
+        ({"tasks": {"x": {"name": "x"}}}, "tasks.x sets name, which .* set name at the top"),
+        ({"algorithms": {"SAC": {"seed": 1, "output": "x"}}}, "algorithms.SAC sets seed, output, .* seeds, output at"),
+        ({"augmentations": {"none": {"output": "x"}}}, "augmentations.none sets output, which"),
     ],
 )
 def test_a_wrong_grid_is_refused_with_value_and_remedy(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -155,7 +160,7 @@ def test_wrong_cells_are_refused_before_anything_runs(tmp_path: Path, changes: d
     ("augmentation", "description", "message"),
     [
         ("synther", {"format": "atradiff-model-1"}, "it is no SynthER model"),
-        ("atradiff", {"format": "atradiff-synther-1"}, "it is no model of this version"),
+        ("atradiff", {"format": "atradiff-synther-1"}, "holds a SynthER model, where a trajectory diffuser is needed"),
         ("atradiff", None, "is no model folder"),
         ("atradiff", {"format": "atradiff-model-1"}, "states no spaces"),
         ("synther", {"format": "atradiff-synther-1", "spaces": HOPPER}, "observation_size is 11 in the model"),
@@ -186,9 +191,9 @@ def test_yaml_anchors_and_merge_keys_work(tmp_path: Path) -> None:
     path = tmp_path / "grid.yaml"
     text = yaml.safe_dump({key: value for key, value in PLAIN.items() if key != "tasks"})
     path.write_text(
-        f"{text}tasks:\n  hopper: &h {{base: configs/hopper.yaml, seed: 4}}\n  pendulum: {{<<: *h, seed: 5}}\n"
+        f"{text}tasks:\n  hopper: &h {{base: configs/hopper.yaml, threads: 4}}\n  pendulum: {{<<: *h, threads: 5}}\n"
     )
-    assert [task.settings["seed"] for task in load_grid(path).tasks.values()] == [4, 5]
+    assert [task.settings["threads"] for task in load_grid(path).tasks.values()] == [4, 5]
 
 
 def test_plain_runs_that_differ_in_data_alone_are_one(tmp_path: Path) -> None:
@@ -256,6 +261,39 @@ def test_dotted_and_nested_settings_are_the_same(entries: list[tuple[list[str], 
             inner = {key: inner}
         nested.append(inner)
     assert merged(*nested) == dotted
+
+
+WAYS = {"path": "store", "source": "d4rl:x", "collect": {"policy": "random"}}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("before", WAYS)
+def test_a_later_layer_names_its_data_in_another_way(way: str, before: str) -> None:
+    named = {"data": {before: WAYS[before], "cache": "kept"}}
+    dotted = merged(named, {"env": "x"}, {f"data.{way}": WAYS[way]}, {"data.cache": "moved"})
+    assert dotted == merged(named, {"env": "x"}, {"data": {way: WAYS[way]}}, {"data": {"cache": "moved"}})
+    given = {name: value for name, value in dotted["data"].items() if value is not None}
+    assert given == {way: WAYS[way], "cache": "moved"}
+
+
+def test_two_ways_in_one_layer_are_not_chosen_from_and_null_chooses_none() -> None:
+    both = {"data": {"path": "a", "source": "b"}}
+    assert merged({"data.collect": {}}, both)["data"] == {"path": "a", "source": "b", "collect": None}
+    assert merged({"data.source": "b"}, {"data.path": None})["data"]["source"] == "b"
+
+
+def test_a_task_an_algorithm_or_an_augmentation_may_have_data_of_its_own(tmp_path: Path) -> None:
+    tasks = {"hopper": {"base": "configs/hopper_atradiff.yaml", "data.path": "of-the-task"}}
+    augmentations = {"none": {"augmentation": "none"}, "own": {"data": {"collect": {"policy": "random"}}}}
+    algorithms = {"SAC": {}, "RLPD": {"data.source": "of-the-algorithm"}}
+    shared = {"env_steps": 3000, "replay.offline_share": 0.5}  # so that plain runs differ in their data, too
+    grid = read(tmp_path, settings=shared, tasks=tasks, algorithms=algorithms, augmentations=augmentations, exclude=[])
+    data = {cell.arm: cell.run.data for cell in grid_cells(grid)}
+    assert (data["SAC"].path, data["SAC"].source) == ("of-the-task", None)
+    assert (data["RLPD"].path, data["RLPD"].source) == (None, "of-the-algorithm")
+    for arm in ("SAC + own", "RLPD + own"):
+        assert data[arm].collect is not None
+        assert data[arm].path is data[arm].source is None
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: str(path.relative_to(REPOSITORY / "configs" / "grids")))

@@ -39,6 +39,12 @@ def test_both_arms_are_run_once_and_compared(tiny_run: RunConfig) -> None:
         compare(replace(run, algorithm=replace(run.algorithm, gamma=0.5)), seeds=[0])
 
 
+def test_what_is_neither_plain_nor_atradiff_is_refused_before_anything_runs(tiny_run: RunConfig) -> None:
+    with pytest.raises(ValueError, match=r"none against atradiff .*got augmentation: synther.*docs/comparing.md"):
+        compare(replace(tiny_run, augmentation="synther"), seeds=[0])
+    assert not Path(tiny_run.output).exists()
+
+
 def test_a_diffuser_of_another_robot_is_refused_before_the_plain_arm_runs(tiny_run: RunConfig, tmp_path: Path) -> None:
     hopper = {"observation_size": 11, "action_kind": "continuous", "action_low": [-1.0] * 3, "action_high": [1.0] * 3}
     model = tmp_path / "hopper"

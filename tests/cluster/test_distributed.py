@@ -86,6 +86,9 @@ def under_fire(local_ray: None, tmp_path_factory: pytest.TempPathFactory, made_o
         return {path.name for path in (run.folder / ".adapter").glob("*[1-9]")}
 
     def watch(progress: Progress) -> None:
+        if not told.env_steps:
+            with pytest.raises(ValueError, match=f"is being trained by another process .pid {os.getpid()} on"):
+                train(run)
         told(progress)
         if not victims and states() - adapted:
             os.kill(os.getpid(), signal.SIGINT)

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from atradiff.config import SamplingConfig
 from atradiff.replay.mixed import ReplayConfig
-from cluster.config import CollectConfig, DataConfig, EvaluationConfig, RunConfig, load_run_config, recipe_hash
+from cluster.config import (
+    CollectConfig,
+    DataConfig,
+    EvaluationConfig,
+    GeneratorConfig,
+    RunConfig,
+    load_run_config,
+    recipe_hash,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if "grids" not in path.parts)
@@ -39,6 +48,40 @@ def test_dotted_flags_override_the_file_at_every_depth() -> None:
     assert run.data.collect is not None
     assert run.data.collect.episodes == 9
     assert run.data.collect.policy == "scripted"
+
+
+@pytest.mark.parametrize(
+    ("before", "words", "wanted"),
+    [
+        ("source: a", ["--data.path", "b"], DataConfig(path="b")),
+        ("collect: {policy: random}", ["--data.path=b"], DataConfig(path="b")),
+        ("path: a", ["--data.source", "b"], DataConfig(source="b")),
+        ("path: a", ["--seed", "3", "--data.collect.policy=scripted"], DataConfig(collect=CollectConfig())),
+        ("source: a", ["--data", "{path: b}"], DataConfig(path="b")),
+        ("source: a", ["--data={collect: {policy: scripted}}"], DataConfig(collect=CollectConfig())),
+        ("collect: {policy: random}", ["--config", "data: {path: b}"], DataConfig(path="b")),
+        ("path: a", ["--config=data.source: b"], DataConfig(source="b")),
+        ("path: a", ["--data.path", "c", "--config", "data.source: b"], DataConfig(source="b")),
+        ("source: a", ["--data.path=b", "--data.source=null", "--seed", "3"], DataConfig(path="b")),
+        ("source: a", ["--data.path=null"], DataConfig(source="a")),
+    ],
+)
+def test_a_later_layer_names_its_data_in_another_way(before: str, words: list[str], wanted: DataConfig) -> None:
+    config = f"env: Pendulum-v1\nname: x\nenv_steps: 2000\ndata: {{{before}}}\n"
+    assert load_run_config(config, words).data == wanted
+
+
+def test_a_run_is_resumed_with_data_that_are_named_in_another_way() -> None:
+    """The config of a run states all three."""
+    run = load_run_config(CONFIGS / "rlpd_halfcheetah.yaml")
+    moved = load_run_config(run.to_yaml(), ["--data.path", "elsewhere", "--data.cache", "kept"])
+    assert moved.data == DataConfig(path="elsewhere", cache="kept")
+    assert load_run_config(run.to_yaml(), ["--data.cache", "kept"]).data.source == run.data.source
+
+
+def test_two_ways_of_naming_data_at_once_are_refused() -> None:
+    with pytest.raises(ValueError, match="data takes one of path, source and collect, got path and source"):
+        load_run_config(CONFIGS / "quickstart.yaml", ["--data.path", "a", "--data.source", "b"])
 
 
 @pytest.mark.parametrize(
@@ -76,11 +119,27 @@ def test_a_value_that_cannot_be_is_named_alone(flag: str, said: str) -> None:
     assert len(str(told.value)) < 200
 
 
-def test_an_optional_section_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("section", "setting"),
+    [
+        ("cluster", "pool.generators"),
+        ("adaptation", "every"),
+        ("data.collect", "policy"),
+        ("generator.model", "guide"),
+        ("generator.fit", "steps"),
+        ("generator.sampling", "length"),
+        ("synther.model", "retrain_every"),
+        ("synther.fit", "steps"),
+    ],
+)
+def test_a_section_explains_itself(section: str, setting: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that the README names."""
     with pytest.raises(SystemExit) as stop:
-        load_run_config(CONFIGS / "quickstart.yaml", ["--cluster.help"])
+        load_run_config(CONFIGS / "quickstart.yaml", [f"--{section}.help"])
     assert stop.value.code == 0
-    assert "--cluster.pool.generators" in capsys.readouterr().out
+    assert f"--{section}.{setting}" in capsys.readouterr().out
+    readme = " ".join((CONFIGS.parent / "README.md").read_text().split())
+    assert f"`{section}`" in readme or f"`--{section}.help`" in readme
 
 
 def test_a_name_may_look_like_a_day_that_there_is_not() -> None:
@@ -102,6 +161,14 @@ def test_contradictions_are_refused_with_the_values() -> None:
         RunConfig(env="Pendulum-v1", name="x", env_steps=2000, seed=-1)
     with pytest.raises(ValueError, match="max_request_age=200 drops answers"):
         RunConfig(env="Pendulum-v1", name="x", env_steps=2000, replay=ReplayConfig(max_request_age=200))
+
+
+def test_a_length_beyond_the_longest_window_is_refused_before_any_fit() -> None:
+    lengths = ["--generator.model.lengths", "[3,6]"]
+    assert load_run_config(CONFIGS / "quickstart.yaml", [*lengths, "--generator.sampling.length", "6"])
+    with pytest.raises(ValueError, match=r"length must lie in 1\.\.6, the model's longest window.*got 7"):
+        load_run_config(CONFIGS / "quickstart.yaml", [*lengths, "--generator.sampling.length", "7"])
+    GeneratorConfig(path="somewhere", sampling=SamplingConfig(length=90))  # that model may have longer windows
 
 
 def test_a_recipe_is_found_again_by_its_hash_and_by_nothing_else() -> None:

@@ -18,6 +18,7 @@ from atradiff.data.d4rl_table import DATASETS
 from atradiff.data.errors import DataError
 from atradiff.data.importer import import_data
 from atradiff.data.store import open_trajectories
+from tests.second_process import Telling, holding
 
 CONTENT = bytes(range(256)) * 40
 
@@ -184,3 +185,19 @@ def test_a_d4rl_package_that_does_not_import_is_told_and_done_without(
     monkeypatch.setattr("atradiff.data.d4rl_table.BASE_URL", server.url)
     info = import_data("d4rl:hopper-medium-v2", tmp_path / "out", progress=False)
     assert any("mujoco 2.1 not found" in note for note in info.notes)
+
+
+def test_what_another_process_downloads_is_waited_for(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, go = tmp_path / "cache" / "x.hdf5", tmp_path / "go"
+
+    def arrive(text: str) -> None:
+        if "waiting for another process" in text:
+            target.write_bytes(CONTENT)
+            go.touch()
+
+    monkeypatch.setattr("sys.stderr", Telling(arrive))
+    with holding(target.with_name(".x.hdf5.lock"), go):
+        assert download.fetch(f"{server.url}/x.hdf5", progress=False) == target
+    assert server.asked == []

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from atradiff.config import DiffuserConfig
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.edm import SIGMA_DATA, _churned, denoise, edm_loss, karras_sigmas, sample_edm
+from atradiff.diffusion.sample import sample_rows
 from atradiff.diffusion.shortcut import draws, passes, sample_shortcut, shortcut_loss
 
 SPREAD = 0.5
@@ -108,12 +110,31 @@ def test_the_stochastic_sampler_reaches_the_spread_of_the_data_by_another_way_ea
     assert torch.corrcoef(torch.stack([first.flatten(), other.flatten()]))[0, 1] < 0.1  # the churn forgets the start
 
 
+@pytest.mark.parametrize("solver", ["dpm++", "heun", "stochastic"])
+@pytest.mark.parametrize("temperature", [0.5, 0.1])
+def test_the_spread_falls_as_the_temperature_does(solver, temperature):
+    """The exact denoiser of a Gaussian is linear, so that rows are linear in all the noise there was."""
+    config = DiffuserConfig(process="edm", solver=solver, calls=127)
+    network = GaussianDenoiser()
+    network.row_size = 3
+
+    def sampled(temperature):
+        generator = torch.Generator().manual_seed(3)
+        return sample_rows(network, config, condition(2000), generator, temperature=temperature)
+
+    warm, cold = sampled(1.0), sampled(temperature)
+    assert warm.std().item() == pytest.approx(SPREAD, rel=0.05)
+    torch.testing.assert_close(cold, temperature * warm, atol=1e-5, rtol=1e-4)
+
+
 def test_churn_raises_the_noise_level_as_algorithm_2_says():
     """At one level: rows keep their mean, and their variance becomes that of the raised level (S_noise aside)."""
     rows = 2.0 * torch.randn(4000, 4, 3, generator=torch.Generator().manual_seed(0))
     churned, raised = _churned(rows, torch.tensor(2.0), 128, torch.Generator().manual_seed(1))
     assert raised.item() == pytest.approx(2 * 2**0.5, rel=1e-5)  # 80 / 128 is more than sqrt(2) - 1, the most allowed
     assert churned.std().item() == pytest.approx(raised.item(), rel=0.01)
+    fresh = torch.randn(rows.shape, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(churned, rows + 1.003 * (raised.square() - 4).sqrt() * fresh)  # at temperature 1 to the bit
     for outside in (60.0, 0.01):
         same, level = _churned(rows, torch.tensor(outside), 128, torch.Generator().manual_seed(1))
         assert same is rows

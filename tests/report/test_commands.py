@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from known_generators import Copy, collect, stored
 
-from atradiff.config import DiffuserConfig, FitConfig
+from atradiff.augment.synther_fit import fit_synther
+from atradiff.config import DiffuserConfig, FitConfig, SyntherConfig, SyntherFit
 from atradiff.data.store import open_trajectories, write_trajectories
 from atradiff.data.tasks import join_tasks
 from atradiff.fit import fit
@@ -55,6 +56,15 @@ def test_the_command_prints_a_table_and_writes_json_and_picture(
     assert [line.split()[:2] for line in printed.splitlines()[2:8]] == [
         ["5", name] for name in ("real", "raw", "pruned", "cut", "project", "dynamics")
     ]
+
+
+def test_a_folder_of_synther_is_told_where_its_rows_are_judged(fitted: tuple[Path, Path], tmp_path: Path) -> None:
+    _, data = fitted
+    columns, settings = open_trajectories(data).columns, SyntherFit(steps=1)
+    model = fit_synther(open_trajectories(data).spaces, columns, SyntherConfig(width=8, depth=1), settings, quiet=True)
+    model.save_pretrained(tmp_path / "synther")
+    with pytest.raises(ValueError, match=r"holds a SynthER model.*`python -m benchmarks.generator` judges"):
+        fidelity_command(tmp_path / "synther", data)
 
 
 def test_chains_and_the_states_of_a_run_join_the_report(
