@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,17 +40,21 @@ class Stopped(Exception):
 
 
 def train(
-    run: RunConfig, watch: Callable[[Progress], None] = lambda _: None, *, resume: str | Path | None = None
+    run: RunConfig,
+    watch: Callable[[Progress], None] = lambda _: None,
+    *,
+    resume: str | Path | None = None,
+    locked: bool = True,
 ) -> Path:
     """Train as ``run`` says and return the run folder, which then holds ``summary.json``.
 
     ``resume`` is a run folder or one of its checkpoints; like ``run.output`` it may be a URI, which the folder returned
     is then a working copy of. Raises :class:`Stopped` after a stop signal, ``ValueError`` where the run folder already
-    holds another run, or another process trains in it.
+    holds another run, or another process trains in it. ``locked`` is for those who see to the latter themselves.
     """
     run = run.absolute()
     store = RunStore(Location.of(run.where)) if resume is None else RunStore.of(resume)
-    with store.alone():  # from before it is looked at: whatever is found stays true
+    with store.alone() if locked else nullcontext():  # from before it is looked at: whatever is found stays true
         return _train(run, store, watch, resume)
 
 

@@ -68,7 +68,8 @@ def run_trial(settings: dict[str, Any], plan: TrialPlan) -> None:
 
     run = plan.run(settings, tune.get_context().get_trial_id())
     resume = run.folder if RunFolder(run.folder).started else None
-    train(run, _Reporter(run, tune.report).watch, resume=resume)
+    # Ray Tune runs a trial once at a time, and may leave the process of one that was cut off behind: it hangs, locked.
+    train(run, _Reporter(run, tune.report).watch, resume=resume, locked=False)
 
 
 class _Reporter:
