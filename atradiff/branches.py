@@ -37,6 +37,7 @@ class OwnActions:
         """
 
         def chosen(states: FloatArray, row: int) -> ActionArray:
+            """(B, A), or (B,) discrete, in the environment's units; a row's noise hangs on seed and row alone."""
             own = int(np.random.SeedSequence([seed, 7, row]).generate_state(1)[0])
             actions, nothing = self.act(states, own), np.zeros(len(states), np.float32)
             _require_finite(actions)

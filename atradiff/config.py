@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, TypedDict
 
+import numpy as np
+
+from atradiff.types import FloatArray
+
 Prune = Literal["none", "paper", "gated"]
 Refine = Literal["none", "cut", "project", "dynamics"]
 Process = Literal["shortcut", "edm"]
@@ -24,6 +28,16 @@ def require(holds: bool, what: str, value: object, remedy: str) -> None:
     """Raise ``ValueError`` with the offending value unless ``holds``."""
     if not holds:
         raise ValueError(f"{what} {remedy}, got {value!r}.")
+
+
+def require_states(states: object, width: int) -> FloatArray:
+    """``states`` as float32; raises ``ValueError`` unless they are (B, ``width``), B >= 1, and finite."""
+    array = np.asarray(states, np.float32)
+    fits = array.ndim == 2 and len(array) > 0 and array.shape[1] == width
+    require(fits, "states", array.shape, f"must have the shape (B, {width}), B >= 1, as wide as in the data")
+    bad = np.flatnonzero(~np.isfinite(array).all(1))
+    require(len(bad) == 0, "states", f"NaN or infinity in row {bad[:1]}", "must be finite")
+    return array
 
 
 def require_one_of(what: str, value: str, choices: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atradiff.bank import diffuser_network
-from atradiff.config import DiffuserConfig, Precision, SamplingConfig, SamplingOptions, require
+from atradiff.config import DiffuserConfig, Precision, SamplingConfig, SamplingOptions, require, require_states
 from atradiff.data.fingerprint import data_fingerprint
 from atradiff.data.normalize import DecodedRows, RowCodec
 from atradiff.data.tasks import TaskRows
@@ -169,7 +169,7 @@ class TrajectoryDiffuser:
         ``ValueError`` for states of a wrong width or with NaN or infinity, and for a task vector that does not fit;
         ``FloatingPointError`` rather than return NaN or infinity that a damaged model makes of them.
         """
-        states = self._checked_states(states)
+        states = require_states(states, self.spaces.observation_size)
         if not self.starts_at_states:
             starts = self.codec.normalizer.starts
             states = starts[np.random.default_rng([generator_seed, 1]).integers(len(starts), size=len(states))]
@@ -186,7 +186,7 @@ class TrajectoryDiffuser:
 
     def roll(self, states: FloatArray, act: Choose, rows: int) -> SyntheticTrajectories:
         """See :class:`atradiff.ports.RollsPolicies` and :func:`atradiff.rollout.rollout`."""
-        states, limit = self._checked_states(states), self.calibration.disagreement_limit
+        states, limit = require_states(states, self.spaces.observation_size), self.calibration.disagreement_limit
         task = self._checked_task(None, len(states))
         rolled = rollout(self.dynamics, limit, states, act, rows, task, self._version)
         require_finite(rolled)
@@ -244,7 +244,7 @@ class TrajectoryDiffuser:
         self, states: FloatArray, length: int, task: FloatArray | None = None, *, generator_seed: int
     ) -> DecodedRows:
         """Windows (B, K) of ``length`` rows just as the diffuser makes them: not ended, not pruned, not refined."""
-        states = self._checked_states(states)
+        states = require_states(states, self.spaces.observation_size)
         request = _Request(self, self._checked_task(task, len(states)), generator_seed, SamplingConfig(length=length))
         everyone = np.arange(len(states))
         with self._autocast():
@@ -287,17 +287,6 @@ class TrajectoryDiffuser:
             alive=alive,
             projection_steps=sampling.projection_steps,
         )
-
-    def _checked_states(self, states: FloatArray) -> FloatArray:
-        states = np.asarray(states, np.float32)
-        width = self.spaces.observation_size
-        require(
-            states.ndim == 2 and len(states) > 0, "states", states.shape, f"must have the shape (B, {width}), B >= 1"
-        )
-        require(states.shape[1] == width, "states", states.shape, f"must be {width} wide as in the model's data")
-        bad = np.flatnonzero(~np.isfinite(states).all(1))
-        require(len(bad) == 0, "states", f"NaN or infinity in row {bad[:1]}", "must be finite")
-        return states
 
     def _checked_task(self, task: FloatArray | None, batch: int) -> FloatArray | None:
         size = self.config.task_size

@@ -90,10 +90,9 @@ class SeenRange(nn.Module):
     def crisp(self, rewards: Tensor) -> Tensor:
         """Rewards of any shape as :meth:`Normalizer.crisp` has them."""
         levels = self.reward_levels
-        if levels[0] == NO_BOUND:
-            return rewards
         nearest = levels[torch.bucketize(rewards, (levels[1:] + levels[:-1]) / 2)]
-        return torch.where(rewards.isnan(), rewards, nearest)  # of damaged weights: it must not look like a level
+        as_they_are = rewards.isnan() | (levels[0] == NO_BOUND)  # NaN of damaged weights must not look like a level
+        return torch.where(as_they_are, rewards, nearest)  # a branch would wait for the GPU
 
     def bounds(self) -> dict[str, FloatArray]:
         """The ranges as arrays (S,) and the reward levels, by the names of the fields of :class:`Normalizer`."""

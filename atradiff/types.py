@@ -61,8 +61,11 @@ class Spaces:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Spaces:
-        """Read what :meth:`to_json`, or ``dataclasses.asdict``, wrote by way of JSON, which makes lists of tuples."""
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        """Read what :meth:`to_json`, or ``dataclasses.asdict``, wrote by way of JSON, which makes lists of tuples.
+
+        Raises ``TypeError`` or ``ValueError`` for anything else.
+        """
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(values).items()}
         for name, bound in _BOUNDS.items():
             if name in plain:
                 plain[name] = tuple(bound if x is None else x for x in plain[name])

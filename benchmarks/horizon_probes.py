@@ -60,6 +60,7 @@ def unexplained_actions(
     codec = row_codec("differences", train.spaces, Normalizer.fit(train))
 
     def columns(data: Trajectories, history: int) -> tuple[Tensor, Tensor]:
+        """(N, S + history R) what the network is told, and (N, A) the actions."""
         rows: IntArray = np.arange(data.n_transitions)
         parts = [codec.normalizer.states(data.columns.observations)]
         if history:

@@ -69,6 +69,7 @@ def trained(algo: Algorithm, iterations: int, warm_up: int = WARM_UP) -> Contend
         done = _train(algo)
 
     def slice_() -> int:
+        """Train for a while; returns how many env steps it was."""
         nonlocal done
         before = done
         for _ in range(iterations):

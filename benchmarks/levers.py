@@ -214,7 +214,7 @@ def run(out: Path, stores: Sequence[Path], names: Sequence[str], plan: Plan) -> 
 
 
 def main() -> None:
-    """Measure the cells that are asked for and write ``levers.md``, or print its table from what is there."""
+    """Make the cells that are asked for, then ``levers.md`` of all that are there; ``--list`` names the levers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="folder for cells, models and levers.md")
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="trajectory stores")

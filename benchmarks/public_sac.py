@@ -106,6 +106,7 @@ def stable_baselines(python: Path, script: Path = SCRIPT) -> Contender:
     """Theirs, under the interpreter ``python``; raises ``RuntimeError`` with what it says where it fails."""
 
     def run(task: Task) -> Run:
+        """In a process of ``python``; ``RuntimeError`` with what it said where it fails or answers something else."""
         command = [str(python), str(script), json.dumps(asdict(task))]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         if done.returncode:

@@ -79,6 +79,7 @@ class _Sniper:
         self.report = SoakReport(kills_planned=int((seconds - every / 2) // every))
 
     def watch(self, progress: Progress) -> None:
+        """Take note of how far the run is, and of its pauses; the killer begins with the first call."""
         now, report = time.monotonic(), self.report
         if not self._began:
             self._began = self._last_step = now

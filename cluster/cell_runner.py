@@ -108,6 +108,7 @@ def _train_cell(run: RunConfig) -> None:
     last = time.monotonic()
 
     def watch(progress: Progress) -> None:
+        """At most once in a while: a file for every step would cost more than some steps."""
         nonlocal last
         if time.monotonic() - last >= _POLL_SECONDS:
             folder.tell_progress(progress.env_steps)

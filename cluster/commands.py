@@ -127,6 +127,7 @@ class _TrainingBar:
         self.close()
 
     def show(self, progress: Progress) -> None:
+        """Advance the bar, which begins where the run does, to ``progress``, with the newest evaluation's return."""
         if self._bar is None:
             self._bar = tqdm(
                 desc=self._run.where,

@@ -58,8 +58,9 @@ def compare(run: RunConfig, seeds: Sequence[int]) -> Comparison:
     require_one_process(run)
     run = replace(run, augmentation="atradiff").absolute()
     run.require_data()
-    require_model(run, check_environment(run))
-    run = replace(run, generator=replace(run.generator, path=str(prepare_diffuser(run))))
+    spaces = check_environment(run)
+    require_model(run, spaces)
+    run = replace(run, generator=replace(run.generator, path=str(prepare_diffuser(run, spaces))))
     cells = [Cell(run.env, ARMS[arm], replace(run, augmentation=arm, seed=seed)) for seed in seeds for arm in ARMS]
     require_same_runs(cells)
     if failures := train_cells(cells):

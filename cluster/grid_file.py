@@ -154,6 +154,7 @@ class _UniqueKeys(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice, which plain YAML readers take the last of."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As YAML's own, but ``ValueError`` for a key that is given twice; what a merge brings may be overruled."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != _MERGE]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:

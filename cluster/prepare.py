@@ -140,9 +140,10 @@ def require_model(run: RunConfig, spaces: Spaces) -> None:
 
 def prepare(run: RunConfig) -> Path | None:
     """Make what ``run`` needs and is not there yet; returns the folder of its generator, None where it needs none."""
+    spaces = check_environment(run)
     if run.reads_data:
-        _open_data(run, check_environment(run))
-    return prepare_diffuser(run) if run.needs_generator else None
+        _open_data(run, spaces)
+    return prepare_diffuser(run, spaces) if run.needs_generator else None
 
 
 def prepare_data(run: RunConfig) -> Path:
@@ -155,6 +156,7 @@ def prepare_data(run: RunConfig) -> Path:
     store = Path(data.cache) / f"{_slug(env)}-{recipe_hash([env, recipe])}"
 
     def make() -> None:
+        """Collect or import; ``ValueError`` where the run names no data."""
         if data.collect is not None:
             collect(env, out=store, load_policy=load_policy, **recipe)
         elif data.source is not None:
@@ -165,11 +167,11 @@ def prepare_data(run: RunConfig) -> Path:
     return _made(store, make)
 
 
-def prepare_diffuser(run: RunConfig) -> Path:
+def prepare_diffuser(run: RunConfig, spaces: Spaces) -> Path:
     """The folder of the diffuser, or the SynthER, that the run begins with; fits it where it is not there yet."""
     if run.generator.path is not None:
         return Path(run.generator.path)
-    store = _open_data(run, check_environment(run))
+    store = _open_data(run, spaces)
     return _prepare_synther(run, store) if run.augmentation == "synther" else _prepare_trajectory_diffuser(run, store)
 
 

@@ -138,6 +138,7 @@ class _Prefetch:
         self.seconds_waited = 0.0
 
     def take(self, count: int, batch_size: int) -> list[ReplayBatch]:
+        """``count`` batches of ``batch_size`` rows, asked for ahead; those of another size are forgotten."""
         began = time.perf_counter()
         if batch_size != self._batch_size:
             self.forget()
@@ -181,6 +182,7 @@ class _Unacknowledged:
         self._calls: deque[Any] = deque()
 
     def add(self, call: Any) -> None:
+        """Keep ``call`` in mind; raise what an earlier one raised, and wait for the oldest where too many are open."""
         self._calls.append(call)
         done, _ = ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)
         while self._calls and (self._calls[0] in done or len(self._calls) > self._limit):

@@ -146,7 +146,7 @@ def _supplied(run: RunConfig, folder: RunFolder, spaces: Spaces) -> tuple[RunCon
     if run.needs_generator:
         path = run.generator.path
         if path is None or not Path(path).exists():
-            path = str(folder.diffuser if folder.diffuser.is_dir() else prepare_diffuser(run))
+            path = str(folder.diffuser if folder.diffuser.is_dir() else prepare_diffuser(run, spaces))
         run = replace(run, generator=replace(run.generator, path=path))
     return run, load_supplies(run, spaces)
 

@@ -71,6 +71,7 @@ class RunStore:
         """
 
         def refuse(holder: str) -> None:
+            """``holder``: who trains it."""
             raise ValueError(
                 f"{self.location} is being trained by another process ({holder}): wait for it, or choose another "
                 "--name or --output."

@@ -83,6 +83,7 @@ class _Places:
         return not is_uri(self.run.output) and not Path(self.run.output).is_absolute()
 
     def settings(self) -> list[tuple[str, str | None]]:
+        """Names and values of the run's settings as they are there; ``ValueError`` for what is not to be reached."""
         output = _reachable(self.run.output, self.address, "--output")
         return [
             ("output", output),

@@ -34,6 +34,7 @@ def replay_component(service: ReplayService, group: LearnerGroup) -> FolderCompo
     """The ``service`` and what RLlib forgets of the learners that feed on it, as a part of a checkpoint."""
 
     def save(folder: Path) -> None:
+        """The replay, and what RLlib does not keep: random states, and what a learner knows besides its weights."""
         service.save(folder)
         np.save(folder / _TORCH_RNG_FILE, torch.get_rng_state().numpy())
         (folder / _LEARNER_FILE).write_text(json.dumps(ask_learners(group, _learner_extras)[0]))
@@ -41,6 +42,7 @@ def replay_component(service: ReplayService, group: LearnerGroup) -> FolderCompo
             np.save(folder / _LEARNERS_RNG_FILE, np.stack(ask_learners(group, _torch_rng)))
 
     def load(folder: Path) -> None:
+        """What ``save`` wrote."""
         service.load(folder)
         extras = json.loads((folder / _LEARNER_FILE).read_text())
         ask_learners(group, partial(_restore_learner_extras, extras=extras))
@@ -63,6 +65,7 @@ def add_to_checkpoints(algorithm: Algorithm, component: Checkpointable) -> None:
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
+        """RLlib's state, with the replay's unless it is not among the components asked for."""
         state: dict[str, Any] = get_state(components, not_components=not_components, **kwargs)
         if algorithm._check_component(COMPONENT_NAME, components, not_components):
             state[COMPONENT_NAME] = component.get_state()

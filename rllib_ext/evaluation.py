@@ -56,6 +56,7 @@ def deterministic_policy(module: RLModule, env: gym.Env[Any, Any]) -> Callable[[
     scale = ActionScale.of(spaces, normalize_actions=True)
 
     def act(observation: FloatArray) -> Any:
+        """One action in the environment's own form."""
         flat = gym.spaces.flatten(env.observation_space, observation)
         batch = {Columns.OBS: torch.as_tensor(flat[None], dtype=torch.float32)}
         action = _deterministic(module, module.forward_inference(batch))[0]

@@ -62,6 +62,7 @@ def _feed_by_batch(group: LearnerGroup) -> None:
     update = group.update
 
     def update_from_columns(*, episodes: list[ColumnEpisode], **options: Any) -> list[dict[str, Any]]:
+        """RLlib's update on the one batch of columns that stands in for episodes."""
         (episode,) = episodes
         batch = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(episode.columns)}, env_steps=len(episode))
         results: list[dict[str, Any]] = update(batch=batch, **options)

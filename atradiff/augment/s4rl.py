@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from atradiff.config import require, require_one_of
+from atradiff.config import require, require_one_of, require_states
 from atradiff.types import FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
 
 KINDS = ("gaussian", "uniform", "amplitude", "dropout", "switch", "mixup", "adversarial")
@@ -161,7 +161,7 @@ class S4RLGenerator:
         """
         if task is not None:
             raise ValueError("S4RL takes no task: its transitions are unconditional.")
-        self._require_states(np.asarray(states))
+        states = require_states(states, self._spaces.observation_size)
         rng = np.random.default_rng(generator_seed)
         chosen = self._data[rng.integers(len(self._data), size=len(states))]
         rows = self._augmentation.transitions(chosen, rng)
@@ -173,10 +173,3 @@ class S4RLGenerator:
             lengths=np.ones(len(states), np.int64),
             generator_version=self.version,
         )
-
-    def _require_states(self, states: FloatArray) -> None:
-        width = self._spaces.observation_size
-        fits = states.ndim == 2 and states.shape[1] == width
-        require(fits, "states", states.shape, f"must have the shape (B, {width}), as wide as in the data")
-        bad = np.flatnonzero(~np.isfinite(states).all(1))
-        require(len(bad) == 0, "states", f"NaN or infinity in row {bad[:1]}", "must be finite")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 from atradiff.data.errors import DataError
 from atradiff.data.raw import RawColumns, Source
-from atradiff.data.schema import StoreInfo, spaces_from_json
+from atradiff.data.schema import StoreInfo
+from atradiff.types import Spaces
 
 KEY = "atradiff"
 """Attribute (HDF5) or metadata key (Minari) that holds the JSON text."""
@@ -21,7 +21,7 @@ _TEXTS = ("source", "licence", "env_id", "dataset_name")
 def origin_json(info: StoreInfo) -> str:
     """The parts of a store's info that D4RL's and Minari's layouts have no place for."""
     content = {name: getattr(info, name) for name in (*_TEXTS, "notes", "source_dtypes")}
-    return json.dumps({**content, "spaces": dataclasses.asdict(info.spaces)})
+    return json.dumps({**content, "spaces": info.spaces.to_json()})
 
 
 def source_from_origin(text: str, raw: RawColumns) -> Source:
@@ -30,7 +30,7 @@ def source_from_origin(text: str, raw: RawColumns) -> Source:
         content = json.loads(text)
         return Source(
             raw=raw,
-            spaces=spaces_from_json(content["spaces"]),
+            spaces=Spaces.from_json(content["spaces"]),
             notes=tuple(content["notes"]),
             source_dtypes=dict(content["source_dtypes"]),
             **{name: content[name] for name in _TEXTS},

@@ -56,7 +56,7 @@ class StoreInfo:
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps(dataclasses.asdict(self) | {"spaces": self.spaces.to_json()}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> StoreInfo:
@@ -79,15 +79,9 @@ class StoreInfo:
     @classmethod
     def _from_content(cls, content: dict[str, Any], path: Path) -> StoreInfo:
         try:
-            content["spaces"] = spaces_from_json(content["spaces"])
+            content["spaces"] = Spaces.from_json(content["spaces"])
             for name in ("shard_rows", "extras", "notes"):
                 content[name] = tuple(content[name])
             return cls(**content)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"is damaged ({error}).", "Import the data again.", file=path) from error
-
-
-def spaces_from_json(content: dict[str, Any]) -> Spaces:
-    """The inverse of ``dataclasses.asdict(spaces)`` after a trip through JSON."""
-    bounds = {name: tuple(content[name]) for name in ("action_low", "action_high")}
-    return Spaces(**{**content, **bounds})

@@ -44,7 +44,7 @@ class Trajectories:
 
     @property
     def n_transitions(self) -> int:
-        """N."""
+        """N, rows of all episodes."""
         return len(self.columns)
 
     @property

@@ -115,6 +115,7 @@ class EnsembleSACConfig(AlgorithmConfig):
 
     @train_batch_size_per_learner.setter
     def train_batch_size_per_learner(self, value: int) -> None:
+        """Refused: ``ValueError`` that says what to set instead."""
         raise ValueError(
             f"EnsembleSAC counts the rows of an update over all learners: give batch_size in place of "
             f"train_batch_size_per_learner={value}."

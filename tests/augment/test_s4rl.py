@@ -111,7 +111,7 @@ def small_generator(**config):
 @pytest.mark.parametrize(
     ("states", "message"),
     [
-        (np.zeros((3, 5), np.float32), r"shape \(B, 2\), as wide as in the data, got \(3, 5\)"),
+        (np.zeros((3, 5), np.float32), r"shape \(B, 2\), B >= 1, as wide as in the data, got \(3, 5\)"),
         (np.zeros(2, np.float32), r"shape \(B, 2\)"),
         (np.array([[0, 0], [np.nan, 0]], np.float32), r"must be finite, got 'NaN or infinity in row \[1\]'"),
     ],

@@ -82,7 +82,7 @@ def test_offline_rows_and_imagined_ones_join(tiny_run: RunConfig) -> None:
 def test_synther_begins_with_the_offline_data_and_follows_the_run(tiny_run: RunConfig) -> None:
     run = arm(tiny_run, "synther")
     folder = train(run)
-    model = prepare_diffuser(run)
+    model = prepare_diffuser(run, check_environment(run))
     assert SyntherDiffuser.from_pretrained(model).fit["rows"] == open_trajectories(prepare_data(run)).n_transitions
     row = last_row(folder)
     assert float(row["replay/expected_length"]) == 1  # single transitions

@@ -18,7 +18,7 @@ from cluster.commands import collect
 from cluster.commands import train as command
 from cluster.config import CheckpointConfig, DataConfig, RunConfig, load_run_config
 from cluster.policy import load_policy
-from cluster.prepare import prepare_data, prepare_diffuser
+from cluster.prepare import check_environment, prepare_data, prepare_diffuser
 from cluster.run import Stopped, train
 from cluster.run_folder import RunFolder
 from cluster.session import Progress
@@ -47,7 +47,7 @@ def test_a_run_leaves_everything_that_describes_it(tiny_run: RunConfig) -> None:
     folder = RunFolder(train(tiny_run, lambda progress: seen.append(progress.env_steps)))
     assert seen == list(range(50, 401, 50))
     assert [row["env_steps"] for row in curve(folder.path)] == ["200", "400"]
-    used = replace(tiny_run.generator, path=str(prepare_diffuser(tiny_run)))
+    used = replace(tiny_run.generator, path=str(prepare_diffuser(tiny_run, check_environment(tiny_run))))
     assert load_run_config(folder.config) == replace(tiny_run, generator=used).absolute()
     manifest = json.loads(folder.manifest.read_text())
     store = open_trajectories(prepare_data(tiny_run))
@@ -78,11 +78,12 @@ def test_the_plain_arm_needs_no_data_and_makes_no_synthetic_row(tiny_run: RunCon
 
 
 def test_data_and_diffuser_are_made_once(tiny_run: RunConfig) -> None:
-    first = prepare_diffuser(tiny_run)
+    first = prepare_diffuser(tiny_run, check_environment(tiny_run))
     made = (first / "model.safetensors").stat().st_mtime_ns
-    assert prepare_diffuser(tiny_run) == first
+    assert prepare_diffuser(tiny_run, check_environment(tiny_run)) == first
     assert (first / "model.safetensors").stat().st_mtime_ns == made
-    assert prepare_diffuser(replace(tiny_run, generator=replace(tiny_run.generator, path="given"))) == Path("given")
+    given = replace(tiny_run, generator=replace(tiny_run.generator, path="given"))
+    assert prepare_diffuser(given, check_environment(given)) == Path("given")
 
 
 def test_a_trained_policy_collects_data(tiny_run: RunConfig, tmp_path: Path) -> None:
