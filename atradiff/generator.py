@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from atradiff.data.normalize import DecodedRows, RowCodec
 from atradiff.data.tasks import TaskRows
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import Windows
+from atradiff.diffusion.captured import CapturedNetwork
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.guided import guided
 from atradiff.diffusion.network import RowNetwork
@@ -98,7 +99,7 @@ class TrajectoryDiffuser:
         self.device = resolve_device(device)
         self.precision, self.dtype = precision, resolve_precision(precision, self.device)
         self.networks = networks.to(self.device).eval().requires_grad_(False)
-        self.denoiser = self.networks.diffuser
+        self.denoiser: RowNetwork = self.networks.diffuser
         """What sampling calls: the diffuser network, or its compiled form over the same weights."""
         self.sampling = SamplingConfig()
         self.task: FloatArray | None = None
@@ -220,8 +221,8 @@ class TrajectoryDiffuser:
     def on(self, device: str, *, compiled: bool = False) -> TrajectoryDiffuser:
         """A copy on ``device``, in the precision that was asked of this one ("auto": what that device multiplies best).
 
-        ``compiled`` puts the diffuser network through ``torch.compile``: seconds to minutes at the first requests,
-        for GPUs. Raises ``ValueError`` for a GPU that torch does not see here.
+        ``compiled`` makes calls of the diffuser network CUDA graphs, see :class:`CapturedNetwork`: seconds to minutes
+        at the first requests, for GPUs. Raises ``ValueError`` for a GPU that torch does not see here.
         """
         seen = not device.startswith("cuda") or torch.cuda.is_available()
         require(seen, "device", device, "must be one that torch sees: there is no GPU here, or torch was built without")
@@ -236,8 +237,10 @@ class TrajectoryDiffuser:
             precision=self.precision,
         )
         moved.sampling, moved.task = self.sampling, self.task
-        if compiled:  # one program for all batch sizes and window lengths
-            moved.denoiser = cast(RowNetwork, torch.compile(moved.networks.diffuser, dynamic=True))
+        if compiled:
+            moved.denoiser = CapturedNetwork(
+                moved.networks.diffuser, moved.device, whole=self.config.generator == "one"
+            )
         return moved
 
     def diffused(

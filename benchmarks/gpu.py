@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures into this file")
     parser.add_argument("--env", default="HalfCheetah-v5")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the network")
+    parser.add_argument("--compile", action="store_true", help="network calls as CUDA graphs")
     parser.add_argument("--tiny", action="store_true", help="in seconds, to see that it runs")
     args = parser.parse_args()
     scale = TINY if args.tiny else Scale()

@@ -26,7 +26,7 @@ class PoolConfig:
         grow_after: Seconds for which that has to hold before a generator is added.
         shrink_after: Seconds for which a generator has to idle before one is taken away.
         patience: Seconds after which a batch without an answer goes back to the queue (its node may be gone).
-        compile: ``torch.compile`` the diffuser network, on GPUs.
+        compile: Compile the diffuser network and, on GPUs, replay its calls as CUDA graphs.
     """
 
     generators: int = 1

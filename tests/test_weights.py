@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from functools import partial
 
 import numpy as np
 import pytest
@@ -111,9 +110,8 @@ def test_a_gpu_that_is_not_there(base) -> None:
         base.on("cuda")
 
 
-def test_the_compiled_form_imagines_the_same_and_follows_new_weights(base, other, monkeypatch) -> None:
-    """Traced as for a GPU, but run as it is: generating C++ for the CPU would take half a minute."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+def test_the_compiled_form_imagines_the_same_and_follows_new_weights(base, other) -> None:
+    """Traced as for a GPU, but run as it is."""
     compiled, plain = base.on("cpu", compiled=True), base.on("cpu")
     for version, states, length in ((1, STATES, 6), (2, STATES[:2], 3)):
         compiled.load_weights(version, other.weights())

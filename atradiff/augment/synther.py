@@ -15,8 +15,10 @@ from torch import Tensor
 
 from atradiff.augment.transition_rows import TransitionRows
 from atradiff.config import Precision, SyntherConfig
+from atradiff.diffusion.captured import CapturedNetwork
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.edm import sample_edm
+from atradiff.diffusion.network import RowNetwork
 from atradiff.diffusion.residual_mlp import ResidualMLP
 from atradiff.diffusion.sample import resolve_device, resolve_precision
 from atradiff.imagine import require_finite
@@ -56,6 +58,8 @@ class SyntherDiffuser:
         self.device, self.precision = resolve_device(device), precision
         self.dtype = resolve_precision(precision, self.device)
         self.network = network.to(self.device).eval().requires_grad_(False)
+        self.denoiser: RowNetwork = self.network
+        """What sampling calls: the network, or CUDA graphs over the same weights."""
 
     @property
     def spaces(self) -> Spaces:
@@ -63,7 +67,7 @@ class SyntherDiffuser:
         return self.codec.spaces
 
     def on(self, device: str, *, compiled: bool = False) -> SyntherDiffuser:
-        """A copy on ``device``; ``compiled`` puts its network through ``torch.compile``."""
+        """A copy on ``device``; ``compiled`` makes calls of its network CUDA graphs, see :class:`CapturedNetwork`."""
         network = copy.deepcopy(self.network)
         moved = SyntherDiffuser(
             self.config,
@@ -75,7 +79,7 @@ class SyntherDiffuser:
             precision=self.precision,
         )
         if compiled:
-            moved.network.compile(dynamic=True)
+            moved.denoiser = CapturedNetwork(moved.network, moved.device)
         return moved
 
     def generate(
@@ -104,7 +108,7 @@ class SyntherDiffuser:
         noise = torch.randn((count, 1, self.codec.row_size), generator=generator).to(self.device)
         config = self.config
         return sample_edm(
-            self.network, noise, unconditional(count, self.device), config.network_calls, config.solver, generator
+            self.denoiser, noise, unconditional(count, self.device), config.network_calls, config.solver, generator
         )
 
     def save_pretrained(self, folder: str | Path) -> None:

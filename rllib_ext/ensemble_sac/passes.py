@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from atradiff.diffusion.captured import captured
 from rllib_ext.ensemble_sac.losses import actor_loss, critic_loss, soft_target
 from rllib_ext.ensemble_sac.networks import CriticEnsemble, GaussianActor, squash
 from rllib_ext.ensemble_sac.settings import SACSettings
@@ -29,7 +29,7 @@ class Passes:
         self.actor: Callable[..., tuple[Tensor, Tensor]] = self._actor_pass
         if settings.compile:
             device = next(critics.parameters()).device
-            self.critics, self.actor = _compiled(self._critic_pass, device), _compiled(self._actor_pass, device)
+            self.critics, self.actor = captured(self._critic_pass, device), captured(self._actor_pass, device)
 
     def begin(self) -> None:
         """To be called before each update: the results of the last one may be overwritten from now on."""
@@ -65,10 +65,3 @@ class Passes:
         actions, log_prob = squash(mean, log_std, noise)
         q = self._critics(observations, actions)
         return actor_loss(q, log_prob, log_alpha.exp().detach(), self._settings.actor_reduce), log_prob
-
-
-def _compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """Without a GPU there are no launches to save: the function is traced, and run as it was."""
-    if device.type == "cuda":
-        return torch.compile(function, mode="reduce-overhead", dynamic=False, fullgraph=True)
-    return torch.compile(function, backend="eager", dynamic=False, fullgraph=True)

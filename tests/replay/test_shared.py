@@ -18,7 +18,7 @@ from atradiff.replay.mixed import MixedReplay, ReplayConfig
 from atradiff.replay.shared import SharedReplay
 from atradiff.types import FloatArray, IntArray, Transitions
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class Notes:
