@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from atradiff.report.compare import ComparisonTable, compare_runs
 from atradiff.report.curves import read_run
@@ -135,24 +134,14 @@ def _finished_runs(
 
 def _finished_run(cell: Cell, out: Path) -> StudyRun:
     """A complete cell's run, which is kept below ``out``; ``OSError`` or ``ValueError`` where it cannot be read."""
-    summary = _summary(cell)
-    folder = cell.folder.path
+    cost, folder = cell.folder.cost(), cell.folder.path
     return StudyRun(
         seed=cell.run.seed,
         folder=folder.relative_to(out).as_posix(),
         curve=read_run(folder),
-        wall_seconds=summary["wall_seconds"],
-        cpu_seconds=summary["cpu_seconds"],
+        wall_seconds=cost.wall_seconds,
+        cpu_seconds=cost.cpu_seconds,
     )
-
-
-def _summary(cell: Cell) -> dict[str, Any]:
-    path = cell.folder.summary
-    try:
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {"wall_seconds": float(summary["wall_seconds"]), "cpu_seconds": summary.get("cpu_seconds")}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): put the whole file back.") from error
 
 
 def _notes(cells: Sequence[Cell], failures: Sequence[Failure]) -> list[str]:

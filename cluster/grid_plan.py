@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -92,7 +91,11 @@ def _cost(cells: Sequence[Cell], waiting: Sequence[Cell]) -> str:
 
 
 def _seconds_per_step(cell: Cell) -> float | None:
+    """None of a run that is not complete, or whose summary cannot be read: the report says what is wrong with it."""
     if not cell.folder.complete:
         return None
-    summary = json.loads(cell.folder.summary.read_text())
-    return float(summary["wall_seconds"]) / float(summary["env_steps"])
+    try:
+        cost = cell.folder.cost()
+    except ValueError:
+        return None
+    return cost.wall_seconds / cost.env_steps

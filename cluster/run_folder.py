@@ -13,10 +13,21 @@ RUN/.lock            while a process trains the run
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from atradiff.staging import staged_file, write_text
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What a complete run took; runs of early versions did not count their CPU seconds."""
+
+    env_steps: int
+    wall_seconds: float
+    cpu_seconds: float | None
 
 
 class RunFolder:
@@ -40,6 +51,16 @@ class RunFolder:
     def complete(self) -> bool:
         """Whether its summary is written, which comes last."""
         return self.summary.exists()
+
+    def cost(self) -> RunCost:
+        """What the summary of a complete run says it took; raises ``ValueError`` where that cannot be read."""
+        try:
+            told = json.loads(self.summary.read_text(encoding="utf-8"))
+            cpu = told.get("cpu_seconds")
+            return RunCost(int(told["env_steps"]), float(told["wall_seconds"]), None if cpu is None else float(cpu))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self.summary} is damaged ({reason}): put the whole file back.") from error
 
     def tell_progress(self, env_steps: int) -> None:
         """Leave word of how far the run is, for a watcher in another process."""

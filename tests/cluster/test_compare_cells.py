@@ -149,7 +149,7 @@ def test_a_run_that_cannot_be_read_leaves_the_report_of_the_others(
     for file, text, said in (
         (damaged.metrics, whole + whole.splitlines()[-1], "env_steps must rise from row to row"),
         (damaged.metrics, "env_steps,eval_return\n100,1\n", r"lacks the column(s) wall_seconds"),
-        (damaged.summary, "{}", "summary.json is damaged (KeyError: 'wall_seconds')"),
+        (damaged.summary, "{}", "summary.json is damaged (KeyError: 'env_steps')"),
     ):
         kept = file.read_text()
         file.write_text(text)

@@ -246,6 +246,8 @@ def test_the_plan_counts_what_is_left_by_the_pace_of_what_is_done(tmp_path: Path
     assert "0 complete, 3 to do" in text
     assert "30 min 00 s of runs" in text
     assert "8 more runs are of arms of which none is complete" in text
+    done.folder.summary.write_text("{")
+    assert "run one seed first" in plan_text(grid, cells)
 
 
 keys = st.lists(st.sampled_from("abc"), min_size=1, max_size=3)
