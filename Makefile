@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SEEDS ?= [0,1,2]
+# Tests in two processes, a file at a time: files of the cluster's tests come early, and each process has a Ray of its own.
+TESTERS ?= 2
 
 export OMP_NUM_THREADS ?= 1
 
@@ -25,7 +27,7 @@ run: $(STAMP)
 	$(BIN)/atradiff compare configs/quickstart.yaml --seeds '$(SEEDS)'
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
