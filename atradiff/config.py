@@ -148,7 +148,8 @@ class SamplingConfig(_JsonConfig):
     ``guidance_scale`` is how far sampling leans on the score that the model was fitted with (``guide``): 0 not at all,
     1 as the data go together with it, more exaggerates; all but 0 and 1 take two predictions at each step. ``target``
     is the score that is asked for, as a quantile of the data: 1 the best. ``projection_steps`` are those of ``refine:
-    project``: each brings windows nearer to the one-step model, and takes its time.
+    project``: each brings windows nearer to the one-step model, and takes its time. ``inner_projection_steps`` are such
+    steps on each call's estimate of the windows, before sampling goes on from it, whatever ``refine`` does afterwards.
     """
 
     horizon: int | None = None
@@ -160,6 +161,7 @@ class SamplingConfig(_JsonConfig):
     guidance_scale: float = 0.0
     target: float = 0.95
     projection_steps: int = PROJECTION_STEPS
+    inner_projection_steps: int = 0
 
     def __post_init__(self) -> None:
         for name in ("horizon", "length", "calls"):
@@ -173,6 +175,8 @@ class SamplingConfig(_JsonConfig):
         require(0 <= self.guidance_scale < float("inf"), "guidance_scale", self.guidance_scale, "must be at least 0")
         require(0 <= self.target <= 1, "target", self.target, "must lie in 0..1: it is a quantile of the data's scores")
         require(self.projection_steps >= 1, "projection_steps", self.projection_steps, "must be at least 1")
+        inner = self.inner_projection_steps
+        require(inner >= 0, "inner_projection_steps", inner, "must not be negative")
 
     def require_fits(self, model: DiffuserConfig) -> None:
         """Raise ``ValueError`` where ``model`` has no guide to sample by, or no window of ``length`` rows."""
@@ -196,6 +200,7 @@ class SamplingOptions(TypedDict, total=False):
     guidance_scale: float | None
     target: float | None
     projection_steps: int | None
+    inner_projection_steps: int | None
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from atradiff.diffusion.sample import resolve_device, resolve_precision, sample_
 from atradiff.dynamics import DynamicsEnsemble
 from atradiff.imagine import Ending, GenerationReport, imagine, require_finite
 from atradiff.lengths import LengthEstimator, round_up
+from atradiff.projected_network import ProjectedNetwork
 from atradiff.refine import Thresholds
 from atradiff.rollout import Choose, rollout
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
@@ -334,6 +335,9 @@ class _Request:
         self._task = None if task is None else torch.as_tensor(task, device=model.device)
         self._generator = torch.Generator().manual_seed(seed)
         self._denoiser = guided(model.denoiser, sampling.guidance_scale)
+        if steps := sampling.inner_projection_steps:
+            process = model.config.process
+            self._denoiser = ProjectedNetwork(self._denoiser, process, model.decoder, model.dynamics, steps)
         self.total = sampling.horizon or sampling.length or model.config.longest
         self.chained = sampling.horizon is not None
 

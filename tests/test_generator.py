@@ -106,6 +106,7 @@ def test_wrong_states_are_refused(diffuser, states, message):
         ({"calls": 0}, "calls must be at least 1"),
         ({"refine": "magic"}, "refine must be one of"),
         ({"projection_steps": 0}, "projection_steps must be at least 1"),
+        ({"inner_projection_steps": -1}, "inner_projection_steps must not be negative"),
         ({"prune": "magic"}, "prune must be one of"),
         ({"task": np.zeros((1, 3), np.float32)}, "fitted without tasks"),
     ],

@@ -42,6 +42,7 @@ OPTIONS = st.fixed_dictionaries(
         "horizon": st.sampled_from([None, 1, 4, 20]),
         "length": st.sampled_from([None, 1, 5]),
         "calls": st.sampled_from([1, 2, 5]),
+        "inner_projection_steps": st.sampled_from([0, 0, 2]),
     }
 )
 

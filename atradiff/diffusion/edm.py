@@ -36,6 +36,13 @@ def raw_output(network: RowNetwork, noisy: Tensor, sigma: Tensor, condition: Con
     return network(scaled, sigma.log() / 4, torch.zeros_like(sigma), condition)
 
 
+def clean_estimate(noise: Tensor) -> tuple[Tensor, Tensor]:
+    """(a, b), both (B,): c_in x and F(c_in x; c_noise) speak of the clean rows a c_in x + b F; ``noise`` is c_noise."""
+    sigma = (4 * noise).exp()
+    c_skip, c_out = _skip_and_out(sigma)
+    return c_skip * (sigma.square() + SIGMA_DATA**2).sqrt(), c_out
+
+
 def denoise(network: RowNetwork, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
     """D(x; sigma), the expected clean rows (equation 7)."""
     c_skip, c_out = _skip_and_out(sigma[:, None, None])

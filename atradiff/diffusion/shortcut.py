@@ -70,6 +70,11 @@ def sample_shortcut(network: RowNetwork, noise: Tensor, condition: Condition, ca
     return rows
 
 
+def clean_estimate(time: Tensor) -> tuple[Tensor, Tensor]:
+    """(a, b), both (B,): rows x_t and velocity v speak of the clean rows a x_t + b v."""
+    return torch.ones_like(time), 1 - time
+
+
 def passes(calls: int) -> list[tuple[float, float]]:
     """Where each call begins and how far it goes: to rows in one step or two halves, then again from 3/4, 7/8, ...
 

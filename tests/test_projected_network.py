@@ -1,0 +1,88 @@
+"""What sampling goes on from is the projected estimate, whatever rows and processes are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from atradiff.diffusion.conditioning import Condition
+from atradiff.diffusion.edm import denoise
+from atradiff.projected_network import ProjectedNetwork
+from atradiff.projection import project
+from atradiff.types import Spaces
+from tests.toys import TINY, random_data, tiny_diffuser
+
+KINDS = [(rows, process) for rows in ("differences", "absolute", "both") for process in ("shortcut", "edm")]
+DISCRETE = Spaces(3, "discrete", n_actions=4)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
+def diffuser(request):
+    rows, process = request.param
+    return tiny_diffuser(config=replace(TINY, rows=rows, process=process, calls=3))
+
+
+def states_like(n, width=2):
+    return np.random.default_rng(0).normal(size=(n, width)).astype(np.float32) * np.float32(0.2)
+
+
+def estimate(diffuser, network, rows, level, condition):
+    """Clean rows, by the definition of each process."""
+    if diffuser.config.process == "edm":
+        return denoise(network, rows, torch.full((len(rows),), level), condition)
+    time = torch.full((len(rows),), level)
+    return rows + (1 - level) * network(rows, time, torch.zeros(len(rows)), condition)
+
+
+@pytest.mark.parametrize("level", [0.25, 0.75])
+def test_the_estimate_is_the_projected_one(diffuser, level):
+    codec, lengths = diffuser.decoder, np.array([6, 6, 3, 3])
+    states = states_like(4)
+    condition = Condition(torch.as_tensor(codec.normalizer.states(states)), torch.as_tensor(lengths))
+    rows = 0.5 * torch.randn((4, 6, codec.row_size), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        plain = estimate(diffuser, diffuser.denoiser, rows, level, condition)
+        network = ProjectedNetwork(diffuser.denoiser, diffuser.config.process, codec, diffuser.dynamics, 3)
+        moved = estimate(diffuser, network, rows, level, condition)
+        decoded = codec.decode(states, plain.numpy(), lengths)
+        real = torch.arange(6) < torch.as_tensor(lengths)[:, None]
+        wanted, actions = project(
+            diffuser.dynamics, torch.as_tensor(decoded.states), torch.as_tensor(decoded.actions), real, None, 3
+        )
+    # Encoded anew, since decoding would hide what it clips.
+    added = codec.encode_states(wanted.numpy(), states) - codec.encode_states(decoded.states, states)
+    keep = real.numpy()
+    np.testing.assert_allclose((moved - plain)[..., codec.state_columns][keep], added[keep], atol=1e-4)
+    pushed = (actions.numpy() - decoded.actions) / codec.normalizer.action_scale
+    np.testing.assert_allclose((moved - plain)[..., :1][keep], pushed[keep], atol=1e-4)
+    assert np.abs(added[keep]).max() > 1e-3
+    unmoved = (moved - plain).numpy()
+    np.testing.assert_allclose(unmoved[..., [1, -1]], 0, atol=1e-5)  # rewards and ends
+    np.testing.assert_allclose(unmoved[~keep], 0, atol=1e-5)
+
+
+def test_windows_come_nearer_to_the_one_step_model(diffuser):
+    def residual(steps):
+        made = diffuser.generate(
+            states_like(60), generator_seed=0, length=6, refine="none", prune="none", inner_projection_steps=steps
+        )
+        following = torch.as_tensor(made.observations[:, 1:])
+        here = torch.as_tensor(made.observations[:, :-1])
+        width = here.shape[-1]
+        gaps = diffuser.dynamics.residual(
+            here.reshape(-1, width), torch.as_tensor(made.actions).reshape(-1, 1), following.reshape(-1, width)
+        ).numpy()
+        return gaps[made.mask.reshape(-1)].mean()
+
+    assert residual(6) < 0.7 * residual(0)
+
+
+@pytest.mark.parametrize("refine", ["none", "dynamics"])
+def test_discrete_actions(refine):
+    diffuser = tiny_diffuser(random_data([12] * 6, [True, False] * 3, spaces=DISCRETE))
+    made = diffuser.generate(states_like(7, 3), generator_seed=0, refine=refine, horizon=15, inner_projection_steps=2)
+    assert set(np.unique(made.actions)) <= set(range(4))
+    assert np.isfinite(made.observations).all()
