@@ -65,14 +65,30 @@ class FidelityReport:
     stages: dict[str, StageFidelity] = field(default_factory=dict)
 
     @property
-    def warnings(self) -> list[str]:
-        """Sentences on what nobody should overlook: generations that are copies of training data."""
-        return [
-            f"K = {length}, {name}: the generations are copies of training data. " + figures.copies.sentence
+    def copies(self) -> list[tuple[int, str, CopyFigures]]:
+        """(K, variant, figures) of all generations that were looked for among the training windows, nearest first."""
+        found = [
+            (length, name, figures.copies)
             for length, variants in self.by_length.items()
             for name, figures in variants.items()
-            if figures.copies is not None and figures.copies.suspicious
+            if name != "real" and figures.copies is not None
         ]
+        return sorted(found, key=lambda entry: entry[2].order)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on what nobody should overlook: generations that are copies of training data, as one sentence."""
+        suspicious = [entry for entry in self.copies if entry[2].suspicious]
+        if not suspicious:
+            return []
+        named = [
+            f"K = {length} ({', '.join(name for k, name, _ in suspicious if k == length)})"
+            for length in self.by_length
+            if any(k == length for k, _, _ in suspicious)
+        ]
+        length, name, nearest = suspicious[0]
+        told = f"Nearest come {name} windows of {length} rows. {nearest.sentence}"
+        return [f"The generations are copies of training data: {', '.join(named)}. {told}"]
 
     def to_json(self) -> dict[str, Any]:
         """Figures under ``{"K": {length: {variant: {name: value}}}}``, beside what they were measured on."""

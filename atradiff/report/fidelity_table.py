@@ -60,19 +60,13 @@ def _line(label: str, figures: VariantFidelity) -> list[str]:
 
 
 def _copies(report: FidelityReport) -> Iterator[str]:
-    """One sentence: whether generations are copies of training data, from the variant that comes nearest to it."""
-    found = [
-        (length, name, figures.copies)
-        for length, variants in report.by_length.items()
-        for name, figures in variants.items()
-        if name != "real" and figures.copies is not None
-    ]
-    if not found:
+    """One sentence: whether generations are copies of training data; where they are, a warning says it."""
+    if not report.copies:
         yield "Copies of training data: not looked for, since the data that the model learned from is not known."
-        return
-    length, name, nearest = min(found, key=lambda entry: entry[2].order)
-    said = "" if nearest.suspicious else "no sign of them. "
-    yield _wrapped(f"Copies of training data: {said}Nearest come {name} windows of {length} rows. {nearest.sentence}")
+    elif not report.warnings:
+        length, name, nearest = report.copies[0]
+        told = f"Nearest come {name} windows of {length} rows. {nearest.sentence}"
+        yield _wrapped(f"Copies of training data: no sign of them. {told}")
 
 
 def _chains(chains: Mapping[str, ChainFidelity]) -> str:

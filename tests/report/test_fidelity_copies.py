@@ -30,13 +30,21 @@ def judged(model: Fake, data: tuple[Trajectories, Trajectories]) -> FidelityRepo
 def test_a_generator_that_recites_is_warned_about(kind: type[Fake], hopper: tuple[Trajectories, Trajectories]) -> None:
     report = judged(kind(hopper[0]), hopper)
     (warning,) = report.warnings
-    assert "K = 8, raw: the generations are copies of training data" in warning
+    assert "The generations are copies of training data: K = 8 (raw)." in warning
     assert json.loads(json.dumps(report.to_json()))["warnings"] == [warning]
     assert f"WARNING: {warning}" in fidelity_table(report).replace("\n", " ")
     raw = report.by_length[8]["raw"].copies
     assert raw.window_novelty < 0.1
     assert raw.near_copies > 0.9
     assert raw.held_out_near_copies < 0.1
+
+
+def test_one_warning_names_all_lengths_and_variants(hopper: tuple[Trajectories, Trajectories]) -> None:
+    train, held_out = hopper
+    report = fidelity(Copy(train), held_out, train, None, lengths=(4, 8), windows=60, variants=("raw", "dynamics"))
+    (warning,) = report.warnings
+    assert "copies of training data: K = 4 (raw, dynamics), K = 8 (raw, dynamics)." in warning
+    assert fidelity_table(report).count("of training data:") == 1
 
 
 def test_honest_variation_is_not(hopper: tuple[Trajectories, Trajectories]) -> None:
