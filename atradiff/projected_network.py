@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from atradiff.config import Process
 from atradiff.data.normalize import RowCodec
@@ -43,7 +44,7 @@ class ProjectedNetwork(RowNetwork):
         return self.network.matrices()
 
     def _moved(self, rows: Tensor, condition: Condition) -> Tensor:
-        """(B, K, R) what projection adds to rows: to states and actions, and to rows within a window's length alone."""
+        """(B, K, R) what projection adds to states and actions; nothing past a window's length or its end."""
         device, codec, n = rows.device, self._codec, self._codec.normalizer
         decoded = codec.decode(
             condition.states.cpu().numpy() * n.state_scale + n.state_mean,
@@ -51,7 +52,9 @@ class ProjectedNetwork(RowNetwork):
             condition.lengths.cpu().numpy(),
         )
         path, taken = (torch.as_tensor(part, device=device) for part in (decoded.states, decoded.actions))
-        real = torch.arange(rows.shape[1], device=device) < condition.lengths[:, None]
+        over = torch.as_tensor(decoded.terminated, device=device) | self._dynamics.seen.ends(path[:, 1:])
+        before = F.pad(over.cumsum(1)[:, :-1], (1, 0)) == 0  # what stands still behind an end is no motion to correct
+        real = before & (torch.arange(rows.shape[1], device=device) < condition.lengths[:, None])
         states, actions = project(self._dynamics, path, taken, real, condition.task, self._steps)
         moved = self._encoded(states) - self._encoded(path)
         result = torch.zeros_like(rows)

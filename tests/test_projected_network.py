@@ -43,6 +43,7 @@ def test_the_estimate_is_the_projected_one(diffuser, level):
     states = states_like(4)
     condition = Condition(torch.as_tensor(codec.normalizer.states(states)), torch.as_tensor(lengths))
     rows = 0.5 * torch.randn((4, 6, codec.row_size), generator=torch.Generator().manual_seed(0))
+    rows[..., -1] = -10  # no end
     with torch.inference_mode():
         plain = estimate(diffuser, diffuser.denoiser, rows, level, condition)
         network = ProjectedNetwork(diffuser.denoiser, diffuser.config.process, codec, diffuser.dynamics, 3)
@@ -78,6 +79,43 @@ def test_windows_come_nearer_to_the_one_step_model(diffuser):
         return gaps[made.mask.reshape(-1)].mean()
 
     assert residual(6) < 0.7 * residual(0)
+
+
+@pytest.mark.parametrize("bounds", [False, True], ids=["by flag", "by bounds"])
+def test_what_comes_after_an_end_stays(bounds):
+    diffuser = tiny_diffuser()
+    codec, states = diffuser.decoder, states_like(5)
+    rows = 0.3 * torch.randn((5, 6, codec.row_size), generator=torch.Generator().manual_seed(1))
+    rows[..., -1] = -1
+    if bounds:
+        path = torch.as_tensor(codec.decode(states, rows.numpy()).states)
+        diffuser.dynamics.seen.alive_high = torch.maximum(path[:, 3].amax(0), path[:, :3].amax((0, 1))) - 1e-3
+        over = diffuser.dynamics.seen.ends(path[:, 1:]).numpy()
+    else:
+        rows[:, 2, -1] = 1
+        over = np.tile(np.arange(6) == 2, (5, 1))
+    behind = (np.cumsum(over, 1) - over) > 0
+    assert behind.any()
+
+    class Sure(torch.nn.Module):
+        """Its estimate is ``rows``, wherever it is asked."""
+
+        row_size = codec.row_size
+
+        def forward(self, noisy, time, step, condition):  # noqa: ARG002
+            return (rows - noisy) / (1 - time)[:, None, None]
+
+    condition = Condition(torch.as_tensor(codec.normalizer.states(states)), torch.full((5,), 6))
+    network = ProjectedNetwork(Sure(), "shortcut", codec, diffuser.dynamics, 4)
+    with torch.inference_mode():
+        moved = (estimate(diffuser, network, torch.zeros_like(rows), 0.5, condition) - rows).abs().amax(-1).numpy()
+    np.testing.assert_allclose(moved[behind], 0, atol=1e-5)
+    assert moved[~behind].min() > 1e-5
+
+
+def test_as_many_calls_as_anyone_likes():
+    made = tiny_diffuser().generate(states_like(3), generator_seed=0, calls=32, inner_projection_steps=2)
+    assert np.isfinite(made.observations).all()
 
 
 @pytest.mark.parametrize("refine", ["none", "dynamics"])

@@ -71,8 +71,8 @@ def sample_shortcut(network: RowNetwork, noise: Tensor, condition: Condition, ca
 
 
 def clean_estimate(time: Tensor) -> tuple[Tensor, Tensor]:
-    """(a, b), both (B,): rows x_t and velocity v speak of the clean rows a x_t + b v."""
-    return torch.ones_like(time), 1 - time
+    """(a, b), both (B,): rows x_t and velocity v speak of the clean rows a x_t + b v; b is above 0."""
+    return torch.ones_like(time), (1 - time).clamp(min=torch.finfo(time.dtype).eps)  # late passes begin at 1, rounded
 
 
 def passes(calls: int) -> list[tuple[float, float]]:
