@@ -62,7 +62,8 @@ def fit(
     _require_learnable(data)
     _require_relevance(relevance, config or DiffuserConfig(), data)
     train, held_out = data.split(settings.held_out, settings.seed)
-    config = _completed(config or DiffuserConfig(), train, chosen)
+    config = sized(config or DiffuserConfig(), chosen)
+    config = replace(config, lengths=WindowSampler(train, config.lengths).lengths)  # without those that none can serve
     folder = None if out is None else FitFolder(Path(out), config, settings, data, relevance)
     if folder is not None and folder.finished(overwrite):
         return load_model(folder.path, device, settings.precision)
@@ -129,17 +130,12 @@ def _require_finite(losses: StepLosses, step: int) -> None:
         )
 
 
-def _completed(config: DiffuserConfig, train: Trajectories, device: torch.device) -> DiffuserConfig:
-    """Fill in the size of the network, and leave out lengths that no episode can serve."""
+def sized(config: DiffuserConfig, device: torch.device) -> DiffuserConfig:
+    """The same with the size of the network that a fit on ``device`` gives it where it is left open."""
     width, depth = (384, 8) if device.type == "cuda" else (96, 3)
     if config.network == "residual_mlp":
         width, depth = 1024, 6
-    return replace(
-        config,
-        width=config.width or width,
-        depth=config.depth or depth,
-        lengths=WindowSampler(train, config.lengths).lengths,
-    )
+    return replace(config, width=config.width or width, depth=config.depth or depth)
 
 
 def _held_out_windows(held_out: Trajectories, config: DiffuserConfig) -> WindowSampler | None:

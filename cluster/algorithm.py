@@ -42,6 +42,8 @@ def build_algorithm(
         config.augmentation(services=services)
     if run.cluster is not None:
         _spread(config, run.cluster)
+    elif run.learner_device == "cuda":
+        config.learners(num_gpus_per_learner=1)  # of those that this process sees: nothing is reserved
     return config.build_algo()
 
 

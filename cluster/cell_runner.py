@@ -40,6 +40,7 @@ def prepare_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> tuple[li
     if not groups:
         return list(cells), []
     start_ray()
+    _require_room([run for group in groups for run in group], gpus_per_cell)
     tasks = {_prepare.options(**_resources(group[0], gpus_per_cell)).remote(group): group for group in groups}
     paths: dict[str, Path | None] = {}
     errors: dict[str, str] = {}
@@ -71,7 +72,7 @@ def train_cells(cells: Iterable[Cell], gpus_per_cell: float = 0.0) -> list[Failu
     if not open_cells:
         return []
     start_ray()
-    _require_room(open_cells, gpus_per_cell)
+    _require_room([cell.run for cell in open_cells], gpus_per_cell)
     tasks = {_train_cell.options(**_resources(cell.run, gpus_per_cell)).remote(cell.run): cell for cell in open_cells}
     return _watch(tasks, runs)
 
@@ -142,12 +143,12 @@ def _resources(run: RunConfig, gpus_per_cell: float) -> dict[str, float]:
     return {"num_cpus": run.threads, "num_gpus": gpus_per_cell}
 
 
-def _require_room(cells: Sequence[Cell], gpus_per_cell: float) -> None:
+def _require_room(runs: Sequence[RunConfig], gpus_per_cell: float) -> None:
     """Raise ``ValueError`` where this machine could never run a cell; a cluster may grow to what it lacks now."""
     if os.environ.get("RAY_ADDRESS"):
         return
     there = ray.cluster_resources()
-    threads = max(cell.run.threads for cell in cells)
+    threads = max(run.threads for run in runs)
     for name, wanted, remedy in (("CPU", threads, "lower threads"), ("GPU", gpus_per_cell, "lower gpus_per_cell")):
         if wanted > there.get(name, 0):
             raise ValueError(f"a cell takes {wanted:g} {name}s and Ray has {there.get(name, 0):g} here: {remedy}.")

@@ -48,10 +48,14 @@ class CollectConfig:
 @dataclass(frozen=True)
 class DataConfig:
     """The offline trajectories. Exactly one of: ``path``, a trajectory store; ``source``, whatever ``atradiff data
-    import`` takes; ``collect``, a policy to roll out. What is imported or collected is kept under ``cache``."""
+    import`` takes; ``collect``, a policy to roll out. What is imported or collected is kept under ``cache``.
+
+    ``end_at_reward`` goes with ``source``: its episodes terminate with the first row that is paid at least this.
+    """
 
     path: str | None = None
     source: str | None = None
+    end_at_reward: float | None = None
     collect: CollectConfig | None = None
     cache: str = "data"
 
@@ -59,6 +63,8 @@ class DataConfig:
         given = [name for name in ("path", "source", "collect") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"data takes one of path, source and collect, got {' and '.join(given)}.")
+        if self.end_at_reward is not None and self.source is None:
+            raise ValueError(f"data.end_at_reward goes with data.source, which is not given; got {self.end_at_reward}.")
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,7 @@ class RunConfig:
             Offline data in the batch: ``replay.offline_share``.
         rollout_fragment_length: Env steps between two calls of the learner.
         threads: torch threads of the learner and the generator.
+        learner_device: Where the learner of a run without a ``cluster`` section learns.
         adaptation: How the diffuser follows the agent; None: it stays as it was fitted.
         cluster: Actors on a Ray cluster; None: everything in this process, the same at every run of a seed.
         output: Folder, or URI of a place, under which the run folder is made.
@@ -147,6 +154,7 @@ class RunConfig:
     augmentation: Literal["none", "synther", "s4rl", "atradiff"] = "atradiff"
     rollout_fragment_length: int = 50
     threads: int = 1
+    learner_device: Literal["cpu", "cuda"] = "cpu"
     output: str = "runs"
     data: DataConfig = field(default_factory=DataConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
@@ -165,6 +173,11 @@ class RunConfig:
             raise ValueError(f"env_steps must be at least 1, got {self.env_steps}.")
         if self.threads < 1:
             raise ValueError(f"threads must be at least 1, got {self.threads}.")
+        if self.learner_device == "cuda" and self.cluster is not None:
+            raise ValueError(
+                "learner_device: cuda is for runs without a cluster section: give cluster.trainer, or "
+                "cluster.learners.resources, num_gpus instead."
+            )
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}.")
         if self.replay.max_request_age <= self.serving.max_wait + self.rollout_fragment_length:

@@ -42,14 +42,15 @@ def with_data_overruled(arguments: Sequence[str]) -> list[str]:
 
 
 def _overruled(layer: Mapping[str, Any]) -> list[str]:
-    """The ways that this (nested) layer overrules in those below it: all but its own, where it has one.
+    """The settings of ``data`` that this (nested) layer overrules in those below it: ways but its own, if it has one.
 
     Null is none; what the layer sets itself is left to it, so that two ways in one layer are still refused.
     """
     data = layer.get("data")
     if not isinstance(data, Mapping) or all(data.get(way) is None for way in _WAYS):
         return []
-    return [way for way in _WAYS if way not in data]
+    settings = _WAYS if "source" in data else (*_WAYS, "end_at_reward")  # which speaks of a source alone
+    return [name for name in settings if name not in data]
 
 
 def _nested(layer: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from atradiff.adaptation.config import AdaptationConfig
 from atradiff.augment.s4rl import S4RLGenerator, StateAugmentation
@@ -15,15 +18,16 @@ from atradiff.data.collect import collect
 from atradiff.data.importer import import_data
 from atradiff.data.store import open_trajectories
 from atradiff.data.trajectories import Trajectories
+from atradiff.diffusion.sample import resolve_device
 from atradiff.environments import make_env
-from atradiff.fit import fit
+from atradiff.fit import fit, sized
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.locking import making
 from atradiff.model_folder import read_description
 from atradiff.ports import TrajectoryGenerator
 from atradiff.training_state import STATE_FILE
 from atradiff.types import Spaces
-from cluster.config import RunConfig, recipe_hash
+from cluster.config import DataConfig, RunConfig, recipe_hash
 from cluster.policy import load_policy
 from rllib_ext.ensemble_sac.rl_module import require_flat_continuous
 
@@ -112,6 +116,15 @@ def _load_offline(run: RunConfig, spaces: Spaces) -> Trajectories | None:
     return None if run.replay.offline_share == 0 else _open_data(run, spaces)
 
 
+def require_device(run: RunConfig) -> None:
+    """Raise ``ValueError`` where ``run`` would learn on a GPU and torch sees none in this process."""
+    if run.learner_device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "learner_device: cuda needs a GPU that torch sees, and there is none here (or torch was built without one, "
+            "or the grid's gpus_per_cell is 0): set it to cpu."
+        )
+
+
 def check_environment(run: RunConfig) -> Spaces:
     """The spaces of ``run.env``; raises ``ValueError`` where EnsembleSAC cannot learn in them. Cheap: comes first."""
     env = make_env(run.env)
@@ -151,7 +164,7 @@ def prepare_data(run: RunConfig) -> Path:
     data = run.data
     if data.path is not None:
         return Path(data.path)
-    recipe: Any = asdict(data.collect) if data.collect else _source_recipe(data.source)
+    recipe: Any = asdict(data.collect) if data.collect else _source_recipe(data)
     env = (recipe.pop("env") if data.collect else None) or run.env
     store = Path(data.cache) / f"{_slug(env)}-{recipe_hash([env, recipe])}"
 
@@ -160,7 +173,7 @@ def prepare_data(run: RunConfig) -> Path:
         if data.collect is not None:
             collect(env, out=store, load_policy=load_policy, **recipe)
         elif data.source is not None:
-            import_data(data.source, store, env=run.env)
+            import_data(data.source, store, env=run.env, end_at_reward=data.end_at_reward)
         else:
             raise ValueError("the run names no offline data: set one of data.path, data.source and data.collect.")
 
@@ -177,9 +190,10 @@ def prepare_diffuser(run: RunConfig, spaces: Spaces) -> Path:
 
 def _prepare_trajectory_diffuser(run: RunConfig, store: Trajectories) -> Path:
     generator = run.generator
-    recipe = [store.content_hash, asdict(generator.model), asdict(generator.fit)]
+    config = sized(generator.model, resolve_device("auto"))  # a GPU's model is another one, and has a folder of its own
+    recipe = [store.content_hash, asdict(config), asdict(generator.fit)]
     model = Path(generator.cache) / f"{_slug(run.env)}-{recipe_hash(recipe)}"
-    fit(store, model, config=generator.model, settings=generator.fit)
+    fit(store, model, config=config, settings=generator.fit)
     return model
 
 
@@ -210,13 +224,15 @@ def _open_data(run: RunConfig, spaces: Spaces) -> Trajectories:
     return store
 
 
-def _source_recipe(source: str | None) -> list[Any]:
-    """A source by name, or a file as it is now: a file that changed is imported anew."""
+def _source_recipe(data: DataConfig) -> list[Any]:
+    """A source by name, or a file as it is now: a file that changed is imported anew; and where its episodes end."""
+    source, asked = data.source, [] if data.end_at_reward is None else ["end_at_reward", data.end_at_reward]
     if source is None or not Path(source).exists():
-        return [source]
+        return [source, *asked]
     stat = Path(source).stat()
-    return [str(Path(source).absolute()), stat.st_size, stat.st_mtime_ns]
+    return [str(Path(source).absolute()), stat.st_size, stat.st_mtime_ns, *asked]
 
 
 def _slug(env: str) -> str:
-    return env.replace("/", "-").replace(":", "-")
+    """``env`` as a part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._=-]+", "-", env).strip("-")

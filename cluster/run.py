@@ -27,7 +27,7 @@ from cluster.config import RunConfig
 from cluster.distributed import ClusterRun, train_on_cluster
 from cluster.logging import RunLog
 from cluster.manifest import run_manifest
-from cluster.prepare import Supplies, check_environment, load_supplies, prepare_diffuser
+from cluster.prepare import Supplies, check_environment, load_supplies, prepare_diffuser, require_device
 from cluster.ray_runtime import start_ray
 from cluster.run_folder import RunFolder
 from cluster.run_store import RunStore
@@ -61,6 +61,7 @@ def train(
 def _train(run: RunConfig, store: RunStore, watch: Callable[[Progress], None], resume: str | Path | None) -> Path:
     checkpoint = _starting_point(store, run, resume)
     spaces = check_environment(run)
+    require_device(run)
     store.location.require_writable()
     store.fetch()
     run, supplies = _supplied(run, store.folder, spaces)

@@ -256,6 +256,7 @@ def _fit_settings(config: AdaptationConfig, precision: Any, seed: int) -> FitCon
         steps=config.steps or 1,
         tokens_per_step=config.tokens_per_step,
         learning_rate=config.learning_rate,
+        mlp_rate=config.learning_rate,
         dynamics_rate=config.dynamics_rate,
         ema_decay=config.ema_decay,
         dynamics_updates=config.dynamics_updates,

@@ -14,6 +14,7 @@ def import_(
     licence: str | None = None,
     mirror: str | None = None,
     clip_actions: bool = False,
+    end_at_reward: float | None = None,
     overwrite: bool = False,
 ) -> None:
     """Check a data set and bring it into the trajectory store.
@@ -26,6 +27,8 @@ def import_(
         licence: licence of the data, where the source does not say.
         mirror: base address that holds D4RL's files, instead of the published one.
         clip_actions: clip actions outside the environment's bounds instead of refusing them.
+        end_at_reward: end episodes, as terminated, with the first row that is paid at least this: for data of a goal
+            that were recorded on after it was reached.
         overwrite: replace a store at out once the new one is whole.
     """
     from atradiff.data.importer import import_data
@@ -38,6 +41,7 @@ def import_(
         licence=licence,
         mirror=mirror,
         clip_actions=clip_actions,
+        end_at_reward=end_at_reward,
         overwrite=overwrite,
     )
     info(out)

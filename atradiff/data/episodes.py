@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,31 @@ def cut_episodes(raw: RawColumns, actions: ActionArray, horizon: int | None) -> 
         return _assemble(raw, actions, raw.next_observations, ends, np.arange(len(raw)))
     following, ends, rows = _follow(raw, ends)
     return _assemble(raw, actions, following, ends, rows)
+
+
+def ended_at_reward(episodes: Episodes, reward: float) -> Episodes:
+    """Episodes that terminate with the first row that is paid at least ``reward``; what came after it is left out.
+
+    For data of a goal that were recorded on after it was reached, where the task itself ends there. Raises
+    ``ValueError`` where no row is paid so much.
+    """
+    columns, reached = episodes.columns, episodes.columns.rewards >= reward
+    if not reached.any():
+        highest = float(columns.rewards.max())
+        raise ValueError(
+            f"end_at_reward must be a reward that some row is paid: got {reward}, the highest is {highest}."
+        )
+    episode = np.repeat(np.arange(len(episodes.offsets) - 1), np.diff(episodes.offsets))
+    before: IntArray = np.cumsum(reached) - reached  # rows that were paid so much before each row, in all episodes
+    keep: BoolArray = before == before[episodes.offsets[:-1]][episode]
+    cut = replace(
+        columns[keep], terminated=(columns.terminated | reached)[keep], truncated=(columns.truncated & ~reached)[keep]
+    )
+    lengths = np.bincount(episode[keep])
+    ended, dropped = int((reached & keep).sum()), int((~keep).sum())
+    note = f"{ended} episodes end with a reward of {reward:g} or more; {dropped} rows after it were left out"
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Episodes(cut, offsets, episodes.rows[keep], (*episodes.notes, note))
 
 
 def _ends(raw: RawColumns, horizon: int | None) -> _Ends:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from atradiff.data.checks import check_actions, check_columns, check_observation_size
 from atradiff.data.d4rl import read_d4rl_file, read_d4rl_name
-from atradiff.data.episodes import Episodes, cut_episodes
+from atradiff.data.episodes import Episodes, cut_episodes, ended_at_reward
 from atradiff.data.errors import DataError
 from atradiff.data.minari import is_minari_folder, read_minari_folder, read_minari_id
 from atradiff.data.npz import read_npz
@@ -35,6 +35,7 @@ def import_data(
     licence: str | None = None,
     mirror: str | None = None,
     clip_actions: bool = False,
+    end_at_reward: float | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> StoreInfo:
@@ -48,11 +49,12 @@ def import_data(
         licence: licence of the data; default: what the source says.
         mirror: base address to download D4RL's files from instead of the published one.
         clip_actions: clip actions that lie outside the environment's bounds instead of refusing them.
+        end_at_reward: episodes terminate with the first row that is paid at least this; rows after it are left out.
         overwrite: replace a store that stands at ``out``; it stays until the new one is whole.
         progress: show a bar while downloading.
 
     Raises:
-        ValueError: for a horizon below 1 or an unknown environment.
+        ValueError: for a horizon below 1, an unknown environment, or a reward to end at that no row is paid.
         DataError: naming the file, the field, the row and the remedy.
     """
     if horizon is not None and horizon < 1:
@@ -64,6 +66,8 @@ def import_data(
     source, spaces, its_horizon = _settle(replace(source, raw=raw), env)
     actions, clipped = check_actions(raw, spaces, clip=clip_actions)
     episodes = cut_episodes(raw, actions, horizon or source.horizon or its_horizon)
+    if end_at_reward is not None:
+        episodes = ended_at_reward(episodes, end_at_reward)
     notes = [*source.notes, *episodes.notes]
     if clipped:
         notes.append(f"the actions of {clipped} rows lay outside the space and were clipped")

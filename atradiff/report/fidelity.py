@@ -87,7 +87,7 @@ class FidelityReport:
             if any(k == length for k, _, _ in suspicious)
         ]
         length, name, nearest = suspicious[0]
-        told = f"Nearest come {name} windows of {length} rows. {nearest.sentence}"
+        told = f"Of these, nearest come {name} windows of {length} rows. {nearest.sentence}"
         return [f"The generations are copies of training data: {', '.join(named)}. {told}"]
 
     def to_json(self) -> dict[str, Any]:

@@ -51,6 +51,13 @@ def assert_equal_weights(one, other):
         np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
+def test_the_papers_network_is_adapted_at_the_rate_that_is_asked_for():
+    config = replace(TINY, network="residual_mlp", rows="absolute", process="edm", calls=2)
+    one = adapter(tiny_diffuser(offline_data(), config), replace(QUICK, learning_rate=1e-6))
+    groups = [group for name in one._trainer.optimizers for group in one._trainer.optimizers[name].param_groups]
+    assert {group["peak"] for group in groups} == {1e-6, QUICK.dynamics_rate}
+
+
 def test_losses_on_new_windows_fall_by_half_in_two_updates(fitted, feed):
     config = replace(QUICK, steps=60, learning_rate=1e-2, tokens_per_step=240)
     one = adapter(fitted, config)

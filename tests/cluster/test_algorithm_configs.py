@@ -104,6 +104,13 @@ def test_redq_in_figure_3_is_that_of_its_config_but_for_what_docs_say(monkeypatc
     assert sac == {(0.1, 50)}
 
 
+def test_kitchens_of_figure_4_are_those_of_their_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """59 numbers of the robot and the objects, and twice those of four tasks, as in the data of Minari."""
+    envs = {run.data.source: run for _, run in grid_runs("paper_figure4", monkeypatch) if "Kitchen" in run.env}
+    sizes = {source.rpartition("/")[2]: check_environment(run).observation_size for source, run in envs.items()}
+    assert sizes == {"complete-v2": 81, "partial-v2": 81, "mixed-v2": 83}
+
+
 @pytest.mark.parametrize("name", ["paper_figure4", "paper_figure8", "paper_table5"])
 def test_the_tiny_grids_have_the_entropies_of_their_twins(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for _, run in grid_runs(f"tiny/{name}", monkeypatch):

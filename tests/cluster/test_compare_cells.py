@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from atradiff.report.study import ScoreRange
-from cluster.cell_runner import _train_cell, train_cells
+from cluster.cell_runner import _train_cell, prepare_cells, train_cells
 from cluster.cells import Cell
 from cluster.cli import main
 from cluster.compare import compare_grid, report_grid
@@ -207,6 +207,14 @@ def test_a_run_that_ends_where_nobody_sees_it_has_failed(tiny_run: RunConfig, mo
     failures = train_cells([Cell("car", "SAC", plain(tiny_run))])
     assert [failure.cell.title for failure in failures] == ["car, SAC, seed 0"]
     assert "output must be a folder that all of them see" in failures[0].error
+
+
+def test_more_than_the_machine_has_is_refused_before_anything_is_prepared(tiny_run: RunConfig) -> None:
+    there = int(ray.cluster_resources()["CPU"])
+    with pytest.raises(ValueError, match=f"takes {there + 1} CPUs and Ray has {there} here: lower threads"):
+        prepare_cells([Cell("car", "SAC", replace(tiny_run, threads=there + 1))])
+    with pytest.raises(ValueError, match="takes 1 GPUs and Ray has 0 here: lower gpus_per_cell"):
+        prepare_cells([Cell("car", "SAC", tiny_run)], gpus_per_cell=1)
 
 
 def test_more_than_the_machine_has_is_refused(tiny_run: RunConfig) -> None:

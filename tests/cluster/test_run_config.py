@@ -64,6 +64,8 @@ def test_dotted_flags_override_the_file_at_every_depth() -> None:
         ("path: a", ["--data.path", "c", "--config", "data.source: b"], DataConfig(source="b")),
         ("source: a", ["--data.path=b", "--data.source=null", "--seed", "3"], DataConfig(path="b")),
         ("source: a", ["--data.path=null"], DataConfig(source="a")),
+        ("source: a, end_at_reward: 1", ["--data.path", "b"], DataConfig(path="b")),
+        ("source: a, end_at_reward: 1", ["--data.source", "b"], DataConfig(source="b", end_at_reward=1)),
     ],
 )
 def test_a_later_layer_names_its_data_in_another_way(before: str, words: list[str], wanted: DataConfig) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from atradiff.data.store import open_trajectories
 from atradiff.environments import make_env
+from cluster.algorithm import build_algorithm
+from cluster.cluster_config import ClusterConfig
 from cluster.commands import collect
 from cluster.commands import train as command
 from cluster.config import CheckpointConfig, DataConfig, RunConfig, load_run_config
@@ -84,6 +87,32 @@ def test_data_and_diffuser_are_made_once(tiny_run: RunConfig) -> None:
     assert (first / "model.safetensors").stat().st_mtime_ns == made
     given = replace(tiny_run, generator=replace(tiny_run.generator, path="given"))
     assert prepare_diffuser(given, check_environment(given)) == Path("given")
+
+
+def test_a_gpu_has_a_diffuser_of_its_own(tiny_run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its network is larger where the config leaves the size open: one cache must serve both machines."""
+    open_size = replace(tiny_run.generator.model, width=None, depth=None)
+    run = replace(tiny_run, generator=replace(tiny_run.generator, model=open_size))
+    asked = []
+    monkeypatch.setattr("cluster.prepare.fit", lambda _, folder, config, **__: asked.append((folder, config)))
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr("cluster.prepare.resolve_device", lambda _, it=device: torch.device(it))
+        prepare_diffuser(run, check_environment(run))
+    (small_folder, small), (large_folder, large) = asked
+    assert small_folder != large_folder
+    assert ((small.width, small.depth), (large.width, large.depth)) == ((96, 3), (384, 8))
+
+
+def test_learning_on_a_gpu_is_asked_of_rllib_or_refused(tiny_run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = replace(tiny_run, augmentation="none", learner_device="cuda")
+    with pytest.raises(ValueError, match="learner_device: cuda needs a GPU that torch sees"):
+        train(run)
+    assert not RunFolder(run.folder).started
+    with pytest.raises(ValueError, match=r"give cluster.trainer, or cluster.learners.resources, num_gpus instead"):
+        replace(run, cluster=ClusterConfig())
+    monkeypatch.setattr("cluster.algorithm.EnsembleSACConfig.build_algo", lambda config: config)
+    devices = [build_algorithm(each, None).num_gpus_per_learner for each in (run, replace(run, learner_device="cpu"))]
+    assert devices == [1, 0]
 
 
 def test_a_trained_policy_collects_data(tiny_run: RunConfig, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_data import d4rl_arrays
 
-from atradiff.data.episodes import cut_episodes
+from atradiff.data.episodes import cut_episodes, ended_at_reward
 from atradiff.data.errors import DataError
 from atradiff.data.npz import raw_from_arrays
 
@@ -37,6 +38,34 @@ def walk(arrays: dict, horizon: int | None) -> list[tuple[int, int, bool, bool]]
                 found.append((start, last - start, terminated, truncated))
             start = row + 1
     return found
+
+
+@given(lengths=st.lists(st.integers(1, 8), min_size=1, max_size=6), seed=st.integers(0, 99), reward=st.floats(-1, 1))
+def test_episodes_that_end_at_a_reward_equal_a_walk(lengths: list[int], seed: int, reward: float) -> None:
+    whole = cut(d4rl_arrays(tuple(lengths), seed=seed))
+    rows, ends, last = [], [], False
+    for start, stop in itertools.pairwise(whole.offsets.tolist()):
+        for row in range(start, stop):
+            rows.append(row)
+            last = bool(whole.columns.rewards[row] >= np.float32(reward))
+            if last:
+                ends.append(len(rows) - 1)
+                break
+    if not ends:
+        with pytest.raises(ValueError, match="end_at_reward must be a reward that some row is paid"):
+            ended_at_reward(whole, reward)
+        return
+    ended = ended_at_reward(whole, reward)
+    assert ended.rows.tolist() == whole.rows[rows].tolist()
+    np.testing.assert_array_equal(ended.columns.observations, whole.columns.observations[rows])
+    last_rows = ended.offsets[1:] - 1
+    assert ended.offsets[0] == 0
+    assert (ended.columns.terminated | ended.columns.truncated).nonzero()[0].tolist() == last_rows.tolist()
+    terminated = whole.columns.terminated[rows]
+    terminated[ends] = True
+    np.testing.assert_array_equal(ended.columns.terminated, terminated)
+    assert not (ended.columns.terminated & ended.columns.truncated).any()
+    assert f"{len(ends)} episodes end with a reward of" in ended.notes[-1]
 
 
 def test_the_horizon_serves_where_the_column_of_time_outs_marks_nothing() -> None:

@@ -47,6 +47,21 @@ def test_clipping_is_done_when_asked_and_told(tmp_path: Path) -> None:
     assert any("actions of 1 rows" in note for note in info.notes)
 
 
+def test_episodes_end_at_the_goal_when_asked(tmp_path: Path) -> None:
+    arrays = d4rl_arrays((6, 4), rewards=np.float32([0, 0, 1, 1, 0, 1, 0, 0, 0, 0]))
+    file = str(write_hdf5(tmp_path / "a.hdf5", arrays))
+    info = import_data(file, tmp_path / "out", end_at_reward=1)
+    data = open_trajectories(tmp_path / "out")
+    assert data.lengths.tolist() == [3, 4]
+    assert data.columns.terminated.tolist() == [False, False, True, False, False, False, arrays["terminals"][-1]]
+    assert any(
+        "1 episodes end with a reward of 1 or more; 3 rows after it were left out" in note for note in info.notes
+    )
+    with pytest.raises(ValueError, match=r"got 2, the highest is 1.0"):
+        import_data(file, tmp_path / "other", end_at_reward=2)
+    assert not (tmp_path / "other").exists()
+
+
 def test_rounded_bounds_are_no_reason_to_refuse(tmp_path: Path) -> None:
     arrays = d4rl_arrays()
     arrays["actions"][4, 0] = np.float32(1.00001)
