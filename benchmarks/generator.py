@@ -5,7 +5,8 @@ and 20-step DPM-Solver++), the paper's bank, a bank of our transformers, and one
 fitted for the same CPU minutes on the same episodes, and S4RL, which is not fitted: rows of the training episodes,
 perturbed. Without ``--data``: random episodes of Hopper-v5. Quality is measured against the environment and held-out
 episodes as `atradiff fidelity` does; speed in turns, one torch thread, best of the rounds. ``--only synther`` fits
-SynthER alone, and so on. ``--tiny`` is the same in seconds, to see that it runs: its figures say nothing.
+SynthER alone, and so on. ``--device cuda`` fits and samples on a GPU, with its larger networks: seconds are those of
+the clock then. ``--tiny`` is the same in seconds, to see that it runs: its figures say nothing.
 """
 
 from __future__ import annotations
@@ -61,7 +62,11 @@ PAPER = DiffuserConfig(
     calls=255,
     prune="paper",
     refine="none",
+    ends="networks",
 )
+
+WAYS = {**VARIANTS, "paper": ("none", "paper")}
+"""What is judged, by name: (refine, prune); the paper's bank prunes as the paper does."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Scale:
     rounds: int = 5
     models: tuple[str, ...] = MODELS
     s4rl_kinds: tuple[str, ...] = ("gaussian",)
+    device: str = "cpu"
 
 
 TINY = Scale(
@@ -101,7 +107,7 @@ class Method:
     name: str
     calls: int
     length: int  # rows of a window; 1 for single transitions
-    variant: str  # see atradiff.report.fidelity_windows.VARIANTS
+    variant: str  # of WAYS
     imagine: Callable[[FloatArray, int], SyntheticTrajectories]
 
 
@@ -132,16 +138,16 @@ def fitted_methods(data: Trajectories, scale: Scale, lengths: Sequence[int], see
     configs = {"paper_bank": paper, "bank": replace(ours, generator="bank"), "ours": ours}
     for name in (name for name in configs if name in scale.models):
         config = configs[name]
-        model = fit(data, config=config, settings=_fit_settings(scale, seed), device="cpu", quiet=True)
+        model = fit(data, config=config, settings=_fit_settings(scale, seed), device=scale.device, quiet=True)
         for calls in (1, 2, 4) if config.process == "shortcut" else (config.calls or 0,):
             for length in (k for k in lengths if k in model.config.lengths):
                 for variant in _variants(name, calls):
-                    yield Method(name, calls, length, variant, _windows_of(model, calls, length, *VARIANTS[variant]))
+                    yield Method(name, calls, length, variant, _windows_of(model, calls, length, *WAYS[variant]))
 
 
 def _variants(name: str, calls: int) -> tuple[str, ...]:
     if name == "paper_bank":
-        return ("raw",)
+        return ("paper",)
     return ("raw", "cut", "dynamics", "project") if name == "ours" and calls > 1 else ("raw", "cut", "dynamics")
 
 
@@ -152,11 +158,13 @@ def _fit_settings(scale: Scale, seed: int) -> FitConfig:
 def _synther_methods(data: Trajectories, width: int, scale: Scale, seed: int) -> Iterator[Method]:
     train, _ = _split(data, seed)
     settings = SyntherFit(steps=scale.steps, cpu_minutes=scale.cpu_minutes, seed=seed)
-    model = fit_synther(data.spaces, train.columns, SyntherConfig(width=width), settings, device="cpu", quiet=True)
+    model = fit_synther(
+        data.spaces, train.columns, SyntherConfig(width=width), settings, device=scale.device, quiet=True
+    )
     names = {"stochastic": f"synther_{width}", "dpm++": f"synther_{width}_dpm"}
     for solver, calls in scale.synther_calls:
         config = SyntherConfig(width=width, solver=solver, calls=calls)  # type: ignore[arg-type]
-        sampled = SyntherDiffuser(config, model.codec, model.network, device="cpu")
+        sampled = SyntherDiffuser(config, model.codec, model.network, device=scale.device)
         yield Method(names[solver], config.network_calls, 1, "raw", _transitions_of(sampled))
 
 
@@ -231,36 +239,44 @@ def _judged(method: Method, held_out: Trajectories, judge: Judge, scale: Scale, 
 
 
 def _timed(methods: Sequence[Method], pool: FloatArray, scale: Scale) -> list[float]:
-    """Transitions per CPU second of each method: the best of ``rounds`` turns, in which all take part."""
+    """Transitions per CPU second of each method, on a GPU per second: the best of the turns, in which all take part."""
     rng = np.random.default_rng(0)
+    clock = time.process_time if scale.device == "cpu" else time.perf_counter
     best = [0.0] * len(methods)
     for turn in range(scale.rounds):
         for i, method in enumerate(methods):
-            best[i] = max(best[i], _rate(method, pool[rng.integers(len(pool), size=256)], scale.slice_seconds, turn))
+            states = pool[rng.integers(len(pool), size=256)]
+            best[i] = max(best[i], _rate(method, states, scale.slice_seconds, turn, clock))
     return best
 
 
-def _rate(method: Method, states: FloatArray, seconds: float, seed: int) -> float:
-    """Whole batches until ``seconds`` of CPU are spent, at least one."""
-    started, rows, spent = time.process_time(), 0, 0.0
+def _rate(
+    method: Method, states: FloatArray, seconds: float, seed: int, clock: Callable[[], float] = time.process_time
+) -> float:
+    """Whole batches until ``seconds`` of ``clock`` are spent, at least one."""
+    started, rows, spent = clock(), 0, 0.0
     while rows == 0 or spent < seconds:
         rows += int(method.imagine(states, seed).lengths.sum())
-        spent = time.process_time() - started
+        spent = clock() - started
     return rows / max(spent, 1e-9)
 
 
 def report(data: Trajectories, figures: Sequence[Figures], scale: Scale) -> dict[str, Any]:
     """The document that ``--json`` writes."""
     longest = max(f.length for f in figures)
-    ours = {f.calls: f for f in figures if (f.name, f.length, f.variant) == ("ours", longest, "raw")}
     base = next(f for f in figures if f.name == YARDSTICK)
+
+    def ratios(variant: str) -> dict[str, float]:
+        ours = (f for f in figures if (f.name, f.length, f.variant) == ("ours", longest, variant))
+        return {str(f.calls): f.transitions_per_cpu_second / base.transitions_per_cpu_second for f in ours}
+
     return {
         "env": data.env_id,
         "transitions": data.n_transitions,
         "cpu_minutes": scale.cpu_minutes,
-        "speed_over_synther_1024": {
-            str(calls): f.transitions_per_cpu_second / base.transitions_per_cpu_second for calls, f in ours.items()
-        },
+        "device": scale.device,
+        "speed_over_synther_1024": ratios("raw"),
+        "refined_speed_over_synther_1024": ratios("dynamics"),
         "methods": [asdict(f) for f in figures],
     }
 
@@ -292,6 +308,7 @@ def main() -> None:
     parser.add_argument("--synther-widths", type=int, nargs="+", default=[1024], help="1024 must be among them")
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 25], help="window lengths K in rows")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tiny", action="store_true", help="everything small: seconds, and figures that say nothing")
     options = parser.parse_args()
@@ -302,12 +319,15 @@ def main() -> None:
     known = DiffuserConfig().lengths
     if not set(options.lengths) <= set(known):
         parser.error(f"--lengths must be some of those that models are fitted for, {known}, got {options.lengths}")
+    if options.device != "cpu" and not torch.cuda.is_available():
+        parser.error(f"--device must be cpu: torch sees no GPU here, got {options.device}")
     torch.set_num_threads(1)
     keep_freed_memory()
     widths = tuple(options.synther_widths)
     full = Scale(cpu_minutes=options.cpu_minutes, rounds=options.rounds, synther_widths=widths)
     chosen = TINY if options.tiny else full
-    scale = replace(chosen, models=tuple(options.only), s4rl_kinds=tuple(options.s4rl_kinds))
+    models, kinds = tuple(options.only), tuple(options.s4rl_kinds)
+    scale = replace(chosen, models=models, s4rl_kinds=kinds, device=options.device)
     with tempfile.TemporaryDirectory() as folder:
         data = open_trajectories(options.data or _random_hopper(Path(folder) / "data", 40 if options.tiny else 400))
         figures = measure(data, scale, options.lengths, options.seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 from atradiff.report.plots import PALETTE, STYLE, new_figure, save
 
-MARKERS = {"raw": "o", "cut": "s", "dynamics": "^", "project": "D"}
+MARKERS = {"raw": "o", "cut": "s", "dynamics": "^", "project": "D", "paper": "P"}
 
 
 def save_plot(methods: Sequence[Mapping[str, Any]], path: Path, *, title: str = "") -> None:

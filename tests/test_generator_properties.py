@@ -33,6 +33,9 @@ MODELS = st.fixed_dictionaries(
         "process": st.sampled_from(["shortcut", "edm"]),
         "solver": st.sampled_from(["dpm++", "heun", "stochastic"]),
         "condition": st.sampled_from(["state", "none"]),
+        "guide": st.sampled_from(["none", "return"]),
+        "history": st.sampled_from([0, 2]),
+        "task_size": st.sampled_from([0, 2]),
     }
 )
 OPTIONS = st.fixed_dictionaries(
@@ -43,6 +46,8 @@ OPTIONS = st.fixed_dictionaries(
         "length": st.sampled_from([None, 1, 5]),
         "calls": st.sampled_from([1, 2, 5]),
         "inner_projection_steps": st.sampled_from([0, 0, 2]),
+        "temperature": st.sampled_from([0.1, 1.0]),
+        "guidance_scale": st.sampled_from([0.0, 1.0, 3.0]),
     }
 )
 
@@ -74,7 +79,9 @@ def briefly_trained(actions, **settings):
 
 
 def check(model, states, seed, options):
-    imagined = model.generate(states, generator_seed=seed, **options)
+    options = options if model.config.guide != "none" else {**options, "guidance_scale": 0.0}
+    task = np.ones((len(states), 2), np.float32) if model.config.task_size else None
+    imagined = model.generate(states, task, generator_seed=seed, **options)
     longest = options["horizon"] or options["length"] or SIZES["lengths"][-1]
     assert len(imagined) == len(states)
     if model.starts_at_states:
@@ -105,6 +112,9 @@ HUGE_SCORES = {
     "process": "shortcut",
     "solver": "dpm++",
     "condition": "state",
+    "guide": "none",
+    "history": 0,
+    "task_size": 0,
 }
 """With weights thirty times too large no key's score is near zero: a softmax without a shift divides zero by zero."""
 
@@ -140,11 +150,34 @@ def goal_conditioned(rows):
 @given(OPTIONS, st.sampled_from(["differences", "absolute", "both"]), st.integers(0, 2**31))
 def test_goals_stay_as_they_are_and_sparse_rewards_are_crisp(options, rows, seed):
     model, states = goal_conditioned(rows), states_like(6, seed, 1.0)
-    imagined = model.generate(states, generator_seed=seed, **options)
+    imagined = model.generate(states, generator_seed=seed, **{**options, "guidance_scale": 0.0})
     real = np.pad(imagined.mask, ((0, 0), (1, 0)), constant_values=True)
     along = imagined.observations[..., 2]
     np.testing.assert_array_equal(along[real], np.broadcast_to(states[:, 2:], along.shape)[real])
     assert set(np.unique(imagined.rewards[imagined.mask])) <= {-1.0, 0.0}
+
+
+@cache
+def told_by_states(rows):
+    """A model of a task that ends where, and only where, the first state column exceeds 3."""
+    data = random_data([12] * 24, [True, False] * 12, spaces=SPACES["bounded"])
+    states, following, ends = data.columns.observations, data.columns.next_observations, data.columns.terminated
+    for column in (states, following):
+        np.clip(column, -2, 2, out=column)
+    following[ends, 0] = 4.0
+    model = tiny_diffuser(data, config=DiffuserConfig(**SIZES, rows=rows))
+    assert model.dynamics.seen.tells_ends
+    return model
+
+
+@settings(max_examples=20, deadline=None)
+@given(OPTIONS, st.sampled_from(["differences", "absolute", "both"]), st.integers(0, 2**31))
+def test_where_states_tell_the_end_a_row_is_terminal_exactly_if_it_leads_there(options, rows, seed):
+    model, states = told_by_states(rows), np.clip(states_like(6, seed, 1.0), -2, 2)
+    imagined = model.generate(states, generator_seed=seed, **{**options, "guidance_scale": 0.0})
+    leads_out = model.dynamics.seen.ends(torch.as_tensor(imagined.observations[:, 1:])).numpy()
+    np.testing.assert_array_equal(imagined.terminated[imagined.mask], leads_out[imagined.mask])
+    check(model, states, seed, options)
 
 
 @pytest.mark.parametrize("refine", ["none", "project", "dynamics"])

@@ -36,6 +36,9 @@ def fidelity_command(
     stretch: int | None = None,
     temperature: float = 1.0,
     calls: int | None = None,
+    guidance_scale: float = 0.0,
+    target: float = 0.95,
+    inner_projection_steps: int = 0,
     run: Path | None = None,
     states: Path | None = None,
     task: Sequence[float] | None = None,
@@ -58,6 +61,9 @@ def fidelity_command(
         stretch: rows of a chain that share a line of the report; by default those of a window.
         temperature: of the noise that sampling starts from, as generator.sampling.temperature of a run.
         calls: network calls per window; by default the model's.
+        guidance_scale: how far sampling leans on the score that the model was fitted with.
+        target: the score that is asked for, as a quantile of the data.
+        inner_projection_steps: of projection on the one-step model in each call.
         run: folder of a run; the model is judged at the states of its saved replay, too (early, middle, late).
         states: the same for states (N, S) in a .npy file, in the order in which an agent came through.
         task: for a model of several tasks, the vector of the one to judge it on, by the data's episodes of that task.
@@ -73,7 +79,13 @@ def fidelity_command(
 
     diffuser, stored = TrajectoryDiffuser.from_pretrained(model, device=device), open_trajectories(data)
     stored.spaces.require_equal(diffuser.spaces, "the data", "the model")
-    diffuser.sampling = SamplingConfig(temperature=temperature, calls=calls)
+    diffuser.sampling = SamplingConfig(
+        temperature=temperature,
+        calls=calls,
+        guidance_scale=guidance_scale,
+        target=target,
+        inner_projection_steps=inner_projection_steps,
+    )
     diffuser.tell_task(task)
     visited = _visited(run, states, stored.spaces.observation_size)
     asked = _Asked(

@@ -78,7 +78,10 @@ class Judge:
         if simulator is not None:
             data.spaces.require_equal(simulator.spaces, "the data", str(env_id))
         references = None if train is None else features / scale
-        judge = cls(data.spaces, Normalizer.fit(data), simulator, reason, references, scale, nan, simulated_rows, seed)
+        # The only success of a sparse task may be among the held-out episodes: its reward is a level of the data, too.
+        rewards = np.concatenate([part.columns.rewards for part in (train, held_out) if part is not None])
+        scales = Normalizer.fit(data).with_levels(rewards)
+        judge = cls(data.spaces, scales, simulator, reason, references, scale, nan, simulated_rows, seed)
         return replace(judge, usual_state_distance=judge._distance_of_states(held_out.columns.next_observations))
 
     def figures(self, imagined: Transitions, real: Transitions | None) -> RowFigures:

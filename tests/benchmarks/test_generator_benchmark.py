@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import generator
+from cluster.config import load_run_config
 from tests.toys import random_data
 
 
@@ -24,6 +25,7 @@ def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     names = {"synther_1024", "synther_1024_dpm", "s4rl_gaussian", "paper_bank", "bank", "ours"}
     assert {m["name"] for m in methods} == names
     assert {m["variant"] for m in methods if m["name"] == "bank"} == {"raw", "cut", "dynamics"}
+    assert {m["variant"] for m in methods if m["name"] == "paper_bank"} == {"paper"}
     ours = [m for m in methods if m["name"] == "ours"]
     assert {m["variant"] for m in ours} == {"raw", "cut", "dynamics", "project"}
     assert {m["calls"] for m in ours if m["variant"] == "project"} == {2, 4}
@@ -36,6 +38,8 @@ def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     base = next(m for m in methods if m["name"] == "synther_1024")["transitions_per_cpu_second"]
     two = next(m for m in methods if (m["name"], m["calls"], m["variant"]) == ("ours", 2, "raw"))
     assert figures["speed_over_synther_1024"]["2"] == pytest.approx(two["transitions_per_cpu_second"] / base)
+    rolled = next(m for m in methods if (m["name"], m["calls"], m["variant"]) == ("ours", 4, "dynamics"))
+    assert figures["refined_speed_over_synther_1024"]["4"] == rolled["transitions_per_cpu_second"] / base
     assert picture.read_bytes().startswith(b"\x89PNG")
     table = capsys.readouterr().out
     assert all(name in table for name in ("synther_1024_dpm", "paper_bank", "ours"))
@@ -80,7 +84,12 @@ def test_lengths_that_no_model_has_are_refused_before_any_fit(
         generator.measure(short, generator.TINY, [5, 25], seed=0)
 
 
-@pytest.mark.parametrize("arguments", [["--synther-widths", "64"], ["--only", "ours"]])
+def test_the_papers_bank_is_that_of_its_config() -> None:
+    config = load_run_config(Path("configs/ablations/paper_generator.yaml")).generator.model
+    assert replace(config, lengths=generator.PAPER.lengths) == generator.PAPER
+
+
+@pytest.mark.parametrize("arguments", [["--device", "cuda"], ["--synther-widths", "64"], ["--only", "ours"]])
 def test_what_speeds_are_given_over_must_be_there(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["generator", *arguments])
     with pytest.raises(SystemExit):

@@ -13,6 +13,7 @@ from atradiff.data.trajectories import Trajectories
 from atradiff.report.fidelity import FidelityReport, fidelity
 from atradiff.report.fidelity_windows import VARIANTS, ends_at_termination, real_windows
 from atradiff.types import SyntheticTrajectories
+from tests.toys import random_data
 
 KEYS = {
     "relative_dynamics_error",
@@ -123,6 +124,16 @@ def test_discrete_actions_and_rewards_that_never_vary() -> None:
     assert raw.relative_reward_error is None
     assert "do not vary" in raw.reasons["relative_reward_error"]
     assert raw.crisp_rewards == 1
+
+
+def test_a_reward_of_held_out_episodes_alone_is_a_level_of_the_data() -> None:
+    data = random_data([20] * 10, [True] * 10)
+    rewards = np.zeros(200, np.float32)
+    rewards[-1] = 1  # the only success
+    data = replace(data, columns=replace(data.columns, rewards=rewards))
+    train, held_out = data.select(np.arange(9)), data.select(np.arange(9, 10))
+    report = fidelity(Copy(held_out), held_out, train, None, lengths=(5,), windows=20, variants=("raw",))
+    assert {name: found.rows.crisp_rewards for name, found in report.by_length[5].items()} == {"real": 1, "raw": 1}
 
 
 def test_data_of_another_environment_is_refused(hopper: tuple[Trajectories, Trajectories]) -> None:
