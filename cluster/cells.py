@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
+
+from jsonargparse import ArgumentError
 
 from cluster.config import RunConfig, load_run_config
 from cluster.run_folder import RunFolder
@@ -86,13 +89,47 @@ def require_one_process(run: RunConfig) -> None:
 def share_runs(cells: Iterable[Cell]) -> list[Cell]:
     """The same cells, where those with one recipe have one run: the first one's."""
     first: dict[str, RunConfig] = {}
-    keys = ((cell, json.dumps(recipe(cell.run), sort_keys=True)) for cell in cells)
-    return [replace(cell, run=first.setdefault(key, cell.run)) for cell, key in keys]
+    return [replace(cell, run=first.setdefault(_shared_key(cell.run), cell.run)) for cell in cells]
+
+
+def with_runs_kept(cells: Sequence[Cell], below: Path) -> list[Cell]:
+    """The same cells, where one whose run has not begun takes up a run of its recipe in a folder that no cell names.
+
+    Which of the cells that share a run gives it its folder hangs on the grid: without that task, or in another order,
+    it would be run again.
+    """
+    if all(cell.folder.started for cell in cells):
+        return list(cells)
+    own = {cell.folder.path for cell in cells}
+    kept = [file for file in sorted(below.glob("*/*/*/*/seed_*/config.yaml")) if file.parent not in own]
+    found = {key: run for run in filter(None, map(_run_in, kept)) for key in (_shared_key(run), _named_key(run))}
+    return [
+        cell if cell.folder.started else replace(cell, run=found.get(_shared_key(cell.run), cell.run)) for cell in cells
+    ]
 
 
 def distinct_runs(cells: Iterable[Cell]) -> list[Cell]:
     """The first cell of each run."""
     return list({cell.run.folder: cell for cell in reversed(list(cells))}.values())[::-1]
+
+
+def _run_in(config: Path) -> RunConfig | None:
+    """The run whose config this is; None where it cannot be read, or says that it is kept elsewhere."""
+    try:
+        run = load_run_config(config)
+    except (ArgumentError, OSError, ValueError):
+        return None
+    return run if run.folder == config.parent else None
+
+
+def _shared_key(run: RunConfig) -> str:
+    """The same text for runs with one recipe; a run that has begun names its diffuser, and one that has not may not."""
+    return json.dumps(recipe(run), sort_keys=True)
+
+
+def _named_key(run: RunConfig) -> str:
+    """As :func:`_shared_key`, of the run before it named its diffuser."""
+    return _shared_key(replace(run, generator=replace(run.generator, path=None)))
 
 
 def differing_settings(run: RunConfig) -> list[str]:

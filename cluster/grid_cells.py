@@ -11,7 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from atradiff.data.scores import find_task, has_score
 from atradiff.report.study import ScoreRange, StudyArm, StudyTask
-from cluster.cells import Cell, require_one_process, share_runs
+from cluster.cells import Cell, require_one_process, share_runs, with_runs_kept
 from cluster.config import RunConfig, run_parser
 from cluster.grid import Grid, Settings, arm_name, slug
 from cluster.layers import merged
@@ -27,8 +27,8 @@ def grid_folder(grid: Grid) -> Path:
 def grid_cells(grid: Grid) -> list[Cell]:
     """Every cell that is not excluded, seed by seed, so that all arms are there early.
 
-    Cells with the same recipe share one run. Raises ``ValueError`` naming the cell for settings that no run can have,
-    and for a grid of which nothing is left.
+    Cells with the same recipe share one run, also one that an earlier form of the grid has begun. Raises
+    ``ValueError`` naming the cell for settings that no run can have, and for a grid of which nothing is left.
     """
     parser = run_parser("atradiff compare", None)
     cells = [
@@ -40,7 +40,8 @@ def grid_cells(grid: Grid) -> list[Cell]:
     ]
     if not cells:
         raise ValueError(f"exclude leaves no cell of {grid.name}.")
-    return share_runs(replace(cell, run=replace(cell.run, seed=seed)) for seed in grid.seeds for cell in cells)
+    seeded = share_runs(replace(cell, run=replace(cell.run, seed=seed)) for seed in grid.seeds for cell in cells)
+    return with_runs_kept(seeded, grid_folder(grid) / "runs")
 
 
 def study_tasks(grid: Grid, cells: Sequence[Cell]) -> tuple[StudyTask, ...]:

@@ -20,6 +20,7 @@ from cluster.grid_cells import grid_cells, study_arms, study_tasks
 from cluster.grid_file import is_grid, load_grid
 from cluster.grid_plan import estimate, plan_text
 from cluster.layers import merged
+from cluster.run_folder import RunFolder
 
 REPOSITORY = Path(__file__).parents[2]
 GRIDS = sorted((REPOSITORY / "configs" / "grids").rglob("*.yaml"))
@@ -208,6 +209,31 @@ def test_plain_runs_that_differ_in_data_alone_are_one(tmp_path: Path) -> None:
     assert (cells[0].task, cells[4].task) == ("medium", "expert")
 
 
+def test_a_shared_run_is_found_again_after_the_grid_was_edited(tmp_path: Path) -> None:
+    tasks = {
+        name: {"base": "configs/hopper_atradiff.yaml", "data.source": f"d4rl:hopper-{name}-v2"}
+        for name in ("medium", "expert")
+    }
+    settings = {"tasks": tasks, "augmentations": {"none": {"augmentation": "none"}, "ATraDiff": {}}}
+    before = grid_cells(read(tmp_path, exclude=[], **settings))
+    for run in (before[0].run, before[1].run):  # one that the tasks share, and one that they do not
+        run.folder.mkdir(parents=True)
+        RunFolder(run.folder).config.write_text(run.to_yaml())
+    begun = replace(before[1].run, generator=replace(before[1].run.generator, path="models/x"))
+    RunFolder(begun.folder).config.write_text(begun.to_yaml())
+    (begun.folder.parent / "seed_9").mkdir()
+    (begun.folder.parent / "seed_9" / "config.yaml").write_text("no: run\n")
+    assert grid_cells(read(tmp_path, exclude=[], **settings)) == before
+    after = grid_cells(read(tmp_path, exclude=[{"task": "medium"}], **settings))
+    assert {cell.task for cell in after} == {"expert"}
+    assert after[0].run == before[0].run
+    assert [cell.folder.started for cell in after] == [True] + [False] * (len(after) - 1)
+    swapped = grid_cells(read(tmp_path, exclude=[], **{**settings, "tasks": dict(reversed(tasks.items()))}))
+    runs = {(cell.task, cell.arm, cell.run.seed): cell.run for cell in swapped}
+    assert runs["expert", "SAC", 0] == runs["medium", "SAC", 0] == before[0].run
+    assert RunFolder(runs["medium", "SAC + ATraDiff", 0].folder).started
+
+
 def test_a_folder_with_another_run_is_refused_by_the_names_of_its_settings(tmp_path: Path) -> None:
     cell = grid_cells(read(tmp_path))[3]
     cell.run.folder.mkdir(parents=True)
@@ -280,7 +306,12 @@ def test_a_later_layer_names_its_data_in_another_way(way: str, before: str) -> N
 
 def test_two_ways_in_one_layer_are_not_chosen_from_and_null_chooses_none() -> None:
     both = {"data": {"path": "a", "source": "b"}}
-    assert merged({"data.collect": {}}, both)["data"] == {"path": "a", "source": "b", "collect": None}
+    assert merged({"data.collect": {}}, both)["data"] == {
+        "path": "a",
+        "source": "b",
+        "collect": None,
+        "end_at_reward": None,
+    }
     assert merged({"data.source": "b"}, {"data.path": None})["data"]["source"] == "b"
 
 
