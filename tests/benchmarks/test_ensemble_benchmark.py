@@ -72,9 +72,12 @@ def test_ensemble_figures(local_ray: None, tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(module, "UTD", 2)
     monkeypatch.setattr(ensemble, "ray_session", nullcontext)
     monkeypatch.setattr(ensemble, "WARM_UP", 40)
-    monkeypatch.setattr(sys, "argv", ["ensemble", "--json", str(out), "--rounds", "2", "--env", "Pendulum-v1"])
+    monkeypatch.setattr(
+        sys, "argv", ["ensemble", "--json", str(out), "--rounds", "2", "--env", "Pendulum-v1", "--compile"]
+    )
     ensemble.main()
     figures = json.loads(out.read_text())
-    assert figures["updates_per_second"].keys() == {"ours", "tight"}
-    assert figures["rounds"] == 2
+    assert figures["updates_per_second"].keys() == {"ours", "tight", "compiled"}
+    assert figures["compiled_over_plain"] > 0
+    assert (figures["rounds"], figures["device"]) == (2, "cpu")
     assert figures["redq_over_tight"] > 0
