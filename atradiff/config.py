@@ -99,7 +99,8 @@ class DiffuserConfig(_JsonConfig):
     """What tells a terminal row: bounds on states where the data have such (:mod:`atradiff.data.alive_box`), else the
     networks; or always these, as in the paper."""
     dynamics_models: int = 3
-    dynamics_width: int = 256
+    dynamics_width: int | None = None
+    """Of the one-step model; ``None`` goes by the device: on a CPU a narrow one leaves the diffuser more steps."""
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.lengths, self.lengths[1:], strict=False))
@@ -128,7 +129,8 @@ class DiffuserConfig(_JsonConfig):
         require_one_of("ends", self.ends, ("bounds", "networks"))
         require(0 < self.length_quantile < 1, "length_quantile", self.length_quantile, "must lie between 0 and 1")
         require(self.dynamics_models >= 1, "dynamics_models", self.dynamics_models, "must be at least 1")
-        require(self.dynamics_width >= 8, "dynamics_width", self.dynamics_width, "must be at least 8")
+        narrow = self.dynamics_width is not None and self.dynamics_width < 8
+        require(not narrow, "dynamics_width", self.dynamics_width, "must be at least 8")
 
     @property
     def longest(self) -> int:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from atradiff.config import DiffuserConfig, require
 from atradiff.data.normalize import RowCodec, inverse
 from atradiff.data.tasks import TaskRows
 from atradiff.linearised import Linearised
@@ -113,6 +114,12 @@ class DynamicsEnsemble(nn.Module):
         state, action = codec.spaces.observation_size, codec.spaces.action_size
         self.transition = BatchedMLP(models, (state + action + task_size, width, width, width, state))
         self.outcome = BatchedMLP(models, (3 * state + action + task_size, width, width, 3))
+
+    @classmethod
+    def of(cls, config: DiffuserConfig, codec: RowCodec) -> DynamicsEnsemble:
+        """As a fit makes it: ``dynamics_width`` must be set by now."""
+        require(config.dynamics_width is not None, "dynamics_width", None, "must be set by now")
+        return cls(codec, config.dynamics_models, config.dynamics_width or 0, config.task_size)
 
     def encode_states(self, states: Tensor) -> Tensor:
         """(B, S) standardised as :meth:`Normalizer.states` does it, clipped to 10 scales."""

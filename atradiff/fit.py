@@ -131,11 +131,16 @@ def _require_finite(losses: StepLosses, step: int) -> None:
 
 
 def sized(config: DiffuserConfig, device: torch.device) -> DiffuserConfig:
-    """The same with the size of the network that a fit on ``device`` gives it where it is left open."""
-    width, depth = (384, 8) if device.type == "cuda" else (96, 3)
+    """The same with the sizes of the networks that a fit on ``device`` gives them where they are left open."""
+    width, depth, dynamics_width = (384, 8, 256) if device.type == "cuda" else (96, 3, 128)
     if config.network == "residual_mlp":
         width, depth = 1024, 6
-    return replace(config, width=config.width or width, depth=config.depth or depth)
+    return replace(
+        config,
+        width=config.width or width,
+        depth=config.depth or depth,
+        dynamics_width=config.dynamics_width or dynamics_width,
+    )
 
 
 def _held_out_windows(held_out: Trajectories, config: DiffuserConfig) -> WindowSampler | None:

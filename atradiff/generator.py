@@ -72,7 +72,7 @@ class Networks(torch.nn.Module):
         super().__init__()
         self.diffuser = diffuser_network(config, codec)
         self.lengths = LengthEstimator(codec.spaces.observation_size, config.task_size, config.longest)
-        self.dynamics = DynamicsEnsemble(codec, config.dynamics_models, config.dynamics_width, config.task_size)
+        self.dynamics = DynamicsEnsemble.of(config, codec)
 
 
 class TrajectoryDiffuser:

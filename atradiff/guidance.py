@@ -102,7 +102,7 @@ def fitted_curiosity(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DynamicsEnsemble(codec, config.dynamics_models, config.dynamics_width, config.task_size).to(device)
+        model = DynamicsEnsemble.of(config, codec).to(device)
     tasks = TaskRows.of(data) if config.task_size else None
     model.update(data.columns, _CURIOSITY_UPDATES, seed=seed, rate=1e-3, tasks=tasks)
     return curiosity(model, data, config)

@@ -37,10 +37,12 @@ def project(
     plan = _Plan(model, states, actions, real, tasks)
     change = last = torch.zeros(plan.free.shape, device=states.device)
     effect = torch.zeros_like(states[:, 1:])
+    gap = first = plan.gap(change, 0)
     for step in range(steps):
-        last, effect = _conjugate_step(plan.gap(change, step % model.models), last, effect)
+        gap = gap if step == 0 else plan.gap(change, step % model.models)
+        last, effect = _conjugate_step(gap, last, effect)
         change = plan.within_bounds(change + last)
-    nearer = plan.distance(change) < plan.distance(torch.zeros_like(change))  # not where either is infinite or NaN
+    nearer = plan.gap(change, 0).distance < first.distance  # not where either is infinite or NaN
     return plan.changed(torch.where(nearer, change, 0))
 
 
@@ -75,11 +77,6 @@ class _Plan:
         """The nearest change that keeps actions in their space."""
         shift, nudge = self._parts(change)
         return torch.cat([shift, torch.minimum(torch.maximum(nudge, self._low), self._high)], dim=-1)
-
-    def distance(self, change: Tensor) -> Tensor:
-        """(B, 1, 1) squared gap to the first member, which speaks for all; NaN where a change is."""
-        error = self.gap(change, 0).error
-        return _dot(error, error)
 
     def changed(self, change: Tensor) -> tuple[Tensor, Tensor]:
         """The windows with ``change``."""
@@ -119,6 +116,11 @@ class _Gap:
     moving: Tensor  # (B, K, S) bool
     free: Tensor  # (B, K, S + A) bool: what may change
     delta_to_state: Tensor  # (S,)
+
+    @property
+    def distance(self) -> Tensor:
+        """(B, 1, 1) squared error of each window; NaN where a change is."""
+        return _dot(self.error, self.error)
 
     def moved_by(self, change: Tensor) -> Tensor:
         """(B, K, S): by how much, to first order."""

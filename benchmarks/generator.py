@@ -27,7 +27,7 @@ from atradiff.allocator import keep_freed_memory
 from atradiff.augment.s4rl import KINDS, S4RLConfig, S4RLGenerator, StateAugmentation
 from atradiff.augment.synther import SyntherDiffuser
 from atradiff.augment.synther_fit import fit_synther
-from atradiff.config import DiffuserConfig, FitConfig, Prune, Refine, SyntherConfig, SyntherFit
+from atradiff.config import PROJECTION_STEPS, DiffuserConfig, FitConfig, Prune, Refine, SyntherConfig, SyntherFit
 from atradiff.data.collect import collect
 from atradiff.data.store import open_trajectories
 from atradiff.data.trajectories import Trajectories
@@ -85,6 +85,7 @@ class Scale:
     models: tuple[str, ...] = MODELS
     s4rl_kinds: tuple[str, ...] = ("gaussian",)
     device: str = "cpu"
+    projection_steps: int = PROJECTION_STEPS
 
 
 TINY = Scale(
@@ -142,7 +143,7 @@ def fitted_methods(data: Trajectories, scale: Scale, lengths: Sequence[int], see
         for calls in (1, 2, 4) if config.process == "shortcut" else (config.calls or 0,):
             for length in (k for k in lengths if k in model.config.lengths):
                 for variant in _variants(name, calls):
-                    yield Method(name, calls, length, variant, _windows_of(model, calls, length, *WAYS[variant]))
+                    yield Method(name, calls, length, variant, _windows_of(model, calls, length, *WAYS[variant], scale))
 
 
 def _variants(name: str, calls: int) -> tuple[str, ...]:
@@ -182,10 +183,16 @@ def _transitions_of(model: TrajectoryGenerator) -> Callable[[FloatArray, int], S
 
 
 def _windows_of(
-    model: TrajectoryDiffuser, calls: int, length: int, refine: Refine, prune: Prune
+    model: TrajectoryDiffuser, calls: int, length: int, refine: Refine, prune: Prune, scale: Scale
 ) -> Callable[[FloatArray, int], SyntheticTrajectories]:
     return lambda states, seed: model.generate(
-        states, generator_seed=seed, calls=calls, length=length, refine=refine, prune=prune
+        states,
+        generator_seed=seed,
+        calls=calls,
+        length=length,
+        refine=refine,
+        prune=prune,
+        projection_steps=scale.projection_steps,
     )
 
 
@@ -275,8 +282,10 @@ def report(data: Trajectories, figures: Sequence[Figures], scale: Scale) -> dict
         "transitions": data.n_transitions,
         "cpu_minutes": scale.cpu_minutes,
         "device": scale.device,
+        "projection_steps": scale.projection_steps,
         "speed_over_synther_1024": ratios("raw"),
         "refined_speed_over_synther_1024": ratios("dynamics"),
+        "projected_speed_over_synther_1024": ratios("project"),
         "methods": [asdict(f) for f in figures],
     }
 
@@ -308,6 +317,7 @@ def main() -> None:
     parser.add_argument("--synther-widths", type=int, nargs="+", default=[1024], help="1024 must be among them")
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 25], help="window lengths K in rows")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--projection-steps", type=int, default=PROJECTION_STEPS, help="of ours, as `project`")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tiny", action="store_true", help="everything small: seconds, and figures that say nothing")
@@ -327,7 +337,8 @@ def main() -> None:
     full = Scale(cpu_minutes=options.cpu_minutes, rounds=options.rounds, synther_widths=widths)
     chosen = TINY if options.tiny else full
     models, kinds = tuple(options.only), tuple(options.s4rl_kinds)
-    scale = replace(chosen, models=models, s4rl_kinds=kinds, device=options.device)
+    steps = options.projection_steps
+    scale = replace(chosen, models=models, s4rl_kinds=kinds, device=options.device, projection_steps=steps)
     with tempfile.TemporaryDirectory() as folder:
         data = open_trajectories(options.data or _random_hopper(Path(folder) / "data", 40 if options.tiny else 400))
         figures = measure(data, scale, options.lengths, options.seed)
