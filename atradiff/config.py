@@ -62,8 +62,9 @@ class _JsonConfig:
 class DiffuserConfig(_JsonConfig):
     """What a diffuser is: rows, network, process, and how its trajectories are sampled by default.
 
-    ``width`` and ``depth`` of ``None`` are filled in at fit time: 96 and 3 on a CPU, 384 and 8 on a GPU; for
-    ``network: residual_mlp`` 1024 and 6 on either, as SynthER's network that the paper takes over (appendix A.2).
+    ``width``, ``depth`` and ``dynamics_width`` of ``None`` are filled in at fit time: 96, 3 and 128 on a CPU, 384, 8
+    and 256 on a GPU; for ``network: residual_mlp`` width and depth are 1024 and 6 on either, as SynthER's network that
+    the paper takes over (appendix A.2).
     """
 
     generator: Literal["one", "bank"] = "one"

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from atradiff.data.trajectories import Trajectories
 from atradiff.locking import LOCK_FILE, locked
 from atradiff.staging import write_text
 from atradiff.types import FloatArray
+
+_PARTS: dict[str, type[DiffuserConfig | FitConfig]] = {"config": DiffuserConfig, "fit": FitConfig}
 
 
 class FitFolder:
@@ -80,9 +83,16 @@ class FitFolder:
         if not self._settings.is_file():
             return None
         try:
-            return json.loads(self._settings.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+            found = json.loads(self._settings.read_text(encoding="utf-8"))
+            return found | {name: _with_later_settings(found[name], kind) for name, kind in _PARTS.items()}
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{self._settings} is damaged ({error}): remove {self.path} and fit anew.") from error
+
+
+def _with_later_settings(found: dict[str, Any], kind: type[DiffuserConfig | FitConfig]) -> dict[str, Any]:
+    """Those that a fit of an earlier version did not know, by their defaults: what it did without them."""
+    known = {field.name for field in fields(kind)}
+    return kind.from_json(found).to_json() if set(found) <= known else found
 
 
 def _in_the_way(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]) -> str:

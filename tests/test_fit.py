@@ -1,6 +1,7 @@
 # ruff: noqa: ARG005 (stand-ins keep the signature of what they stand for)
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -73,6 +74,20 @@ def test_a_finished_fit_is_loaded_not_repeated(tmp_path, monkeypatch):
     model = run(data, tmp_path / "model")
     monkeypatch.setattr(Trainer, "step", None)
     assert_same_weights(model, run(data, tmp_path / "model"))
+
+
+def test_a_fit_of_an_earlier_version_is_known_by_the_defaults_of_what_it_did_not_know(tmp_path, monkeypatch):
+    data, file = chain_data(5), tmp_path / "model" / "training" / "settings.json"
+    model = run(data, tmp_path / "model")
+    settings = json.loads(file.read_text())
+    del settings["config"]["ends"], settings["fit"]["mlp_rate"]
+    file.write_text(json.dumps(settings))
+    monkeypatch.setattr(Trainer, "step", None)
+    assert_same_weights(model, run(data, tmp_path / "model"))
+    settings["config"]["of_a_later_version"] = 1
+    file.write_text(json.dumps(settings))
+    with pytest.raises(FileExistsError, match="other model settings"):
+        run(data, tmp_path / "model")
 
 
 def test_another_fit_is_not_overwritten_unless_told(tmp_path):
