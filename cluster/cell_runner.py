@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from cluster.config import RunConfig
 from cluster.prepare import prepare
 from cluster.ray_runtime import start_ray
 from cluster.run_folder import RunFolder
+from cluster.stop_signal import stop_signal
 
 _POLL_SECONDS = 1.0
 _STOP_SECONDS = 120.0
@@ -45,8 +49,12 @@ def prepare_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> tuple[li
     paths: dict[str, Path | None] = {}
     errors: dict[str, str] = {}
     try:
-        with tqdm(total=len(tasks), unit="data set", desc="data and diffusers", mininterval=1.0) as bar:
+        with (
+            _ctrl_c() as stop,
+            tqdm(total=len(tasks), unit="data set", desc="data and diffusers", mininterval=1) as bar,
+        ):
             while tasks:
+                _raise_if(stop)
                 for task in ray.wait(list(tasks), timeout=_POLL_SECONDS)[0]:
                     group = tasks.pop(task)
                     keys = [preparation_key(run) for run in group]
@@ -81,9 +89,11 @@ def _watch(tasks: dict[ray.ObjectRef[None], Cell], runs: Sequence[Cell]) -> list
     failures: list[Failure] = []
     done = {cell.run.folder: env_steps_done(cell) for cell in runs}
     total = sum(cell.run.env_steps for cell in runs)
+    initial = sum(done.values())
     try:
-        with tqdm(total=total, initial=sum(done.values()), unit="step", desc="training", smoothing=0.05) as bar:
+        with _ctrl_c() as stop, tqdm(total=total, initial=initial, unit="step", desc="training", smoothing=0.05) as bar:
             while tasks:
+                _raise_if(stop)
                 for task in ray.wait(list(tasks), timeout=_POLL_SECONDS)[0]:
                     cell = tasks.pop(task)
                     if error := _outcome(task)[1] or _absence(cell):
@@ -172,6 +182,15 @@ def _absence(cell: Cell) -> str | None:
         f"it ended well, but {cell.folder.summary} is not there: on several nodes, output must be a folder that all of "
         "them see."
     )
+
+
+def _ctrl_c() -> AbstractContextManager[threading.Event]:
+    return stop_signal(signal.SIGINT)
+
+
+def _raise_if(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise KeyboardInterrupt
 
 
 def _stop(tasks: list[ray.ObjectRef[Any]]) -> None:

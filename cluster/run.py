@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from atradiff.adaptation.service import AdaptingServices
 from atradiff.augment.synther_replay import SyntherServices
@@ -32,6 +30,7 @@ from cluster.ray_runtime import start_ray
 from cluster.run_folder import RunFolder
 from cluster.run_store import RunStore
 from cluster.session import Progress, Session
+from cluster.stop_signal import stop_signal
 from cluster.storage import Location
 
 
@@ -66,7 +65,7 @@ def _train(run: RunConfig, store: RunStore, watch: Callable[[Progress], None], r
     store.fetch()
     run, supplies = _supplied(run, store.folder, spaces)
     begin = partial(_begin, store, run, supplies)
-    with _stop_signal() as stop:
+    with stop_signal() as stop:
         if run.cluster is None:
             last = _train_here(run, store, supplies, checkpoint, begin, watch, stop)
         else:
@@ -163,31 +162,6 @@ def _begin(store: RunStore, run: RunConfig, supplies: Supplies) -> None:
         supplies.model.save_pretrained(folder.diffuser)
     write_text(folder.config, run.to_yaml())
     store.mirror()
-
-
-@contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set: the loop ends at its next iteration with a checkpoint.
-
-    A second signal does what it always did: it ends an iteration that hangs.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # signals reach the main thread only; whoever runs us elsewhere stops us otherwise
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def hear(number: int, _: Any) -> None:
-        stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, hear)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main() -> None:
