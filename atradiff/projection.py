@@ -39,7 +39,8 @@ def project(
     effect = torch.zeros_like(states[:, 1:])
     gap = first = plan.gap(change, 0)
     for step in range(steps):
-        gap = gap if step == 0 else plan.gap(change, step % model.models)
+        if step:
+            gap = plan.gap(change, step % model.models)
         last, effect = _conjugate_step(gap, last, effect)
         change = plan.within_bounds(change + last)
     nearer = plan.gap(change, 0).distance < first.distance  # not where either is infinite or NaN

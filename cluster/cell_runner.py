@@ -6,8 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,9 @@ def prepare_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> tuple[li
     paths: dict[str, Path | None] = {}
     errors: dict[str, str] = {}
     try:
-        with (
-            _ctrl_c() as stop,
-            tqdm(total=len(tasks), unit="data set", desc="data and diffusers", mininterval=1) as bar,
-        ):
-            while tasks:
-                _raise_if(stop)
+        bar = tqdm(total=len(tasks), unit="data set", desc="data and diffusers", mininterval=1.0)
+        with bar, _ctrl_c() as stop:
+            while tasks and not stop.is_set():
                 for task in ray.wait(list(tasks), timeout=_POLL_SECONDS)[0]:
                     group = tasks.pop(task)
                     keys = [preparation_key(run) for run in group]
@@ -89,11 +86,10 @@ def _watch(tasks: dict[ray.ObjectRef[None], Cell], runs: Sequence[Cell]) -> list
     failures: list[Failure] = []
     done = {cell.run.folder: env_steps_done(cell) for cell in runs}
     total = sum(cell.run.env_steps for cell in runs)
-    initial = sum(done.values())
     try:
-        with _ctrl_c() as stop, tqdm(total=total, initial=initial, unit="step", desc="training", smoothing=0.05) as bar:
-            while tasks:
-                _raise_if(stop)
+        bar = tqdm(total=total, initial=sum(done.values()), unit="step", desc="training", smoothing=0.05)
+        with bar, _ctrl_c() as stop:
+            while tasks and not stop.is_set():
                 for task in ray.wait(list(tasks), timeout=_POLL_SECONDS)[0]:
                     cell = tasks.pop(task)
                     if error := _outcome(task)[1] or _absence(cell):
@@ -184,11 +180,11 @@ def _absence(cell: Cell) -> str | None:
     )
 
 
-def _ctrl_c() -> AbstractContextManager[threading.Event]:
-    return stop_signal(signal.SIGINT)
-
-
-def _raise_if(stop: threading.Event) -> None:
+@contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, and ``KeyboardInterrupt`` once the loop that looks at it has ended."""
+    with stop_signal(signal.SIGINT) as stop:
+        yield stop
     if stop.is_set():
         raise KeyboardInterrupt
 
