@@ -24,7 +24,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from atradiff.report.stats import Interval, probability_of_improvement, stratified_bootstrap
+from atradiff.report.aggregate import runs_interval
+from atradiff.report.stats import Interval, probability_of_improvement
 from atradiff.report.tables import markdown
 from atradiff.staging import write_text
 from benchmarks.ray_session import ray_session
@@ -164,7 +165,7 @@ def _cell(scores: Sequence[float]) -> str:
 
 
 def _iqm(scores: Sequence[float]) -> Interval:
-    return stratified_bootstrap([scores], seed=0)
+    return runs_interval(scores, seed=0)
 
 
 def main() -> None:

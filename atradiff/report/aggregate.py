@@ -74,6 +74,11 @@ def aggregate_interval(
     return percentile_interval(float(aggregate(strata)), aggregate(redrawn), confidence)
 
 
+def runs_interval(scores: ArrayLike, *, seed: int) -> Interval:
+    """Interquartile mean of the runs of one task (R,), with its interval; ``ValueError`` where there is none."""
+    return aggregate_interval([scores], iqm, seed=seed)
+
+
 def improvement_interval(
     ours: Sequence[ArrayLike],
     theirs: Sequence[ArrayLike],
@@ -120,6 +125,11 @@ def aggregate_curve(
     return aggregate(strata), low, high
 
 
+def runs_curve(returns: Numbers, *, seed: int, resamples: int = 1000) -> tuple[Numbers, Numbers, Numbers]:
+    """Interquartile mean of one task's runs (R, P) at each point, with its pointwise interval: three arrays (P,)."""
+    return aggregate_curve([returns], iqm, seed=seed, resamples=resamples)
+
+
 def performance_profile(
     scores: Sequence[ArrayLike],
     levels: ArrayLike,
@@ -138,10 +148,10 @@ def performance_profile(
 def percentile_interval(value: float, draws: ArrayLike, confidence: float = 0.95) -> Interval:
     """``value`` with the middle ``confidence`` of the bootstrap draws. Draws may be infinite: those are never reached.
 
-    Quantiles are draws themselves, since nothing can be interpolated between a number and infinity.
+    Nothing can be interpolated between a number and infinity: with such draws the ends are draws themselves.
     """
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(np.asarray(draws, np.float64), [tail, 1 - tail], method="nearest")
+    tail, drawn = (1 - confidence) / 2, np.asarray(draws, np.float64)
+    low, high = np.quantile(drawn, [tail, 1 - tail], method="linear" if np.isfinite(drawn).all() else "nearest")
     return Interval(value, float(low), float(high))
 
 

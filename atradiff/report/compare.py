@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from atradiff.report.aggregate import runs_interval
 from atradiff.report.curves import RunCurve, read_run
 from atradiff.report.plots import save_learning_curves
 from atradiff.report.stats import (
@@ -17,7 +18,6 @@ from atradiff.report.stats import (
     interquartile_mean,
     probability_of_improvement,
     steps_to_threshold,
-    stratified_bootstrap,
 )
 from atradiff.report.tables import aligned, markdown
 from atradiff.staging import staged_file, write_text
@@ -129,8 +129,8 @@ def _summary(
     return ArmSummary(
         name=name,
         n_seeds=len(runs),
-        final_return=stratified_bootstrap([finals], seed=seed),
-        area=stratified_bootstrap([[area_under_curve(run.steps, run.returns) for run in runs]], seed=seed),
+        final_return=runs_interval(finals, seed=seed),
+        area=runs_interval([area_under_curve(run.steps, run.returns) for run in runs], seed=seed),
         improvement=probability_of_improvement(finals, baseline),
         steps_to_threshold=_median_reached(reached),
         n_reached=sum(steps is not None for steps in reached),

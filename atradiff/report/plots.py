@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atradiff.report.aggregate import runs_curve
 from atradiff.report.curves import RunCurve, align
-from atradiff.report.stats import curve_interval
 from atradiff.staging import staged_file
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _draw_arm(ax: Axes, name: str, runs: Sequence[RunCurve], look: Look, seed: i
     for run in runs:
         ax.plot(run.steps, run.returns, **look.stroke(), linewidth=0.7, alpha=0.35, zorder=2)
     grid, returns = align(runs)
-    middle, low, high = curve_interval(returns, seed=seed)
+    middle, low, high = runs_curve(returns, seed=seed)
     label = f"{name} ({len(runs)} seed{'s' if len(runs) > 1 else ''})"
     ax.fill_between(grid, low, high, color=look.color, alpha=0.15, linewidth=0, zorder=3)
     ax.plot(grid, middle, **look.stroke(), linewidth=2.0, label=label, zorder=4)

@@ -1,12 +1,11 @@
-"""Statistics for few runs: interquartile means, bootstrap intervals, probability of improvement, curve summaries.
+"""Statistics for few runs: interquartile means, probability of improvement, curve summaries.
 
 The aggregate measures are those of Agarwal et al. (2021), "Deep reinforcement learning at the edge of the statistical
-precipice". ``R`` counts runs, ``P`` points of a curve.
+precipice". Their bootstrap intervals: :mod:`atradiff.report.aggregate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Numbers = NDArray[np.float64]
-Statistic = Callable[..., Any]
-"""Reduces an array of scores along the keyword ``axis``, like :func:`numpy.mean`."""
+
+_ROUNDING = 1e-9
+"""Relative: a mean of 0.75, 0.8 and 0.85 is a little below 0.8 in binary, and has reached it."""
 
 
 @dataclass(frozen=True)
@@ -39,47 +39,6 @@ def interquartile_mean(scores: ArrayLike, axis: int | None = None) -> Any:
     return trim_mean(np.asarray(scores, np.float64), 0.25, axis=axis)
 
 
-def stratified_bootstrap(
-    strata: Sequence[ArrayLike],
-    statistic: Statistic = interquartile_mean,
-    *,
-    seed: int,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-) -> Interval:
-    """Percentile interval of ``statistic`` over all scores, where runs are redrawn within their own stratum (task).
-
-    ``strata`` holds one one-dimensional array of run scores per task. Raises ``ValueError`` for an empty stratum.
-    """
-    groups = [np.asarray(stratum, np.float64) for stratum in strata]
-    if not groups or any(group.ndim != 1 or len(group) == 0 for group in groups):
-        raise ValueError(
-            f"each stratum needs at least one run score in one dimension, got {[g.shape for g in groups]}."
-        )
-    rng = np.random.default_rng(seed)
-    redrawn = np.concatenate([rng.choice(group, (resamples, len(group))) for group in groups], axis=1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(statistic(redrawn, axis=1), [tail, 1 - tail])
-    return Interval(float(statistic(np.concatenate(groups), axis=0)), float(low), float(high))
-
-
-def curve_interval(
-    curves: ArrayLike, *, seed: int, resamples: int = 1000, confidence: float = 0.95
-) -> tuple[Numbers, Numbers, Numbers]:
-    """Interquartile mean over runs at each point, with its pointwise bootstrap interval: three arrays (P,).
-
-    ``curves`` is (R, P). Whole runs are redrawn, so a resampled curve is made of real ones.
-    """
-    runs = np.asarray(curves, np.float64)
-    rng = np.random.default_rng(seed)
-    draws = np.stack(
-        [interquartile_mean(runs[rng.integers(len(runs), size=len(runs))], axis=0) for _ in range(resamples)]
-    )
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-    return interquartile_mean(runs, axis=0), low, high
-
-
 def probability_of_improvement(ours: ArrayLike, theirs: ArrayLike) -> float:
     """Chance that a run of ours beats a run of theirs, ties counted half: Mann-Whitney's U over the pairs of runs."""
     a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
@@ -99,5 +58,6 @@ def area_under_curve(steps: ArrayLike, returns: ArrayLike) -> float:
 
 def steps_to_threshold(steps: ArrayLike, returns: ArrayLike, threshold: float) -> float | None:
     """Environment steps at the first evaluation whose return is at least ``threshold``; None when none is."""
-    reached = np.flatnonzero(np.asarray(returns, np.float64) >= threshold)
+    slack = _ROUNDING * max(1.0, abs(threshold))
+    reached = np.flatnonzero(np.asarray(returns, np.float64) >= threshold - slack)
     return float(np.asarray(steps)[reached[0]]) if len(reached) else None

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atradiff.report.aggregate import AGGREGATES, aggregate_interval, improvement_interval
+from atradiff.report.aggregate import AGGREGATES, aggregate_interval, improvement_interval, runs_interval
 from atradiff.report.curves import RunCurve
-from atradiff.report.stats import Interval, Numbers, area_under_curve, stratified_bootstrap
+from atradiff.report.stats import Interval, Numbers, area_under_curve
 from atradiff.report.steps_ratio import StepsOverTasks, StepsRatio, steps_ratio
 
 
@@ -157,9 +157,9 @@ def _task_result(study: Study, task: StudyTask, arm: StudyArm) -> TaskResult:
         task=task.label,
         arm=arm.label,
         n_runs=len(runs),
-        final_return=stratified_bootstrap([[c.final_return(study.final_evaluations) for c in curves]], seed=study.seed),
-        score=stratified_bootstrap([scores], seed=study.seed),
-        area=stratified_bootstrap([[area_under_curve(c.steps, c.returns) for c in curves]], seed=study.seed),
+        final_return=runs_interval([c.final_return(study.final_evaluations) for c in curves], seed=study.seed),
+        score=runs_interval(scores, seed=study.seed),
+        area=runs_interval([area_under_curve(c.steps, c.returns) for c in curves], seed=study.seed),
         cost=Cost.of(runs),
         improvement=None
         if against is None

@@ -21,6 +21,8 @@ def write_tables(study: Study, tasks: Sequence[TaskResult], arms: Sequence[ArmRe
     _write_csv(out / "curves.csv", _curve_records(study))
     if arms:
         _write_csv(out / "arms.csv", map(_arm_record, arms))
+    else:  # one of an earlier report would pass for this one's
+        (out / "arms.csv").unlink(missing_ok=True)
 
 
 def _task_record(result: TaskResult) -> Row:

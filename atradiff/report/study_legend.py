@@ -10,6 +10,11 @@ _LARGE_SHARE = 0.25
 
 
 def warnings(study: Study) -> list[str]:
+    """Lines on what misleads: final returns over much of a run, runs of unequal length, arms of one run."""
+    return [*_long_finals(study), *_unequal_lengths(study), *_single_runs(study)]
+
+
+def _long_finals(study: Study) -> list[str]:
     """A line on the tasks whose final returns cover more than a quarter of the shortest run; empty without any."""
     tasks: dict[str, list[str]] = {}  # by their share
     for task in study.tasks:
@@ -21,6 +26,30 @@ def warnings(study: Study) -> list[str]:
     last = "evaluation is" if count == 1 else f"{count} evaluations are"
     parts = "; ".join(f"{share} of the runs of {', '.join(labels)}" for share, labels in tasks.items())
     return [f"The last {last} {parts}: what an arm ends with is an average over that part."]
+
+
+def _unequal_lengths(study: Study) -> list[str]:
+    """A line for each task whose runs end at different steps: their final returns are not of one moment."""
+    lines = []
+    for task in study.tasks:
+        ends = [float(c.steps[-1]) for arm in study.arms for c in study.curves(task.label, arm.label)]
+        if ends and min(ends) < max(ends):
+            lines.append(
+                f"Mind that the runs of {task.label} are of unequal length: {min(ends):,.0f} to {max(ends):,.0f} "
+                "environment steps."
+            )
+    return lines
+
+
+def _single_runs(study: Study) -> list[str]:
+    """A line on arms of which a task has one run alone; empty without any."""
+    alone = [
+        f"{arm.label} on {task.label}" for task, arm in study.pairs() if len(study.runs[task.label, arm.label]) < 2
+    ]
+    if not alone:
+        return []
+    named = "; ".join(alone) if len(alone) < len(study.pairs()) else "every arm on every task"
+    return [f"One run has no spread, so that its brackets say nothing: {named}."]
 
 
 def _final_share(study: Study, task: StudyTask) -> float:

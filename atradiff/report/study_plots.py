@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atradiff.report.aggregate import AGGREGATES, aggregate_curve, iqm, performance_profile
+from atradiff.report.aggregate import AGGREGATES, aggregate_curve, iqm, performance_profile, runs_curve
 from atradiff.report.curves import align
 from atradiff.report.plots import STYLE, Look, new_figure, save
-from atradiff.report.stats import Interval, Numbers, curve_interval
+from atradiff.report.stats import Interval, Numbers
 from atradiff.report.study import ArmResult, Study, StudyTask
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_PICTURES = ("learning_curves", "sample_efficiency", "intervals", "profiles")
 _MUTED = "#666666"
 _POINTS = 101
 """Points of a curve over tasks of unequal length, and of a performance profile."""
@@ -34,15 +35,17 @@ def save_study_pictures(study: Study, arms: Sequence[ArmResult], out: Path) -> l
     """
     import matplotlib as mpl
 
-    pictures = [out / "learning_curves.png"]
+    curves, *over_tasks = [out / f"{name}.png" for name in _PICTURES]
     with mpl.rc_context(STYLE):
-        _learning_curves(study, pictures[0])
+        _learning_curves(study, curves)
         if arms:
-            pictures += [out / f"{name}.png" for name in ("sample_efficiency", "intervals", "profiles")]
-            _sample_efficiency(study, pictures[1])
-            _intervals(study, arms, pictures[2])
-            _profiles(study, pictures[3])
-    return pictures
+            _sample_efficiency(study, over_tasks[0])
+            _intervals(study, arms, over_tasks[1])
+            _profiles(study, over_tasks[2])
+            return [curves, *over_tasks]
+    for picture in over_tasks:  # one of an earlier report would pass for this one's
+        picture.unlink(missing_ok=True)
+    return [curves]
 
 
 def arm_looks(study: Study) -> dict[str, Look]:
@@ -71,7 +74,7 @@ def _task_panel(ax: Axes, study: Study, task: StudyTask) -> None:
     for arm, look in arm_looks(study).items():
         if curves := study.curves(task.label, arm):
             steps, returns = align(curves)
-            _band(ax, steps, curve_interval(returns, seed=study.seed), look)
+            _band(ax, steps, runs_curve(returns, seed=study.seed), look)
     if task.threshold is not None:
         ax.axhline(task.threshold, color=_MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     ax.set_title(task.label, fontsize=10)

@@ -18,7 +18,10 @@ from atradiff.report.aggregate import (
     improvement_interval,
     iqm,
     median,
+    percentile_interval,
     performance_profile,
+    runs_curve,
+    runs_interval,
 )
 
 RUNS, TASKS = 6, 5
@@ -108,6 +111,38 @@ def test_one_task_is_the_plain_bootstrap_of_scipy(scores: np.ndarray) -> None:
         (sample,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
     assert [ours.low, ours.high] == pytest.approx([theirs.low, theirs.high], abs=1.0)
+
+
+def test_intervals_cover_the_true_mean_about_as_often_as_they_claim() -> None:
+    rng = np.random.default_rng(3)
+    covered = 0
+    for trial in range(200):
+        interval = aggregate_interval([rng.normal(size=30)], AGGREGATES["mean"], seed=trial, resamples=200)
+        covered += interval.low <= 0 <= interval.high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_one_task_has_one_interval_by_itself_and_over_tasks() -> None:
+    finals = [3.0, 1.0, 4.0, 1.5]
+    assert runs_interval(finals, seed=5) == aggregate_interval([finals], iqm, seed=5) == runs_interval(finals, seed=5)
+    one = runs_interval([7.0], seed=0)
+    assert (one.low, one.value, one.high) == (7, 7, 7)
+
+
+def test_the_interval_of_a_curve_agrees_with_the_interval_at_each_point() -> None:
+    curves = np.random.default_rng(4).normal(loc=[0.0, 5.0, 10.0], size=(40, 3))
+    middle, low, high = runs_curve(curves, seed=0)
+    for point in range(3):
+        alone = runs_interval(curves[:, point], seed=1)
+        assert middle[point] == pytest.approx(alone.value)
+        assert [low[point], high[point]] == pytest.approx([alone.low, alone.high], abs=0.1)
+
+
+def test_ends_of_an_interval_are_interpolated_unless_a_draw_is_infinite() -> None:
+    draws = np.arange(11.0)
+    assert (percentile_interval(5, draws).low, percentile_interval(5, draws).high) == pytest.approx((0.25, 9.75))
+    draws[-1] = np.inf
+    assert (percentile_interval(5, draws).low, percentile_interval(5, draws).high) == (0, np.inf)
 
 
 def test_tasks_with_unequal_numbers_of_runs_count_alike_in_mean_and_median() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -158,7 +159,7 @@ def drawn(study: Study, monkeypatch: pytest.MonkeyPatch, out: Path) -> dict[str,
     figures: dict[str, Any] = {}
     monkeypatch.setattr(study_plots, "save", lambda figure, path: figures.setdefault(path.stem, figure))
     with monkeypatch.context() as quick:
-        for name in ("curve_interval", "aggregate_curve", "performance_profile"):
+        for name in ("runs_curve", "aggregate_curve", "performance_profile"):
             quick.setattr(study_plots, name, partial(getattr(study_plots, name), resamples=20))
         study_plots.save_study_pictures(study, arm_results(study, task_results(study)), out)
     return figures
@@ -242,11 +243,31 @@ def test_final_returns_over_much_of_a_run_are_told(study: Study, tmp_path: Path)
     assert told in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("without_pictures")
+def test_runs_of_unequal_length_and_arms_of_one_run_are_told(study: Study, tmp_path: Path) -> None:
+    runs = {**study.runs, ("flat", "SAC + X"): (run(0, 5, 6),)}
+    write_study(replace(study, runs=runs), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "Mind that the runs of flat are of unequal length: 2,000 to 4,000 environment steps." in text
+    assert "One run has no spread, so that its brackets say nothing: SAC + X on flat." in text
+    write_study(replace(study, runs={pair: group[:1] for pair, group in study.runs.items()}), tmp_path)
+    assert "its brackets say nothing: every arm on every task." in (tmp_path / "report.md").read_text()
+    write_study(study, tmp_path)
+    assert not re.search("Mind that|One run", (tmp_path / "report.md").read_text())
+
+
 def test_without_shared_tasks_there_are_tables_per_task_only(study: Study, tmp_path: Path) -> None:
+    write_study(study, tmp_path)  # what it says over tasks must not stand beside the next report
     runs = {pair: study.runs[pair] for pair in (("flat", "SAC"), ("hard", "SAC + X"))}
     report = write_study(replace(study, runs=runs), tmp_path)
     assert report.arms == ()
-    assert not (tmp_path / "intervals.png").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "report.md",
+        "tasks.csv",
+        "runs.csv",
+        "curves.csv",
+        "learning_curves.png",
+    }
     assert "flat" in report.to_text()
     with pytest.raises(ValueError, match="no finished run"):
         write_study(replace(study, runs={}), tmp_path / "none")
