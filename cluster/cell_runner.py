@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from cluster.run_folder import RunFolder
 from cluster.stop_signal import stop_signal
 
 _POLL_SECONDS = 1.0
-_STOP_SECONDS = 120.0
+_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,12 @@ def prepare_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> tuple[li
             while tasks and not stop.is_set():
                 for task in ray.wait(list(tasks), timeout=_POLL_SECONDS)[0]:
                     group = tasks.pop(task)
-                    keys = [preparation_key(run) for run in group]
                     made, error = _outcome(task)
-                    paths |= dict(zip(keys, made or [], strict=False))
-                    errors |= dict.fromkeys(keys, error) if error else {}
+                    for run, (path, reason) in zip(group, made or [(None, error)] * len(group), strict=True):
+                        key = preparation_key(run)
+                        paths[key] = path
+                        if reason is not None:
+                            errors[key] = reason
                     bar.update()
                 bar.refresh()
     finally:
@@ -92,8 +95,9 @@ def _watch(tasks: dict[ray.ObjectRef[None], Cell], runs: Sequence[Cell]) -> list
             while tasks and not stop.is_set():
                 for task in ray.wait(list(tasks), timeout=_POLL_SECONDS)[0]:
                     cell = tasks.pop(task)
-                    if error := _outcome(task)[1] or _absence(cell):
-                        failures.append(Failure(cell, error))
+                    error = _outcome(task)[1]
+                    if (reason := _absence(cell) if error is None else error) is not None:
+                        failures.append(Failure(cell, reason))
                     done[cell.run.folder] = env_steps_done(cell)
                 done |= {cell.run.folder: env_steps_done(cell) for cell in tasks.values()}
                 bar.set_postfix_str(f"{len(runs) - len(tasks) - len(failures)}/{len(runs)} runs", refresh=False)
@@ -125,8 +129,16 @@ def _train_cell(run: RunConfig) -> None:
 
 
 @ray.remote(max_retries=0)
-def _prepare(runs: Sequence[RunConfig]) -> list[Path | None]:
-    return [prepare(run) for run in runs]
+def _prepare(runs: Sequence[RunConfig]) -> list[tuple[Path | None, str | None]]:
+    """What each run begins with, or what kept it from being made: one failure leaves the others alone."""
+    return [_prepared(run) for run in runs]
+
+
+def _prepared(run: RunConfig) -> tuple[Path | None, str | None]:
+    try:
+        return prepare(run), None
+    except Exception as error:
+        return None, _told(error)
 
 
 def _preparations_by_data(cells: Iterable[Cell]) -> list[list[RunConfig]]:
@@ -151,13 +163,18 @@ def _resources(run: RunConfig, gpus_per_cell: float) -> dict[str, float]:
 
 def _require_room(runs: Sequence[RunConfig], gpus_per_cell: float) -> None:
     """Raise ``ValueError`` where this machine could never run a cell; a cluster may grow to what it lacks now."""
-    if os.environ.get("RAY_ADDRESS"):
-        return
-    there = ray.cluster_resources()
     threads = max(run.threads for run in runs)
     for name, wanted, remedy in (("CPU", threads, "lower threads"), ("GPU", gpus_per_cell, "lower gpus_per_cell")):
-        if wanted > there.get(name, 0):
-            raise ValueError(f"a cell takes {wanted:g} {name}s and Ray has {there.get(name, 0):g} here: {remedy}.")
+        most = max((node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+        if wanted <= most:
+            continue
+        if not os.environ.get("RAY_ADDRESS"):
+            raise ValueError(f"a cell takes {wanted:g} {name}s and Ray has {most:g} here: {remedy}.")
+        print(
+            f"a cell takes {wanted:g} {name}s and no node of the cluster has more than {most:g} now: cells wait until "
+            f"it grows. (Ctrl-C and {remedy}, if it cannot.)",
+            file=sys.stderr,
+        )
 
 
 def _outcome(task: ray.ObjectRef[Any]) -> tuple[Any, str | None]:
@@ -165,9 +182,15 @@ def _outcome(task: ray.ObjectRef[Any]) -> tuple[Any, str | None]:
     try:
         return ray.get(task), None
     except ray.exceptions.RayTaskError as error:
-        return None, f"{error.cause or error}"
+        return None, _told(error.cause or error)
     except ray.exceptions.RayError as error:  # its process was killed or its node was lost
-        return None, f"{type(error).__name__}: {error}"
+        return None, _told(error)
+
+
+def _told(error: BaseException) -> str:
+    """An error in words. Those for people speak for themselves; of ``KeyError('x')`` the text alone is ``'x'``."""
+    for_people = isinstance(error, ValueError | OSError) and str(error)
+    return str(error) if for_people else f"{type(error).__name__}: {error}"
 
 
 def _absence(cell: Cell) -> str | None:
@@ -190,7 +213,10 @@ def _ctrl_c() -> Iterator[threading.Event]:
 
 
 def _stop(tasks: list[ray.ObjectRef[Any]]) -> None:
+    """Have them write a checkpoint and end. That may take minutes: they look up between two rounds of updates, and a
+    SynthER that is fitted anew is part of one."""
     for task in tasks:
         ray.cancel(task)
-    if tasks:
-        ray.wait(tasks, num_returns=len(tasks), timeout=_STOP_SECONDS)
+    if ray.wait(tasks, num_returns=len(tasks), timeout=_PATIENCE_SECONDS)[1] if tasks else []:
+        print("\nwaiting for the running cells to write a checkpoint; Ctrl-C again ends them at once", file=sys.stderr)
+        ray.wait(tasks, num_returns=len(tasks))

@@ -13,8 +13,8 @@ from jsonargparse import ArgumentError
 from cluster.config import RunConfig, load_run_config
 from cluster.run_folder import RunFolder
 
-_BOOKKEEPING = ("name", "output", "data.cache", "generator.cache")
-"""Where things are kept: changes nothing about a run's result."""
+_BOOKKEEPING = ("name", "output", "data.cache", "generator.cache", "checkpoint.keep", "evaluation.solved_at")
+"""Where and how long things are kept, and what reports count to: changes nothing about a run's result."""
 
 _READ_BY = {
     "atradiff": ("generator", "serving", "adaptation"),
@@ -86,10 +86,19 @@ def require_one_process(run: RunConfig) -> None:
         )
 
 
+def require_reserved_gpu(run: RunConfig, gpus_per_cell: float) -> None:
+    """Raise ``ValueError`` for a run that would learn on a GPU where Ray reserves it none: it would see none."""
+    if run.learner_device == "cuda" and gpus_per_cell == 0:
+        raise ValueError(
+            "learner_device: cuda learns on a GPU, and a compared run sees those alone that a grid's gpus_per_cell "
+            "reserves for it, 0 here: set it in a grid (0.25 has four runs share a GPU), or learner_device to cpu."
+        )
+
+
 def share_runs(cells: Iterable[Cell]) -> list[Cell]:
     """The same cells, where those with one recipe have one run: the first one's."""
     first: dict[str, RunConfig] = {}
-    return [replace(cell, run=first.setdefault(_shared_key(cell.run), cell.run)) for cell in cells]
+    return [_taking_up(cell, first.setdefault(_shared_key(cell.run), cell.run)) for cell in cells]
 
 
 def with_runs_kept(cells: Sequence[Cell], below: Path) -> list[Cell]:
@@ -104,8 +113,14 @@ def with_runs_kept(cells: Sequence[Cell], below: Path) -> list[Cell]:
     kept = [file for file in sorted(below.glob("*/*/*/*/seed_*/config.yaml")) if file.parent not in own]
     found = {key: run for run in filter(None, map(_run_in, kept)) for key in (_shared_key(run), _named_key(run))}
     return [
-        cell if cell.folder.started else replace(cell, run=found.get(_shared_key(cell.run), cell.run)) for cell in cells
+        cell if cell.folder.started else _taking_up(cell, found.get(_shared_key(cell.run), cell.run)) for cell in cells
     ]
+
+
+def _taking_up(cell: Cell, run: RunConfig) -> Cell:
+    """The cell with a run of its recipe; what its report counts to stays its own."""
+    evaluation = replace(run.evaluation, solved_at=cell.run.evaluation.solved_at)
+    return replace(cell, run=replace(run, evaluation=evaluation))
 
 
 def distinct_runs(cells: Iterable[Cell]) -> list[Cell]:

@@ -13,7 +13,7 @@ from atradiff.report.curves import read_run
 from atradiff.report.study import Study, StudyRun
 from atradiff.report.study_files import StudyReport, write_study
 from cluster.cell_runner import Failure, prepare_cells, train_cells
-from cluster.cells import Cell, distinct_runs, require_one_process, require_same_runs
+from cluster.cells import Cell, distinct_runs, require_one_process, require_reserved_gpu, require_same_runs
 from cluster.config import RunConfig
 from cluster.grid import Grid
 from cluster.grid_cells import grid_cells, grid_folder, study_arms, study_tasks
@@ -55,6 +55,7 @@ def compare(run: RunConfig, seeds: Sequence[int]) -> Comparison:
         )
     _require_folder(run.output)
     require_one_process(run)
+    require_reserved_gpu(run, 0.0)
     run = replace(run, augmentation="atradiff").absolute()
     run.require_data()
     spaces = check_environment(run)
@@ -93,6 +94,7 @@ def checked_cells(grid: Grid) -> list[Cell]:
     spaces = {run.env: check_environment(run) for run in {cell.run.env: cell.run for cell in cells}.values()}
     for cell in cells:
         try:
+            require_reserved_gpu(cell.run, grid.gpus_per_cell)
             require_model(cell.run, spaces[cell.run.env])
         except (OSError, ValueError) as error:
             raise ValueError(f"{grid.name}: {cell.title}: {error}") from error
@@ -111,7 +113,7 @@ def report_grid(grid: Grid, cells: Sequence[Cell], failures: Sequence[Failure] =
         runs=runs,
         final_evaluations=grid.final_evaluations,
     )
-    report = write_study(study, folder, notes=_notes(cells, failures)) if runs else None
+    report = write_study(study, folder, notes=_notes(grid, cells, failures)) if runs else None
     return GridComparison(folder, report, failures)
 
 
@@ -144,12 +146,23 @@ def _finished_run(cell: Cell, out: Path) -> StudyRun:
     )
 
 
-def _notes(cells: Sequence[Cell], failures: Sequence[Failure]) -> list[str]:
-    """What a reader must know first: how much of the grid is there, and what failed."""
+def _notes(grid: Grid, cells: Sequence[Cell], failures: Sequence[Failure]) -> list[str]:
+    """What a reader must know first: of which seeds this is, how much of the grid is there, and what failed."""
     runs = distinct_runs(cells)
     complete = sum(cell.folder.complete for cell in runs)
-    notes = [f"{complete} of {len(runs)} runs are complete."] if complete < len(runs) else []
-    return notes + [f"* Failed: {failure.cell.title}: {failure.error}" for failure in failures]
+    notes = [f"Seeds: {', '.join(map(str, grid.seeds))}."]
+    if others := _runs_of_other_seeds(grid):
+        notes.append(f"{others} complete runs of other seeds are kept here and are not in this report.")
+    if complete < len(runs):
+        notes.append(f"{complete} of {len(runs)} runs are complete.")
+    return [" ".join(notes), *[f"* Failed: {failure.cell.title}: {failure.error}" for failure in failures]]
+
+
+def _runs_of_other_seeds(grid: Grid) -> int:
+    """Complete runs that an earlier call has left, with ``--seeds`` of its own."""
+    asked = {f"seed_{seed}" for seed in grid.seeds}
+    folders = {file.parent for file in (grid_folder(grid) / "runs").glob("*/*/*/*/seed_*/summary.json")}
+    return sum(folder.name not in asked for folder in folders)
 
 
 def _require_folder(output: str) -> None:

@@ -29,9 +29,9 @@ def require_known_keys(arguments: Sequence[str], kind: type) -> None:
     """
     for flag, value in flags_of(arguments):
         if flag == "config":
-            _require(mapping_of(text_of_config(value)), kind, "")
+            require_known(mapping_of(text_of_config(value)), kind)
         elif not flag.endswith(".help") and flag.partition(".")[0] in get_type_hints(kind):
-            _require({flag: mapping_of(value)}, kind, "")
+            require_known({flag: mapping_of(value)}, kind)
 
 
 def plain(message: str) -> str:
@@ -40,7 +40,8 @@ def plain(message: str) -> str:
     return " ".join(line.removeprefix("- ") for line in lines if not line.startswith(_NOISE))
 
 
-def _require(given: Mapping[str, Any], kind: type, where: str) -> None:
+def require_known(given: Mapping[str, Any], kind: type, where: str = "") -> None:
+    """Raise ``ValueError`` for a key of nested or dotted settings, at ``where``, that is no field of ``kind``."""
     known = get_type_hints(kind)
     for name, value in given.items():
         key, _, rest = str(name).partition(".")
@@ -49,7 +50,7 @@ def _require(given: Mapping[str, Any], kind: type, where: str) -> None:
         inner = next((one for one in (known[key], *get_args(known[key])) if is_dataclass(one)), None)
         below = {rest: value} if rest else value
         if isinstance(inner, type) and isinstance(below, Mapping):
-            _require(below, inner, f"{where}{key}.")
+            require_known(below, inner, f"{where}{key}.")
 
 
 def _unknown(where: str, key: str, known: list[str]) -> str:

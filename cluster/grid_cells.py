@@ -13,6 +13,7 @@ from atradiff.data.scores import find_task, has_score
 from atradiff.report.study import ScoreRange, StudyArm, StudyTask
 from cluster.cells import Cell, require_one_process, share_runs, with_runs_kept
 from cluster.config import RunConfig, run_parser
+from cluster.config_errors import plain, require_known
 from cluster.grid import Grid, Settings, arm_name, slug
 from cluster.layers import merged
 
@@ -71,11 +72,12 @@ def _run(grid: Grid, parser: ArgumentParser, task: str, algorithm: str, augmenta
         },
     )
     try:
+        require_known(settings, RunConfig)
         run = _parsed(parser, settings).absolute()
         require_one_process(run)
         run.require_data()
     except (ArgumentError, OSError, ValueError) as error:
-        raise ValueError(f"{grid.name}: {task}, {arm_name(algorithm, augmentation)}: {error}") from error
+        raise ValueError(f"{grid.name}: {task}, {arm_name(algorithm, augmentation)}: {plain(str(error))}") from error
     return run
 
 

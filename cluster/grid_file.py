@@ -110,6 +110,9 @@ def _exclusion(value: Any) -> Exclusion:
     _known_keys(content, "exclude", ("task", "algorithm", "augmentation"))
     if not content:
         raise ValueError("exclude holds a rule without labels, which would leave nothing.")
+    for kind, label in content.items():
+        if not isinstance(label, str):
+            raise ValueError(f"exclude: {kind} must be one label, got {label!r}: write a rule for each.")
     return Exclusion(**content)
 
 

@@ -14,8 +14,8 @@ import pytest
 import ray
 
 from atradiff.report.study import ScoreRange
-from cluster.cell_runner import _train_cell, prepare_cells, train_cells
-from cluster.cells import Cell
+from cluster.cell_runner import _prepared, _train_cell, prepare_cells, train_cells
+from cluster.cells import Cell, data_key
 from cluster.cli import main
 from cluster.compare import compare_grid, report_grid
 from cluster.config import RunConfig
@@ -88,8 +88,45 @@ def test_a_failed_cell_leaves_the_others_alone_and_is_told(tiny_run: RunConfig, 
     assert comparison.report is not None
     assert [result.arm for result in comparison.report.tasks] == ["SAC"]
     text = (comparison.folder / "report.md").read_text()
-    assert "1 of 3 runs are complete" in text
+    assert "Seeds: 0. 1 of 3 runs are complete." in text
     assert "* Failed: car, SAC + lost model, seed 0: " in text
+
+
+def test_a_diffuser_that_cannot_be_made_leaves_other_cells_of_the_same_data_alone(
+    tiny_run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(run: RunConfig) -> Path:
+        if run.augmentation == "synther":
+            raise KeyError("rewards")
+        return Path("models/ours")
+
+    runs = [tiny_run, replace(tiny_run, augmentation="synther")]
+    assert data_key(runs[0]) == data_key(runs[1])  # one task makes both
+    monkeypatch.setattr("cluster.cell_runner.prepare", make)
+    made = [_prepared(run) for run in runs]
+    monkeypatch.setattr("cluster.cell_runner._prepare", ray.remote(lambda _: made))
+    kept, failures = prepare_cells(
+        [Cell("car", name, run) for name, run in zip(("ours", "SynthER"), runs, strict=True)]
+    )
+    assert [(failure.cell.arm, failure.error) for failure in failures] == [("SynthER", "KeyError: 'rewards'")]
+    assert kept[0].run.generator.path == "models/ours"
+
+
+def test_what_a_cell_died_of_is_told_by_name(tiny_run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out_of_memory(_: RunConfig) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("cluster.cell_runner._train_cell", ray.remote(run_out_of_memory))
+    (failure,) = train_cells([Cell("car", "SAC", plain(tiny_run))])
+    assert failure.error == "MemoryError: "
+
+
+def test_a_report_says_of_which_seeds_it_is(tmp_path: Path) -> None:
+    grid = plain_grid(tmp_path)
+    compare_grid(grid)
+    other = compare_grid(replace(grid, seeds=(4,)))
+    text = (other.folder / "report.md").read_text()
+    assert "Seeds: 4. 2 complete runs of other seeds are kept here and are not in this report." in text
 
 
 def plain_grid(tmp_path: Path) -> Grid:

@@ -121,6 +121,10 @@ def test_scores_are_the_grids_own_or_d4rls(tmp_path: Path) -> None:
         ({"tasks": {"x": {"score": {"random": 5, "reference": 1}}}}, "random 5.0 and reference 1.0"),
         ({"exclude": [{"task": "hoper"}]}, "there is no task 'hoper'; choose one of pendulum, hopper"),
         ({"exclude": [{"env": "hopper"}]}, "exclude does not know env"),
+        (
+            {"exclude": [{"task": ["a", "b"]}]},
+            r"exclude: task must be one label, got \['a', 'b'\]: write a rule for each",
+        ),
         ({"exclude": [{}]}, "a rule without labels"),
         ({"gpus_per_cell": -1}, "gpus_per_cell at least 0.*-1"),
         ({"settings": {"seed": 1}}, "settings sets seed, which the grid gives every run itself: .* set seeds at the"),
@@ -137,8 +141,13 @@ def test_a_wrong_grid_is_refused_with_value_and_remedy(tmp_path: Path, changes: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"algorithms": {"SAC": {"utdd": 2}}}, "plain: pendulum, SAC: .*utdd"),
-        ({"algorithms": {"SAC": {"utd": "often"}}}, "(?s)plain: pendulum, SAC: .*float.*often"),
+        ({"algorithms": {"SAC": {"utdd": 2}}}, "plain: pendulum, SAC: algorithm.utdd is no setting. Did you mean utd?"),
+        ({"algorithms": {"SAC": {"adaptation.evry": 3}}}, "adaptation.evry is no setting. Did you mean every?"),
+        (
+            {"settings": {"env_steps": 3000, "learner_device": "cuda"}},
+            "gpus_per_cell reserves for it, 0 here: set it in a grid",
+        ),
+        ({"algorithms": {"SAC": {"utd": "often"}}}, "plain: pendulum, SAC: .*float.*often"),
         ({"algorithms": {"SAC": {"utd": -1}}}, "plain: pendulum, SAC: utd must be above 0, got -1"),
         ({"exclude": [{"algorithm": "SAC"}, {"algorithm": "REDQ"}]}, "exclude leaves no cell of plain"),
         ({"tasks": {"car": {"env": "Pendulum-v1"}}, "exclude": []}, "tasks.car: D4RL has no reference returns"),
@@ -251,8 +260,12 @@ def test_a_folder_with_another_run_is_refused_by_the_names_of_its_settings(tmp_p
 def test_a_recipe_ignores_where_things_are_kept_and_nothing_else(tmp_path: Path) -> None:
     cell = grid_cells(read(tmp_path))[3]
     elsewhere = replace(cell.run, name="y", output="z", data=replace(cell.run.data, cache="elsewhere"))
+    elsewhere = replace(elsewhere, checkpoint=replace(elsewhere.checkpoint, keep=9))
+    elsewhere = replace(elsewhere, evaluation=replace(elsewhere.evaluation, solved_at=12.0))
     assert recipe(elsewhere) == recipe(cell.run)
-    assert len(distinct_runs(share_runs([cell, replace(cell, run=elsewhere)]))) == 1
+    shared = share_runs([cell, replace(cell, run=elsewhere)])
+    assert len(distinct_runs(shared)) == 1
+    assert [one.run.evaluation.solved_at for one in shared] == [cell.run.evaluation.solved_at, 12.0]  # reports' own
     assert recipe(replace(cell.run, seed=99)) != recipe(cell.run)
     assert recipe(replace(cell.run, data=replace(cell.run.data, source="d4rl:x"))) != recipe(cell.run)
 
