@@ -104,6 +104,12 @@ def test_redq_in_figure_3_is_that_of_its_config_but_for_what_docs_say(monkeypatc
     assert sac == {(0.1, 50)}
 
 
+@pytest.mark.parametrize("name", ["paper_figure4", "paper_table5"])
+def test_ant_mazes_data_end_at_the_goal_as_their_task_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mazes = [run for _, run in grid_runs(name, monkeypatch) if run.env.startswith("AntMaze")]
+    assert {run.data.end_at_reward for run in mazes} == {1} == {read("rlpd_antmaze").data.end_at_reward}
+
+
 def test_kitchens_of_figure_4_are_those_of_their_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """59 numbers of the robot and the objects, and twice those of four tasks, as in the data of Minari."""
     envs = {run.data.source: run for _, run in grid_runs("paper_figure4", monkeypatch) if "Kitchen" in run.env}
