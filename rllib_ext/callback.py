@@ -21,7 +21,7 @@ from rllib_ext.checkpoint import add_to_checkpoints, close_with, replay_componen
 from rllib_ext.columns import ActionScale
 from rllib_ext.compatibility import UnsupportedConfigError, require_supported
 from rllib_ext.diffuser_source import DiffuserSource
-from rllib_ext.offline_source import OfflineSource
+from rllib_ext.offline_source import OfflineSource, require_share
 from rllib_ext.replay_facade import ReplayFacade
 from rllib_ext.stock_learners import feed_columns
 from rllib_ext.stock_policy import StockPolicy
@@ -85,9 +85,11 @@ class ATraDiffCallback(RLlibCallback):
             raise TypeError(f"ATraDiffCallback.using has no option {unknown}; there are {sorted(known)}.")
         given = {owner: {k: v for k, v in options.items() if known[k] is owner} for owner in known.values()}
         sampling = SamplingConfig(**given[SamplingConfig]) if given[SamplingConfig] else None
+        replay = ReplayConfig(rho=rho, **given[ReplayConfig])
+        require_share(offline, replay)
         settings = AugmentationSettings(
             DiffuserSource(diffuser, sampling=sampling),
-            ReplayConfig(rho=rho, **given[ReplayConfig]),
+            replay,
             ServingConfig(**given[ServingConfig]),
             options.get("capacity"),
             seed,

@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from atradiff.data.trajectories import Trajectories
+from atradiff.replay.config import ReplayConfig
 
 _LIVE: weakref.WeakValueDictionary[str, OfflineSource] = weakref.WeakValueDictionary()
 """Sources of this process by token, so that unpickling one here gives the original back, data included."""
+
+
+def require_share(offline: object | None, replay: ReplayConfig) -> None:
+    """Raise ``ValueError`` where offline data are given, and no batch would hold any of them."""
+    if offline is not None and replay.offline_share == 0:
+        raise ValueError(
+            "offline data are given and offline_share is 0: no batch would hold any of them. Set it (0.5 is RLPD's), "
+            "or leave offline out."
+        )
 
 
 class OfflineSource:

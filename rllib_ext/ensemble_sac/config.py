@@ -16,7 +16,7 @@ from atradiff.replay.local import LocalServices
 from rllib_ext.diffuser_source import DiffuserSource
 from rllib_ext.ensemble_sac.settings import OWN_SETTINGS, SHARED_WITH_RLLIB, SACSettings
 from rllib_ext.env_runner import DirectEnvRunner
-from rllib_ext.offline_source import OfflineSource
+from rllib_ext.offline_source import OfflineSource, require_share
 
 
 class EnsembleSACConfig(AlgorithmConfig):
@@ -125,6 +125,7 @@ class EnsembleSACConfig(AlgorithmConfig):
         """Raise ``ValueError``, with the remedy, for what EnsembleSAC cannot run."""
         super().validate()
         self.settings  # noqa: B018 - its checks are what is wanted
+        require_share(self.offline, self.replay)
         if self.is_multi_agent:
             self._value_error("EnsembleSAC trains one agent: train one algorithm for each agent.")
         if self.batch_size % max(self.num_learners, 1):

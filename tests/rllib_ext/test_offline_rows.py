@@ -91,6 +91,13 @@ def test_a_share_without_data_and_data_of_another_task_are_refused(build: Callab
         build(tiny().augmentation(offline=data(other), replay=ReplayConfig(offline_share=0.5)))
 
 
+def test_data_without_a_share_are_refused_and_not_left_out_silently(build: Callable) -> None:
+    with pytest.raises(ValueError, match=r"offline data are given and offline_share is 0: .* Set it \(0.5 is RLPD's\)"):
+        ATraDiffCallback.using(generator("SAC"), offline=data())
+    with pytest.raises(ValueError, match="offline data are given and offline_share is 0"):
+        build(tiny().augmentation(offline=data()))
+
+
 def test_data_in_memory_stay_where_they_are_when_a_config_travels() -> None:
     held = data()
     source = OfflineSource(held)
