@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser
 from atradiff.adaptation.config import AdaptationConfig
 from atradiff.augment.s4rl import S4RLConfig
 from atradiff.config import DiffuserConfig, FitConfig, SamplingConfig, ServingConfig, SyntherConfig, SyntherFit
+from atradiff.data.policies import NAMED
 from atradiff.replay.mixed import ReplayConfig
 from cluster.cluster_config import ClusterConfig
 from cluster.config_errors import plain, require_known_keys
@@ -43,6 +44,10 @@ class CollectConfig:
     seed: int = 0
     env: str | None = None
     """Where: another task than the run's, for a diffuser that has to follow; None: the run's."""
+
+    def absolute(self) -> CollectConfig:
+        """The same with an absolute path, where the policy is a run."""
+        return self if self.policy in NAMED else replace(self, policy=_absolute_if_there(self.policy) or self.policy)
 
 
 @dataclass(frozen=True)
@@ -286,6 +291,7 @@ class RunConfig:
             path=_absolute_if_there(self.data.path),
             source=_absolute_if_there(self.data.source),
             cache=_absolute(self.data.cache),
+            collect=None if self.data.collect is None else self.data.collect.absolute(),
         )
         generator = replace(
             self.generator, path=_absolute_if_there(self.generator.path), cache=_absolute(self.generator.cache)

@@ -21,6 +21,9 @@ class Policy(Protocol):
         ...
 
 
+NAMED = ("scripted", "random")
+"""Policies that go by a name; any other is the path of a checkpoint."""
+
 PolicyLoader = Callable[[str, gym.Env[Any, Any]], Policy]
 """Turns the path of a checkpoint into a policy for the environment; given from above, where RLlib is known."""
 
