@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from cluster.placement import Bundle, PlacementConfig, Resources
 from cluster.pool_config import PoolConfig
@@ -54,8 +55,13 @@ class ClusterConfig:
     adapter: Resources = field(default_factory=Resources)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
 
+    def decided(self, there: Mapping[str, float], *, adapting: bool) -> ClusterConfig:
+        """With the generators' share of GPUs decided: of those ``there`` (Ray's resource names), what others leave."""
+        taken = sum(bundle.resources.num_gpus for bundle in self.bundles(generating=False, adapting=adapting))
+        return replace(self, pool=self.pool.decided({**there, "GPU": there.get("GPU", 0.0) - taken}))
+
     def bundles(self, *, generating: bool, adapting: bool) -> list[Bundle]:
-        """The places of a run, RLlib's first; ``pool.num_gpus`` must be decided (:meth:`PoolConfig.decided`)."""
+        """The places of a run, RLlib's first; with generators, ``pool.num_gpus`` must be :meth:`decided`."""
         pool = self.pool
         generator = Resources(pool.num_cpus, pool.num_gpus or 0.0, dict(pool.resources))
         return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import ray
 from ray.actor import ActorHandle
@@ -58,7 +58,7 @@ def train_on_cluster(
     start_ray(at_least=total(it.cluster.bundles(generating=generating, adapting=adapting)).get("CPU", 0.0))
     cluster = it.cluster
     if generating:
-        cluster = replace(cluster, pool=cluster.pool.decided(ray.cluster_resources()))
+        cluster = cluster.decided(ray.cluster_resources(), adapting=adapting)
     with (
         place(cluster.bundles(generating=generating, adapting=adapting), cluster.placement) as placement,
         Crew(it.run, cluster, it.spaces, it.supplies, placement, it.store.folder.path) as crew,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -15,8 +16,8 @@ class PoolConfig:
     Args:
         generators: How many to begin with.
         num_cpus: CPUs that Ray keeps free for each.
-        num_gpus: GPUs for each; a fraction lets several share one, or a learner and a generator. None: one where the
-            cluster has GPUs, else none.
+        num_gpus: GPUs for each; a fraction lets several share one, or a learner and a generator. None: one, or, where
+            the cluster has fewer GPUs than generators, as much as there is for each; else none.
         resources: Amounts of the cluster's own resource names for each.
         in_flight: Batches that one generator holds at a time, the one it works on included.
         minimum: Fewest generators when ``grow_at_age`` is set.
@@ -81,7 +82,10 @@ class PoolConfig:
 
         What was asked for stays, even where there is none of it: an autoscaler may bring it.
         """
-        return self if self.num_gpus is not None else replace(self, num_gpus=float(cluster.get("GPU", 0) >= 1))
+        if self.num_gpus is not None:
+            return self
+        most = self.generators if self.rule is None else self.rule.maximum
+        return replace(self, num_gpus=share_of_gpus(cluster.get("GPU", 0.0), most))
 
     def on(self, cluster: Mapping[str, float]) -> PoolConfig:
         """As :meth:`decided`; raises ``ValueError`` where the cluster lacks what a generator asks for."""
@@ -96,3 +100,12 @@ class PoolConfig:
                 "resources of the generators (num_gpus: 0 generates on CPUs), or add such nodes."
             )
         return decided
+
+
+def share_of_gpus(gpus: float, generators: int) -> float:
+    """What each of so many generators gets: a whole GPU, or a share that fits as many on one as must be; 0 without any.
+
+    No generator lies across two GPUs. Less than one GPU is what others leave of one. Rounded down to Ray's digits.
+    """
+    share = 1.0 / math.ceil(generators / int(gpus)) if gpus >= 1 else max(gpus, 0.0) / generators
+    return math.floor(1e4 * share) / 1e4

@@ -193,7 +193,7 @@ class PoolDispatcher:
         self._next_look = now + _LOOK_SECONDS
         for batch in self._generating.values():
             if not batch.given_up and now - batch.began > self._config.patience:
-                batch.given_up = True  # should it be answered after all, the replay knows whether it still wants it
+                batch.given_up = True  # should it be answered after all, and by nobody before, the replay takes that
                 self._put_back(batch.requests)
         if self._scaler is not None and self._status is None:
             self._status = self._replay.status.remote()

@@ -62,7 +62,8 @@ class ActorServices:
     Args:
         generators: How many there are.
         num_cpus: CPUs for each.
-        num_gpus: GPUs for each; a fraction lets several share one. None: one where the cluster has GPUs, else none.
+        num_gpus: GPUs for each; a fraction lets several share one. None: one, or, where the cluster has fewer GPUs than
+            generators, as much as there is for each; else none.
         compile: ``torch.compile`` the diffuser network, on GPUs.
         replay: The replay's actor.
         journals: Folder, on the replay's node or shared, in which each algorithm has a journal of its own while it

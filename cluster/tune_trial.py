@@ -42,8 +42,9 @@ def trial_resources(run: RunConfig, gpus: float) -> PlacementGroupFactory:
     """
     if run.cluster is None:
         return PlacementGroupFactory([{"CPU": float(run.threads), "GPU": gpus}])
-    pool = run.cluster.pool
-    known = replace(run.cluster, pool=pool.decided(ray.cluster_resources()) if _generating(run) else pool)
+    known = run.cluster
+    if _generating(run):
+        known = known.decided(ray.cluster_resources(), adapting=run.adapting is not None)
     return PlacementGroupFactory([{}, *as_ray(_places(run, known))], strategy=known.placement.strategy)
 
 

@@ -97,8 +97,20 @@ class RequestQueue:
         return len(back)
 
     def settle(self, requests: Iterable[GenerationRequest]) -> BoolArray:
-        """Which of ``requests`` (n,) were outstanding, in their order; they are no longer."""
-        return np.array([self._settle_one(request) for request in requests], np.bool_)
+        """Which of ``requests`` (n,) were unanswered, in their order; they are no longer.
+
+        An answer may come late, to a request that was put back and waits again. It is as good as any: refused, it would
+        be made anew, and by generators that are slower than everybody's patience for ever.
+        """
+        requests = list(requests)
+        settled = np.array([self._settle_one(request) for request in requests], np.bool_)
+        if not settled.all() and self._waiting:
+            late = {r.request_id: r for r, known in zip(requests, settled, strict=True) if not known}
+            answered = {w.request_id for w in self._waiting if (r := late.get(w.request_id)) and w.same_as(r)}
+            if answered:
+                self._waiting = deque(w for w in self._waiting if w.request_id not in answered)
+                settled |= np.array([r.request_id in answered for r in requests])
+        return settled
 
     def everything(self) -> dict[str, NDArray[Any]]:
         """Waiting and outstanding requests, oldest first, as columns: after a restart nobody answers any of them."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import ray
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cluster.cluster_config import ClusterConfig
 from cluster.placement import Bundle, NoPlaceError, PlacementConfig, Resources, place, shortage, total
+from cluster.pool_config import PoolConfig, share_of_gpus
 
 SMALL = Resources(num_cpus=0.1)
 
@@ -54,6 +61,35 @@ def test_a_busy_cluster_is_told_apart_from_a_small_one() -> None:
 def test_the_sum_of_the_bundles() -> None:
     bundles = [Bundle("trainer", Resources(1, 0.5)), Bundle("generator", Resources(0.5, 0.5, {"fast": 1}))]
     assert total(bundles) == {"CPU": 1.5, "GPU": 1.0, "fast": 1}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "others", "generators", "share"),
+    [
+        (0, 0, 2, 0),
+        (1, 0, 1, 1),
+        (1, 0, 2, 0.5),
+        (8, 0, 2, 1),
+        (4, 0, 6, 0.5),
+        (1, 1, 2, 0),
+        (1, 0.5, 2, 0.25),
+        (2, 0, 5, 0.3333),
+    ],
+)
+def test_generators_share_the_gpus_that_others_leave(gpus: float, others: float, generators: int, share: float) -> None:
+    cluster = ClusterConfig(trainer=Resources(1, others), pool=PoolConfig(generators))
+    decided = cluster.decided({"CPU": 16, "GPU": gpus}, adapting=False)
+    assert decided.pool.num_gpus == share
+    assert total(decided.bundles(generating=True, adapting=False)).get("GPU", 0) <= gpus
+    asked = replace(cluster, pool=PoolConfig(generators, num_gpus=1))
+    assert asked.decided({"GPU": gpus}, adapting=False) == asked  # an autoscaler may bring what there is not
+
+
+@given(st.integers(1, 16), st.integers(1, 64))
+def test_as_many_generators_as_there_are_find_their_share_on_whole_gpus(gpus: int, generators: int) -> None:
+    share = share_of_gpus(gpus, generators)
+    assert 0 < share <= 1
+    assert gpus * math.floor(1 / share + 1e-9) >= generators
 
 
 @pytest.mark.parametrize("resources", [{"num_cpus": -1}, {"num_gpus": 1.5}, {"custom": {"tpu": -2}}])

@@ -45,11 +45,11 @@ def test_each_request_is_in_one_place_and_settled_once(steps: list[tuple[str, ob
             lent |= set(taken)
         else:
             ids: list[int] = list(value)  # type: ignore[call-overload]
-            known = [i in lent for i in ids]
-            if what == "settle":
-                assert queue.settle([_request(i) for i in ids]).tolist() == known
+            if what == "settle":  # also by a late answer, to one that waits again
+                assert queue.settle([_request(i) for i in ids]).tolist() == [i in lent | waiting for i in ids]
+                waiting -= set(ids)
             else:
-                assert queue.put_back([_request(i) for i in ids]) == sum(known)
+                assert queue.put_back([_request(i) for i in ids]) == len(lent & set(ids))
                 waiting |= lent & set(ids)
             lent -= set(ids)
         assert [r.request_id for r in queue] == sorted(waiting)
@@ -65,6 +65,18 @@ def test_an_answer_to_another_state_under_the_same_number_is_none() -> None:
     queue.take(1)
     assert queue.settle([GenerationRequest(3, 3, np.array([9], np.float32))]).tolist() == [False]
     assert queue.outstanding == 1
+
+
+def test_generators_slower_than_the_patience_of_their_pool_get_something_done() -> None:
+    replay = _asking(4)
+    requests = replay.take_requests(4)
+    assert replay.put_back(requests) == 4
+    late = answer(4, 2)
+    assert replay.store_synthetic(requests[:3], late.rows[:6], late.lengths[:3], 0) == 6
+    again = replay.take_requests(4)  # what nobody has answered yet
+    assert [request.request_id for request in again] == [requests[3].request_id]
+    assert replay.store_synthetic(requests, late.rows, late.lengths, 0) == 2
+    assert (replay.pending, replay.outstanding, replay.counters.answers_ignored) == (0, 0, 3)
 
 
 def _asking(rows: int, **config: object) -> MixedReplay:
