@@ -90,6 +90,7 @@ class Branched:
     rows: Transitions
     lengths: IntArray  # (B,) rows of each request
     own_rows: int
+    versions: IntArray  # (N,) of the generator that made each row: under adaptation the newest one rolls all own rows
 
 
 def branched(
@@ -107,13 +108,16 @@ def branched(
     rolled = np.random.default_rng([seed, 6]).random(len(pieces.owner)) < own.share
     rows = trajectories.to_transitions()
     if not rolled.any():
-        return Branched(rows, trajectories.lengths, 0)
+        return Branched(rows, trajectories.lengths, 0, np.full(len(rows), trajectories.generator_version, np.int64))
     made = generator.roll(rows.observations[pieces.first[rolled]], own.choose(seed), own.length)
     kept = ~rolled[pieces.of_row]
+    own_rows = int(made.lengths.sum())
     of_piece = np.concatenate([pieces.of_row[kept], np.repeat(np.flatnonzero(rolled), made.lengths)])
-    together = Transitions.concatenate([rows[kept], made.to_transitions()])[np.argsort(of_piece, kind="stable")]
+    order = np.argsort(of_piece, kind="stable")
+    together = Transitions.concatenate([rows[kept], made.to_transitions()])[order]
+    versions = np.repeat([trajectories.generator_version, made.generator_version], [int(kept.sum()), own_rows])[order]
     lengths = np.bincount(pieces.owner[of_piece], minlength=len(trajectories))
-    return Branched(together, lengths, int(made.lengths.sum()))
+    return Branched(together, lengths, own_rows, versions)
 
 
 @dataclass(frozen=True)

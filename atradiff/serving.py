@@ -34,7 +34,7 @@ def imagined_rows(
     if own is None:
         return SyntheticRows(to_learner(trajectories.to_transitions()), trajectories.lengths, version)
     made = branched(generator, trajectories, own, seed)
-    return SyntheticRows(to_learner(made.rows), made.lengths, version, made.own_rows)
+    return SyntheticRows(to_learner(made.rows), made.lengths, version, made.own_rows, made.versions)
 
 
 class LocalServer:
@@ -70,6 +70,8 @@ class LocalServer:
         stored = 0
         while self._due():
             requests = self.replay.take_requests(self._config.requests_per_batch)
+            if not requests:  # all that waited had grown too old
+                break
             try:
                 stored += self._answer(requests)
             except BaseException:  # a keyboard interrupt as well: a checkpoint may follow
@@ -88,4 +90,4 @@ class LocalServer:
         made = imagined_rows(self.generator, states, seed, self._to_learner, own)
         if self.own_rows is not None:
             self.own_rows += made.own_rows
-        return self.replay.store_synthetic(requests, made.rows, made.lengths, made.generator_version)
+        return self.replay.store_synthetic(requests, made.rows, made.lengths, made.versions)

@@ -186,8 +186,16 @@ class SyntheticRows:
     rows: Transitions  # (N,), N = lengths.sum()
     lengths: IntArray  # (B,) rows of each request's trajectory
     generator_version: int
+    """Of the one that imagined the trajectories."""
     own_rows: int = 0
     """Of N, those whose actions are the agent's own."""
+    row_versions: IntArray | None = None  # (N,) None: all rows are of that version, too
+
+    @property
+    def versions(self) -> IntArray:
+        """(N,) the version of the generator that made each row."""
+        given = self.row_versions
+        return np.full(len(self.rows), self.generator_version, np.int64) if given is None else given
 
     def __post_init__(self) -> None:
         if int(np.sum(self.lengths)) != len(self.rows):

@@ -123,6 +123,20 @@ def test_every_row_is_in_one_piece_that_is_diffused_or_the_agents(
         assert rolled == share * len(_naive_pieces(lengths, length))
 
 
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 5), st.integers(0, 10))
+def test_each_row_has_the_version_of_the_model_that_made_it(lengths: list[int], length: int, seed: int) -> None:
+    """As under adaptation: the original imagines, the newest one-step model rolls."""
+    original, newest = Climber(lengths), Climber(lengths)
+    newest.version = 7
+    newest.generate = original.generate  # type: ignore[method-assign]
+    states = np.zeros((len(lengths), 1), np.float32)
+    made = imagined_rows(newest, states, seed, _halved, _own(0.6, length))
+    assert made.versions.tolist() == [7 if reward == OWN else 2 for reward in made.rows.rewards]
+    assert made.generator_version == 2
+    plain = imagined_rows(newest, states, seed, _halved)
+    assert plain.versions.tolist() == [2] * len(plain.rows)
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 5))
 def test_share_zero_gives_the_generators_rows_bit_for_bit(lengths: list[int], length: int) -> None:
     generator = Climber(lengths)

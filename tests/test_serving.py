@@ -92,6 +92,17 @@ def test_but_not_for_ever() -> None:
     assert [len(batch) for batch in generator.batches] == [6]
 
 
+def test_requests_that_are_all_too_old_end_nothing() -> None:
+    generator = Stairs()
+    replay = MixedReplay(SPACES, ReplayConfig(capacity=500, rho=0.5, expected_length=1.0, max_request_age=3), 0)
+    server = LocalServer(replay, generator, ServingConfig(100, 6), 0, _halve)
+    _step(server)
+    replay.config = replace(replay.config, rho=0.0)  # nobody asks any more
+    _step(server, 9)
+    assert server.serve() == 0
+    assert (replay.counters.requests_dropped, replay.pending) == (1, 0)
+
+
 def test_seeds_follow_from_the_run_and_the_request() -> None:
     runs = []
     for seed in (0, 0, 1):

@@ -193,12 +193,13 @@ class MixedReplay:
         return self._queue.put_back(requests)
 
     def store_synthetic(
-        self, requests: list[GenerationRequest], rows: Transitions, lengths: IntArray, generator_version: int
+        self, requests: list[GenerationRequest], rows: Transitions, lengths: IntArray, generator_version: int | IntArray
     ) -> int:
         """Put the answers to ``requests`` into D_s and return the number of rows that went in.
 
-        ``rows`` are the trajectories end to end, ``lengths`` (one per request) theirs. Answers to requests older than
-        ``max_request_age`` env steps are dropped and counted; a second answer to a request is ignored and counted.
+        ``rows`` (N,) are the trajectories end to end, ``lengths`` (one per request) theirs, ``generator_version`` that
+        of all rows or (N,) of each. Answers to requests older than ``max_request_age`` env steps are dropped and
+        counted; a second answer to a request is ignored and counted.
         """
         if len(requests) != len(lengths) or int(np.sum(lengths)) != len(rows):
             raise ValueError(
@@ -207,11 +208,12 @@ class MixedReplay:
             )
         expected = self._queue.settle(requests)
         fresh = expected & (np.array([r.requested_at for r in requests], np.int64) >= self._oldest_wanted)
-        kept = rows[np.repeat(fresh, lengths)]
+        wanted = np.repeat(fresh, lengths)
+        kept = rows[wanted]
         self.synthetic.add(
             {
                 **dict(kept.items()),
-                "generator_version": np.full(len(kept), generator_version, np.int32),
+                "generator_version": np.broadcast_to(generator_version, len(rows))[wanted].astype(np.int32),
                 "created_at": np.full(len(kept), self.counters.env_steps, np.int64),
             }
         )

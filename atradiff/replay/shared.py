@@ -111,8 +111,9 @@ class SharedReplay:
     def store_synthetic(self, requests: list[GenerationRequest], answer: SyntheticRows) -> int:
         """Put the answer to ``requests`` into D_s; returns the number of rows that went in."""
         with self._changed:
-            self._newest_version = max(self._newest_version, answer.generator_version)
-            return self._replay.store_synthetic(requests, answer.rows, answer.lengths, answer.generator_version)
+            versions = answer.versions
+            self._newest_version = max(self._newest_version, answer.generator_version, int(versions.max(initial=0)))
+            return self._replay.store_synthetic(requests, answer.rows, answer.lengths, versions)
 
     def consult(self, question: Callable[[MixedReplay], _Answer]) -> _Answer:
         """``question(replay)`` with the lock held: how an adapter asks its watcher, ``replay.watcher``, for rows."""
