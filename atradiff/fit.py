@@ -30,6 +30,9 @@ from atradiff.training_state import Progress, load_state, save_state
 from atradiff.types import FloatArray
 from atradiff.weights import require_finite_weights
 
+_SAVE_SECONDS = 30.0
+"""At most so much work is lost where a fit is killed; saving a GPU's model takes about a second."""
+
 _CLOSING_SHARE = 0.02
 """Share of a CPU budget kept back for calibration and for writing the model."""
 
@@ -125,8 +128,9 @@ def _of_training(relevance: FloatArray, data: Trajectories, settings: FitConfig)
 def _require_finite(losses: StepLosses, step: int) -> None:
     if not math.isfinite(losses.diffuser + losses.lengths + losses.dynamics):
         raise FloatingPointError(
-            f"the fit diverged at step {step}: losses are {losses}. Lower learning_rate and dynamics_rate, or look for "
-            "extreme values in the data (atradiff data info)."
+            f"the fit diverged at step {step}: losses are {losses}. Lower learning_rate and dynamics_rate "
+            "(generator.fit of a config, FitConfig in Python), or look for extreme values in the data (atradiff data "
+            "info)."
         )
 
 
@@ -156,7 +160,7 @@ def _train(
     settings, progress, loss = trainer.fit, Progress(), math.nan
     if folder is not None and folder.state.is_file():
         progress = load_state(trainer, folder.state)
-    clock = time.process_time() - progress.cpu_seconds
+    clock, saved = time.process_time() - progress.cpu_seconds, time.monotonic()
     with ExitStack() as stack:
         board = stack.enter_context(open_board(None if folder is None else folder.tensorboard))
         bar = stack.enter_context(Bar(settings, progress, quiet))
@@ -170,6 +174,10 @@ def _train(
             bar.show(progress, losses, trainer)
             if progress.steps % settings.checkpoint_every == 0:
                 loss = _checkpoint(trainer, held_out, folder, progress, losses, board)
+                saved = time.monotonic()
+            elif folder is not None and time.monotonic() - saved > _SAVE_SECONDS:
+                save_state(trainer, progress, folder.state)
+                saved = time.monotonic()
         loss = _checkpoint(trainer, held_out, folder, progress, None, board)
     return progress, loss
 

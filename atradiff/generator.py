@@ -262,9 +262,9 @@ class TrajectoryDiffuser:
 
     @classmethod
     def from_pretrained(
-        cls, path_or_id: str | Path, *, device: str = "auto", precision: Precision = "auto"
+        cls, path_or_id: str | Path, *, device: str = "auto", precision: Precision | None = None
     ) -> TrajectoryDiffuser:
-        """Read a model folder, or fetch one from the Hugging Face hub by its id."""
+        """Read a model folder, or fetch one from the Hugging Face hub; ``precision`` None: that of its fit."""
         from atradiff.model_folder import load_model
 
         return load_model(path_or_id, device, precision)

@@ -71,8 +71,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def load_model(path_or_id: str | Path, device: str, precision: Precision) -> TrajectoryDiffuser:
-    """A model from a folder, or from the hub where no such folder exists."""
+def load_model(path_or_id: str | Path, device: str, precision: Precision | None) -> TrajectoryDiffuser:
+    """A model from a folder, or from the hub where no such folder exists; ``precision`` None: that of its fit."""
     folder = Path(path_or_id) if Path(path_or_id).is_dir() else _from_hub(str(path_or_id))
     description = read_description(folder)
     try:
@@ -96,7 +96,7 @@ def load_model(path_or_id: str | Path, device: str, precision: Precision) -> Tra
         provenance,
         version=version,
         device=device,
-        precision=precision,
+        precision=precision or provenance.fit.get("precision", "auto"),
     )
 
 

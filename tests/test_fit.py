@@ -124,6 +124,34 @@ def test_a_fit_whose_last_step_diverged_is_no_model(tmp_path, monkeypatch):
     assert not (tmp_path / "model" / "config.json").exists()
 
 
+def test_a_fit_that_is_killed_between_its_checkpoints_loses_seconds(tmp_path, monkeypatch):
+    straight = run(chain_data(5), settings=tiny_fit(12, checkpoint_every=1000))
+    step = Trainer.step
+
+    def killed(self, index, progress):
+        if index == 7:
+            raise Interrupted
+        return step(self, index, progress)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "step", killed)
+        patched.setattr("atradiff.fit._SAVE_SECONDS", -1.0)
+        with pytest.raises(Interrupted):
+            run(chain_data(5), tmp_path / "model", settings=tiny_fit(12, checkpoint_every=1000))
+    done = []
+    monkeypatch.setattr(
+        Trainer, "step", lambda self, index, progress: done.append(index) or step(self, index, progress)
+    )
+    assert_same_weights(straight, run(chain_data(5), tmp_path / "model", settings=tiny_fit(12, checkpoint_every=1000)))
+    assert done == list(range(7, 12))
+
+
+def test_a_model_is_read_with_the_precision_of_its_fit(tmp_path):
+    run(chain_data(5), tmp_path / "model", settings=tiny_fit(precision="bfloat16"))
+    for asked, wanted in ((None, "bfloat16"), ("float32", "float32")):
+        assert TrajectoryDiffuser.from_pretrained(tmp_path / "model", device="cpu", precision=asked).precision == wanted
+
+
 def test_data_that_were_never_stored_are_known_again():
     data, other = chain_data(20), chain_data(20, seed=1)
     model = run(data)

@@ -11,7 +11,7 @@ from atradiff.generator import TrajectoryDiffuser
 
 
 def load_generator(
-    path_or_id: str | Path, *, device: str = "auto", precision: Precision = "auto"
+    path_or_id: str | Path, *, device: str = "auto", precision: Precision | None = None
 ) -> TrajectoryDiffuser | SyntherDiffuser:
     """A trajectory diffuser or a SynthER from a model folder; ids of the hub name trajectory diffusers.
 

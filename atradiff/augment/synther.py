@@ -135,9 +135,9 @@ class SyntherDiffuser:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, device: str = "auto", precision: Precision = "auto"
+        cls, folder: str | Path, *, device: str = "auto", precision: Precision | None = None
     ) -> SyntherDiffuser:
-        """Read a model folder; raises ``ValueError`` in words where it is none, or damaged."""
+        """Read a model folder; ``ValueError`` where it is none, or damaged. ``precision`` None: that of its fit."""
         from atradiff.model_folder import fill_network
 
         path = Path(folder)
@@ -153,7 +153,7 @@ class SyntherDiffuser:
             version=int(description["version"]),
             fit=description["fit"],
             device=device,
-            precision=precision,
+            precision=precision or description["fit"].get("precision", "auto"),
         )
 
 

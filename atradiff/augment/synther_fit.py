@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -145,6 +146,10 @@ class OnlineSynther:
     def version(self) -> int:
         """Counts the fits, from the version of the model that was given; 0 where there is none yet."""
         return 0 if self.model is None else self.model.version
+
+    def read(self, folder: Path) -> SyntherDiffuser:
+        """A model that was saved, with the device and the precision of those that are fitted here."""
+        return SyntherDiffuser.from_pretrained(folder, device=self._device, precision=self._settings.precision)
 
     @property
     def ready(self) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from atradiff.augment.synther import SyntherDiffuser
 from atradiff.augment.synther_fit import OnlineSynther
 from atradiff.ports import ServiceOrder
 from atradiff.replay.local import LocalReplay
@@ -52,7 +51,7 @@ class SyntherReplay(LocalReplay):
         super().load(folder)
         self.online.trained_at = int(json.loads((folder / _STATE_FILE).read_text())["trained_at"])
         model = folder / _MODEL_FOLDER
-        self.online.model = SyntherDiffuser.from_pretrained(model) if model.is_dir() else None
+        self.online.model = self.online.read(model) if model.is_dir() else None
 
     def _real_rows(self) -> Transitions:
         ring = self.replay.real

@@ -34,7 +34,9 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether ``device`` has instructions for it; where it has none, torch emulates it, several times slower."""
-    return torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 @torch.inference_mode()
