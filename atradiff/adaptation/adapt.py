@@ -27,6 +27,7 @@ from atradiff.staging import write_text
 from atradiff.trainer import OfflineMaterial, Trainer, WindowDraws, learning_rate_share
 from atradiff.training_state import STATE_FILE, Progress, fill_trainer, load_state, save_state, state_tensors
 from atradiff.types import FloatArray
+from atradiff.weights import first_not_finite
 
 _NEWEST = 512
 """Rows from which the newest windows are taken, to measure drift on."""
@@ -72,7 +73,9 @@ class Adapter:
         data.spaces.require_equal(model.spaces, "the offline data of the adaptation", "the model")
         self._task = _task(model, data)
         self.config, self.seed = config, seed
-        train, held_out = data.split(config.held_out, seed)
+        train, held_out = model.provenance.split(data)
+        if train is None:  # the model was fitted on other data: it has seen none of these
+            train, held_out = data.split(config.held_out, seed)
         scores = guide_scores(train, model.config, lambda: curiosity(model.dynamics, train, model.config))
         self._offline = OfflineMaterial(train, model.config, scores)
         self._held_out = _measurable(held_out, train, model.config.lengths)
@@ -191,7 +194,7 @@ class Adapter:
             RehearsalMaterial(new, self._offline, self.config.rehearsal, self._trainer.config.longest, rng)
         )
         after = (self.loss(aside), self.loss(self._held_out))
-        accepted = self._bearable(after[1])
+        accepted = self._bearable(after[1]) and first_not_finite(self._trainer.networks.state_dict()) is None
         if accepted:
             ledger.version += 1
             ledger.accepted += 1

@@ -17,8 +17,9 @@ class PickUpConfig:
     ``td`` and ``reward`` are the paper's indicators, ``uniform`` and ``newest`` controls that need none. ``entries`` is
     the size of the index (None: the paper's 50,000 for td and 5,000 for reward), ``picked`` the paper's 5,000 rows per
     update. What the paper leaves open: a full TD index gives up its lowest entry with probability ``evict_lowest``,
-    else any; after an update the reward index drops its oldest ``drop_oldest`` and a random ``drop_random`` of its
-    entries (0: the ablation without random drop), and all that served ``max_uses`` updates.
+    else any; after a pick the reward index drops its oldest ``drop_oldest`` and a random ``drop_random`` of its
+    entries (0: the ablation without random drop), and all that served ``max_uses`` picks, whatever became of their
+    updates.
     """
 
     indicator: Indicator = "td"
@@ -86,7 +87,8 @@ class AdaptationConfig:
     max_forgetting: float | None = 0.1
     """An update that leaves the held-out offline loss more than this share above the fitted model's is taken back."""
     held_out: float = 0.05
-    """Share of offline episodes, and of picked windows, that losses are measured on and nothing is learned from."""
+    """Share of picked windows that losses are measured on and nothing is learned from; of the offline episodes those
+    that the fit held out, or this share where the model was fitted on other data."""
     min_windows: int = 256
     """With fewer whole windows among the picked rows there is no update."""
     threads: int = 1

@@ -116,8 +116,8 @@ class TdErrorPickUp:
     def _enter(self, row_ids: IntArray, importance: FloatArray) -> None:
         """Into free entries first, then, in batches no larger than the index, into evicted ones."""
         _, last = np.unique(row_ids[::-1], return_index=True)
-        newest_first = len(row_ids) - 1 - last
-        row_ids, importance = row_ids[newest_first], importance[newest_first]
+        last_reports = len(row_ids) - 1 - last  # of each row, by row id
+        row_ids, importance = row_ids[last_reports], importance[last_reports]
         room = min(len(self._free), len(row_ids))
         places, self._free = self._free[len(self._free) - room :], self._free[: len(self._free) - room]
         self._put(places, row_ids[:room], importance[:room])

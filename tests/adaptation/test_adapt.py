@@ -15,6 +15,7 @@ from atradiff.adaptation.feed import LocalFeed
 from atradiff.adaptation.local import LocalAdaptation
 from atradiff.adaptation.original import WithOriginal, serves_original
 from atradiff.adaptation.served import ServedCount
+from atradiff.data.windows import WindowSampler
 from atradiff.fit import fit
 from atradiff.generator import TrajectoryDiffuser
 from tests.adaptation.adapting import QUICK, double_actions, filled_replay, moved_data, offline_data
@@ -113,6 +114,30 @@ def test_what_forgets_too_much_is_taken_back_whole(fitted, feed):
     one.update(feed, 600)
     fresh.update(feed, 600)
     assert_equal_weights(one.weights(), fresh.weights())
+
+
+def test_an_update_that_breaks_another_network_than_the_judged_one_is_taken_back(fitted, feed, monkeypatch):
+    one = adapter(fitted)
+    before, train = one.weights(), one._train
+
+    def breaking(material):
+        steps = train(material)
+        next(one._trainer.networks.dynamics.parameters()).data.view(-1)[0] = float("nan")
+        return steps
+
+    monkeypatch.setattr(one, "_train", breaking)
+    report = one.update(feed, 300)
+    assert (report.outcome, one.version) == ("rolled_back", 0)
+    assert np.isfinite(report.held_out_after)  # the diffuser's loss does not tell
+    assert_equal_weights(before, one.weights())
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_forgetting_is_measured_on_episodes_that_the_fit_has_not_seen(fitted, seed):
+    held_out = fitted.provenance.split(offline_data())[1]
+    windows = WindowSampler(held_out, fitted.config.lengths)
+    one = adapter(fitted, seed=seed)
+    assert one._ledger.fitted_loss == one.loss(windows)
 
 
 def test_the_same_seed_gives_the_same_weights_another_one_others(fitted, feed):
