@@ -15,12 +15,13 @@ from torch import Tensor
 
 from atradiff.config import PROJECTION_STEPS, Refine
 from atradiff.data.normalize import DecodedRows
+from atradiff.diffusion.sample import GPU_CHUNK
 from atradiff.dynamics import DynamicsEnsemble
 from atradiff.projection import project
 from atradiff.types import BoolArray, FloatArray, IntArray
 
 _CHUNK = 2048
-"""Rows per pass of the one-step model: its activations stay in a CPU core's cache."""
+"""Rows per pass of the one-step model on a CPU: its activations stay in a core's cache."""
 
 _NEVER = 1 << 40
 """A row that no window has."""
@@ -101,7 +102,7 @@ def step_residuals(model: DynamicsEnsemble, rows: DecodedRows) -> FloatArray:
     if rows.tasks is not None:
         columns.append(np.repeat(rows.tasks[:, None], length, axis=1))
     flat = [torch.as_tensor(x.reshape(batch * length, *x.shape[2:]), device=model.state_mean.device) for x in columns]
-    parts = [model.residual(*part) for part in zip(*(x.split(_CHUNK) for x in flat), strict=True)]
+    parts = [model.residual(*part) for part in zip(*(x.split(_rows_at_once(x.device)) for x in flat), strict=True)]
     return torch.cat(parts).reshape(batch, length).cpu().numpy()
 
 
@@ -180,7 +181,8 @@ class Roll:
         """Take the diffused states, projected together with their actions over ``wanted`` (B,) rows."""
         planned, diffused = torch.as_tensor(self._rows.states, device=wanted.device), self.actions
         real, self.actions = self._columns < wanted[:, None], torch.empty_like(diffused)
-        for part in torch.arange(len(wanted), device=wanted.device).split(max(_CHUNK // real.shape[1], 1)):
+        at_once = max(_rows_at_once(wanted.device) // real.shape[1], 1)
+        for part in torch.arange(len(wanted), device=wanted.device).split(at_once):
             self.states[part], self.actions[part] = project(
                 self._model, planned[part], diffused[part], real[part], self._tasks_of(part), steps
             )
@@ -220,7 +222,8 @@ class Roll:
     def _places(self, lengths: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """(windows, rows) of the first ``lengths`` (B,) rows of each window, a chunk at a time."""
         window, row = torch.nonzero(self._columns < lengths[:, None], as_tuple=True)
-        yield from zip(window.split(_CHUNK), row.split(_CHUNK), strict=True)
+        at_once = _rows_at_once(lengths.device)
+        yield from zip(window.split(at_once), row.split(at_once), strict=True)
 
     def _decoded(self) -> DecodedRows:
         states, actions, rewards, ends = (
@@ -230,6 +233,10 @@ class Roll:
 
     def _tasks_of(self, windows: Tensor) -> Tensor | None:
         return None if self.tasks is None else self.tasks[windows]
+
+
+def _rows_at_once(device: torch.device) -> int:
+    return GPU_CHUNK if device.type == "cuda" else _CHUNK
 
 
 def _mean_over(values: FloatArray, lengths: IntArray) -> FloatArray:
