@@ -19,7 +19,7 @@ from cluster.algorithm import build_algorithm
 from cluster.cluster_config import ClusterConfig
 from cluster.commands import collect
 from cluster.commands import train as command
-from cluster.config import CheckpointConfig, DataConfig, RunConfig, load_run_config
+from cluster.config import CheckpointConfig, CollectConfig, DataConfig, RunConfig, load_run_config
 from cluster.policy import load_policy
 from cluster.prepare import check_environment, prepare_data, prepare_diffuser
 from cluster.run import Stopped, train
@@ -129,6 +129,22 @@ def test_a_trained_policy_collects_data(tiny_run: RunConfig, tmp_path: Path) -> 
     )
     with pytest.raises(ValueError, match="does not fit this environment"):
         load_policy(str(folder), make_env("Pendulum-v1"))
+
+
+def test_a_policy_that_has_learned_more_collects_anew(
+    tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = replace(tiny_run, augmentation="none")
+    folder = train(plain)
+    monkeypatch.chdir(folder.parent)
+    collecting = DataConfig(collect=CollectConfig(policy=folder.name, episodes=1), cache=str(tmp_path / "cache"))
+    run = replace(tiny_run, data=collecting).absolute()
+    assert run.data.collect is not None
+    assert run.data.collect.policy == str(folder)  # a worker may be somewhere else
+    store = prepare_data(run)
+    assert prepare_data(run) == store
+    train(replace(plain, env_steps=plain.env_steps + 200), resume=folder)
+    assert prepare_data(run) != store
 
 
 def test_a_complete_run_goes_on_only_with_more_steps(tiny_run: RunConfig) -> None:
