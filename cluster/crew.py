@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ray import ObjectRef
 from ray.actor import ActorHandle
 
 from atradiff.adaptation.config import AdaptationConfig
@@ -105,8 +106,13 @@ class Crew:
         supplies: Supplies,
         placement: Placement,
         folder: Path,
+        adapter_states: str = "",
+        get: Callable[[ObjectRef[Any]], Any] = answer_of,
     ) -> None:
-        order, plan = _order(run, spaces, supplies), _plan(cluster, supplies.imagination, folder)
+        """``adapter_states``: where in the adapter's folder this run keeps its own. ``get`` waits for the replay's
+        answers, see :class:`cluster.waiting.Waiting`."""
+        order, plan = _order(run, spaces, supplies), _plan(cluster, supplies.imagination, folder, adapter_states)
+        self._get = get
         offline_rows = 0 if supplies.offline is None else supplies.offline.n_transitions
         print(f"replay       {ReplayMemory.of(spaces, order.replay, offline_rows)}", file=sys.stderr)
         with ExitStack() as begun:  # what was started is ended where the rest cannot be
@@ -121,25 +127,26 @@ class Crew:
     @property
     def env_steps(self) -> int:
         """Real rows that the replay holds or has held: more than 0 where its journal knew the run already."""
-        return int(answer_of(self.replay.env_steps.remote()))
+        return int(self._get(self.replay.env_steps.remote()))
 
     @property
     def generation(self) -> str | None:
         """Of the replay's journal: another one whenever the replay goes back; None without a journal."""
-        generation: str | None = answer_of(self.replay.generation.remote())
+        generation: str | None = self._get(self.replay.generation.remote())
         return generation
 
     def restore_replay(self, checkpoint: Checkpoint | None) -> None:
         """Go back to ``checkpoint`` with the replay, before the trainer does; None: to the beginning."""
         if checkpoint is None:
-            answer_of(self.replay.begin_anew.remote())
+            self._get(self.replay.begin_anew.remote())
         else:
-            answer_of(self.replay.read.remote(checkpoint.part(REPLAY_PART)))
+            self._get(self.replay.read.remote(checkpoint.part(REPLAY_PART)))
 
     def restore_adapter(self, checkpoint: Checkpoint) -> None:
         """Go back to ``checkpoint`` with the adapter, and generate with its version."""
         if self.adapter is not None:
-            self.adapter.restore(checkpoint.part(ADAPTER_PART))
+            newest = int(self._get(self.replay.status.remote())["generator_version"])
+            self.adapter.restore(checkpoint.part(ADAPTER_PART), newest)
 
     def parts(self) -> dict[str, Part]:
         """What the crew adds to a checkpoint; each part is written by the actor that owns it. May be pickled."""
@@ -190,7 +197,7 @@ def _order(run: RunConfig, spaces: Spaces, supplies: Supplies) -> ServiceOrder:
     )
 
 
-def _plan(cluster: ClusterConfig, imagination: Imagination | None, folder: Path) -> ActorPlan:
+def _plan(cluster: ClusterConfig, imagination: Imagination | None, folder: Path, adapter_states: str) -> ActorPlan:
     journal = _journal(cluster.journal, folder)
     if imagination is None or imagination.adaptation is None or imagination.offline is None:
         return ActorPlan(cluster.replay, cluster.pool, journal)
@@ -198,7 +205,7 @@ def _plan(cluster: ClusterConfig, imagination: Imagination | None, folder: Path)
         imagination.adaptation,
         imagination.diffuser,
         imagination.offline,
-        folder / ".adapter",
+        folder / ".adapter" / adapter_states,
         imagination.training_state,
         cluster.adapter,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 from ray.actor import ActorHandle
@@ -26,6 +27,7 @@ from cluster.trainer_actor import StartingPoint, TrainerActor
 from cluster.waiting import Waiting
 
 _GENERATION_NOTE = ".journal-generation"
+_ADAPTER_NOTE = ".adapter-states"
 
 _logger = logging.getLogger(__name__)
 
@@ -55,18 +57,30 @@ def train_on_cluster(
     imagination = it.supplies.imagination
     generating = it.supplies.model is not None
     adapting = imagination is not None and imagination.adaptation is not None
-    start_ray(at_least=total(it.cluster.bundles(generating=generating, adapting=adapting)).get("CPU", 0.0))
     cluster = it.cluster
+    grown = replace(cluster, pool=cluster.pool.grown())
+    start_ray(at_least=total(grown.bundles(generating=generating, adapting=adapting)).get("CPU", 0.0))
     if generating:
         cluster = cluster.decided(ray.cluster_resources(), adapting=adapting)
-    with (
-        place(cluster.bundles(generating=generating, adapting=adapting), cluster.placement) as placement,
-        Crew(it.run, cluster, it.spaces, it.supplies, placement, it.store.folder.path) as crew,
-    ):
-        waiting = Waiting(placement.missing, stop)
-        starter = _Starter(it, crew, placement, waiting)
-        begin()
-        return Supervisor(starter.start, crew, it.run.env_steps, waiting.get).run(watch, stop)
+    with place(cluster.bundles(generating=generating, adapting=adapting), cluster.placement) as placement:
+        waiting, folder, states = Waiting(placement.missing, stop), it.store.folder.path, _adapter_states(it)
+        with Crew(it.run, cluster, it.spaces, it.supplies, placement, folder, states, waiting.get) as crew:
+            starter = _Starter(it, crew, placement, waiting)
+            begin()
+            return Supervisor(starter.start, crew, it.run.env_steps, waiting.get).run(watch, stop)
+
+
+def _adapter_states(it: ClusterRun) -> str:
+    """The name under which this run's adapter keeps its states; on some node another run's may lie in the same folder.
+
+    Empty for a run that was begun before there were such names.
+    """
+    note = it.store.location / _ADAPTER_NOTE
+    if it.resumed:
+        return note.read_text() if note.exists() else ""
+    name = uuid.uuid4().hex[:8]
+    note.write_text(name)
+    return name
 
 
 class _Starter:

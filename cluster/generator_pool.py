@@ -75,8 +75,8 @@ class GeneratorPool:
             target=self._dispatcher.run, args=(on_error,), name="generator-pool", daemon=True
         )
 
-    def start(self, timeout_s: float = 120.0) -> None:
-        """Start the generators and serve once all of them are ready.
+    def start(self, timeout_s: float = 600.0) -> None:
+        """Start the generators and serve once all of them are ready: a new node may first install what they need.
 
         Raises :class:`GeneratorError` where one cannot be built, ``TimeoutError`` where one finds no place.
         """

@@ -77,6 +77,10 @@ class PoolConfig:
         most = self.generators if self.maximum is None else self.maximum
         return ScaleRule(self.minimum, most, self.grow_at_age, self.grow_after, self.shrink_after)
 
+    def grown(self) -> PoolConfig:
+        """With as many generators as there may come to be."""
+        return self if self.rule is None else replace(self, generators=self.rule.maximum)
+
     def decided(self, cluster: Mapping[str, float]) -> PoolConfig:
         """These settings with ``num_gpus`` decided, on a cluster that has ``cluster`` (Ray's resource names) in all.
 
@@ -84,8 +88,7 @@ class PoolConfig:
         """
         if self.num_gpus is not None:
             return self
-        most = self.generators if self.rule is None else self.rule.maximum
-        return replace(self, num_gpus=share_of_gpus(cluster.get("GPU", 0.0), most))
+        return replace(self, num_gpus=share_of_gpus(cluster.get("GPU", 0.0), self.grown().generators))
 
     def on(self, cluster: Mapping[str, float]) -> PoolConfig:
         """As :meth:`decided`; raises ``ValueError`` where the cluster lacks what a generator asks for."""

@@ -94,6 +94,7 @@ class PoolDispatcher:
         self._status: ray.ObjectRef | None = None
         self._generating: dict[ray.ObjectRef, _Batch] = {}
         self._storing: dict[ray.ObjectRef, _Batch] = {}
+        self._returning: list[ray.ObjectRef] = []
         self._next_look = 0.0
         self._made = ServedCount(ticket.version)
         self._counters, self._latency, self._service = _Counters(), LatencyWindow(), LatencyWindow()
@@ -169,7 +170,7 @@ class PoolDispatcher:
             self._ask()
             self._look()
             questions = [reference for reference in (self._asked, self._status) if reference is not None]
-            waiting = [*self._generating, *questions, *self._storing, *self._fleet.starting]
+            waiting = [*self._generating, *questions, *self._storing, *self._returning, *self._fleet.starting]
         if not waiting:
             self._stopping.wait(_TICK_SECONDS)
             return
@@ -209,6 +210,9 @@ class PoolDispatcher:
             self._pass_on(reference)
         elif reference in self._storing:
             self._finish(reference)
+        elif reference in self._returning:
+            self._returning.remove(reference)
+            ray.get(reference)
         else:
             self._fleet.arrived(reference)
 
@@ -259,8 +263,9 @@ class PoolDispatcher:
             self._size = self._scaler.size(time.monotonic(), self._size, age, peak)
 
     def _put_back(self, requests: list[GenerationRequest]) -> None:
+        """Not waited for: a replay without a place does not answer, and whoever asks for metrics would wait, too."""
         self._counters.put_back += len(requests)
-        ray.get(self._replay.put_back.remote(requests))
+        self._returning.append(self._replay.put_back.remote(requests))
 
     def _hand_back(self) -> None:
         """What is unanswered goes back to the queue, what is on its way into the replay arrives there."""
@@ -277,3 +282,4 @@ class PoolDispatcher:
             self._put_back(unanswered)
         for reference in list(self._storing):
             self._finish(reference)
+        ray.get(self._returning, timeout=_FAREWELL_SECONDS)

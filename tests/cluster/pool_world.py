@@ -94,6 +94,13 @@ class Books:
         return os.getpid()
 
 
+class Silent(Books):
+    """Takes nothing back: like a replay whose node is gone, it does not answer."""
+
+    def put_back(self, requests: list[GenerationRequest]) -> None:  # noqa: ARG002
+        time.sleep(3600)
+
+
 def asking_replay() -> MixedReplay:
     """Asks for a trajectory for each row that it is given."""
     return MixedReplay(SPACES, ReplayConfig(capacity=1000, rho=0.5, expected_length=1.0), 3)

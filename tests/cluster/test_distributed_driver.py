@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,9 @@ from benchmarks.ray_processes import TITLES, processes
 from benchmarks.soak import balance
 from cluster.commands import train as command
 from cluster.config import load_run_config
+from cluster.distributed import _adapter_states
 from cluster.run_store import RunStore
+from cluster.storage import Location
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "tiny" / "halfcheetah_cluster.yaml"
@@ -88,3 +91,14 @@ def test_a_killed_driver_loses_no_row_and_counts_none_twice(tmp_path: Path, made
     assert curve(folder)[: len(lived)] == lived
     steps = [int(row["env_steps"]) for row in curve(folder)]
     assert steps == sorted(set(steps))
+
+
+def test_a_new_run_keeps_its_adapters_states_apart_from_those_of_the_run_before_it(tmp_path: Path) -> None:
+    def states(*, resumed: bool) -> str:
+        run = SimpleNamespace(store=SimpleNamespace(location=Location.of(tmp_path)), resumed=resumed)
+        return _adapter_states(run)  # type: ignore[arg-type]
+
+    assert states(resumed=True) == ""  # begun before there were names
+    first = states(resumed=False)
+    assert states(resumed=True) == first
+    assert states(resumed=False) != first

@@ -26,6 +26,7 @@ from tests.cluster.pool_world import (
     Failing,
     Homeless,
     Rolling,
+    Silent,
     Stamping,
     Steady,
     WithElder,
@@ -239,6 +240,19 @@ def test_resources_that_the_cluster_lacks(open_books) -> None:
         pool_over(open_books(4), num_gpus=1.0)
     with pytest.raises(TimeoutError, match="of 2 generators found no place"):
         pool_over(open_books(4), generators=2, num_cpus=2.0).start(timeout_s=3)
+
+
+def test_a_replay_that_does_not_answer_holds_up_neither_the_metrics_nor_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.pool_dispatcher._FAREWELL_SECONDS", 0.5)
+    hang = tmp_path / "hang"
+    hang.touch()
+    silent = actor_of(Silent, 4)
+    with pool_over(silent, Stamping(hang=hang), patience=0.5) as pool:
+        until(lambda: pool.metrics()["requests_put_back"] == 4)
+        assert pool.metrics()["batches"] == 0
+    ray.kill(silent)
 
 
 def test_a_batch_that_nobody_answers_goes_to_another_generator(open_books, tmp_path: Path) -> None:
