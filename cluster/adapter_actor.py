@@ -182,10 +182,10 @@ class AdapterActor:
         return Attempt(report, os.getpid()), worker.adapter.weights() if report.accepted else None
 
     @ray.method(num_returns=2)
-    def current(self, made_of: MadeOf | None = None) -> tuple[tuple[int, int], Weights]:
-        """((version, env steps of the last attempt), weights)."""
+    def current(self, made_of: MadeOf | None = None) -> tuple[tuple[tuple[int, int], tuple[int, int]], Weights]:
+        """(((version, env steps of the last attempt), (updates, rollbacks) so far), weights)."""
         adapter = self._worker(made_of).adapter
-        return (adapter.version, adapter.env_steps), adapter.weights()
+        return ((adapter.version, adapter.env_steps), (adapter.updates, adapter.rollbacks)), adapter.weights()
 
     @ray.method(concurrency_group="files")
     def write(self, target: Location, made_of: MadeOf | None = None) -> list[FileEntry]:

@@ -77,16 +77,18 @@ class AdapterClient:
         told, self._untold = self._untold, []
         return told
 
-    def restore(self, part: StoredPart) -> None:
+    def restore(self, part: StoredPart, newest: int = 0) -> None:
         """Have the actor go back to a checkpoint, and publish its version, if that is not the one that is served.
 
         An update that is under way is forgotten. Where other weights were served before, those of the checkpoint
-        get a new version: a generator that has seen a version does not ask for it again.
+        get a new version: a generator that has seen a version does not ask for it again, and rows name their generator
+        by it. ``newest`` is the highest version of the replay's rows, which may have outlived a driver.
         """
         self._running = None
-        answer_of(self.actor.read.remote(part, self._version, not self._published, self.made_of))
+        served = max(self._version, newest)
+        answer_of(self.actor.read.remote(part, served, not self._published, self.made_of))
         told, weights = self.actor.current.remote(self.made_of)
-        version, self._last_begun = ray.get(told)
+        (version, self._last_begun), (self.updates, self.rollbacks) = ray.get(told)
         if version > self._version:
             self._pass_on(version, weights)
 

@@ -215,7 +215,7 @@ def test_the_diffuser_follows_the_agent(start: Callable[..., OwnedReplay], tmp_p
     again.load(tmp_path / "state")
     assert again.env_steps == 2 * len(data.columns)
     assert again.adapter is not None
-    assert ray.get(again.adapter.actor.current.remote()[0])[0] >= 1
+    assert ray.get(again.adapter.actor.current.remote()[0])[0][0] >= 1
 
 
 def test_checkpoints_on_machines_that_share_no_folder(tmp_path: Path) -> None:
