@@ -51,6 +51,15 @@ def test_an_image_is_made_of_what_there_is(dockerfile: Path) -> None:
     assert "-c constraints.txt" in installed
 
 
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_login_shells_find_ray_and_the_autoscaler_its_tools(dockerfile: Path) -> None:
+    """Ray's autoscaler starts everything by ``bash --login``, whose profile sets another PATH, and copies by rsync."""
+    commands = [" ".join(words) for words in instructions(dockerfile, "RUN")]
+    assert any("/etc/profile.d/" in command and "$PATH" in command for command in commands)
+    (packages,) = [command.split() for command in commands if "apt-get" in command]
+    assert {"rsync", "openssh-client"} <= set(packages)
+
+
 def test_what_is_large_or_private_stays_out_of_the_images() -> None:
     ignored = set((ROOT / ".dockerignore").read_text().split())
     assert {".git", ".venv", *AT_THE_TOP} <= ignored
