@@ -36,8 +36,7 @@ def fit_command(
             one-step model's error is taken.
         model: settings of the model, e.g. --model.process edm.
     """
-    import numpy as np
-
+    from atradiff.data.npy import read_npy
     from atradiff.data.store import open_trajectories
     from atradiff.fit import fit
 
@@ -50,7 +49,7 @@ def fit_command(
         settings=settings,
         device=device,
         overwrite=overwrite,
-        relevance=None if relevance is None else np.load(relevance, allow_pickle=False),
+        relevance=None if relevance is None else read_npy(relevance),
     )
     source = diffuser.provenance
     print(

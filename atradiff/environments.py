@@ -31,21 +31,15 @@ def make_env(env_id: str, **options: Any) -> gym.Env[Any, Any]:
     """Make an environment whose observations are flat vectors (dictionaries are flattened by Gymnasium's own rule).
 
     ``options`` are keyword arguments of the environment and override those in ``env_id``. Raises ``ValueError`` for
-    an id that nobody registered or options that the environment does not take.
+    an id that nobody registered, options that the environment does not take, and where it needs what is not installed.
     """
     name, own = split_env_id(env_id)
     options = {**own, **options}
-    task = meta_world_task(name)
-    if task is not None:
-        from atradiff.meta_world import make_meta_world
-
-        return make_meta_world(task, **options)
-    _require_registered(name)
     try:
-        env = gym.make(name, **options)
-    except TypeError as error:
-        raise ValueError(f"environment '{name}' cannot be made with the options {options}: {error}") from error
-    return _flat(env)
+        return _make(name, options)
+    except (gym.error.Error, ImportError, TypeError) as error:
+        told = f" with the options {options}" if options else ""
+        raise ValueError(f"environment '{name}' cannot be made{told}: {error}") from error
 
 
 def split_env_id(env_id: str) -> tuple[str, dict[str, Any]]:
@@ -67,10 +61,25 @@ def meta_world_task(env_id: str) -> str | None:
 
 def horizon_of(env: gym.Env[Any, Any]) -> int | None:
     """Steps after which ``env`` truncates an episode; None where it never does."""
+    layer = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, gym.wrappers.TimeLimit):
+            return int(layer._max_episode_steps)
+        layer = layer.env
     if env.spec is not None and env.spec.max_episode_steps is not None:
         return int(env.spec.max_episode_steps)
     limit = getattr(env.unwrapped, "max_path_length", None)
     return None if limit is None else int(limit)
+
+
+def _make(name: str, options: dict[str, Any]) -> gym.Env[Any, Any]:
+    task = meta_world_task(name)
+    if task is not None:
+        from atradiff.meta_world import make_meta_world
+
+        return make_meta_world(task, **options)
+    _require_registered(name)
+    return _flat(gym.make(name, **options))
 
 
 def _flat(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

@@ -13,14 +13,24 @@ GOAL_SEED = 0
 
 
 def make_meta_world(task: str, *, max_episode_steps: int | None = None, **options: Any) -> gym.Env[Any, Any]:
-    """One Meta-World 3 task; each reset draws one of its 50 goals. Raises ``ValueError`` for an unknown task."""
+    """One Meta-World 3 task; each reset draws one of its 50 goals.
+
+    Raises ``ValueError`` for an unknown task, and for more ``max_episode_steps`` than the task itself allows.
+    """
     import metaworld
 
     if task not in metaworld.MT1.ENV_NAMES:
         near = difflib.get_close_matches(task, metaworld.MT1.ENV_NAMES, n=3) or ["reach-v3"]
         raise ValueError(f"Meta-World has no task '{task}'. Did you mean {' or '.join(near)}?")
     benchmark = metaworld.MT1(task, seed=GOAL_SEED)
-    env: gym.Env[Any, Any] = MetaWorldGoals(benchmark.train_classes[task](**options), benchmark.train_tasks)
+    sawyer = benchmark.train_classes[task](**options)
+    longest = int(sawyer.max_path_length)
+    if max_episode_steps is not None and not 1 <= max_episode_steps <= longest:
+        raise ValueError(
+            f"max_episode_steps of {task} must lie in 1..{longest}, where the task itself ends an episode, "
+            f"got {max_episode_steps}."
+        )
+    env: gym.Env[Any, Any] = MetaWorldGoals(sawyer, benchmark.train_tasks)
     return env if max_episode_steps is None else gym.wrappers.TimeLimit(env, max_episode_steps)
 
 

@@ -50,3 +50,29 @@ def test_unknown_ids_and_options() -> None:
         make_env("metaworld:reech-v3")
     with pytest.raises(ValueError, match=r"cannot be made with the options \{'colour': 'red'\}"):
         make_env("Pendulum-v1?colour=red")
+    with pytest.raises(ValueError, match=r"'gymnasium:Foo-v0' cannot be made: Environment `Foo` doesn't exist"):
+        make_env("gymnasium:Foo-v0")
+    with pytest.raises(ValueError, match=r"'nowhere:Foo-v0' cannot be made: No module named 'nowhere'"):
+        make_env("nowhere:Foo-v0")
+    with pytest.raises(ValueError, match=r"'metaworld:reach-v3' cannot be made with the options \{'foo': 1\}"):
+        make_env("metaworld:reach-v3?foo=1")
+
+
+def test_what_an_environment_needs_and_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(_: str) -> gym.Env:
+        raise gym.error.DependencyNotInstalled("Box2D is not installed")
+
+    monkeypatch.setattr(gym, "make", make)
+    with pytest.raises(ValueError, match="'LunarLander-v3' cannot be made: Box2D is not installed"):
+        make_env("LunarLander-v3")
+
+
+def test_the_shorter_of_two_limits_is_the_horizon() -> None:
+    env = make_env("metaworld:reach-v3?max_episode_steps=20")
+    assert horizon_of(env) == 20
+    env.reset(seed=0)
+    ends = [env.step(env.action_space.sample())[3] for _ in range(20)]
+    assert ends == [False] * 19 + [True]
+    for steps in (0, 501):
+        with pytest.raises(ValueError, match=rf"max_episode_steps of reach-v3 must lie in 1\.\.500.*got {steps}"):
+            make_env(f"metaworld:reach-v3?max_episode_steps={steps}")

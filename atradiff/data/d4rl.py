@@ -51,7 +51,7 @@ def read_d4rl_file(path: Path) -> Source:
         with h5py.File(str(path), "r") as file:
             arrays = _arrays(file)
             text = file.attrs.get(origin.KEY)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # h5py's answers to damage
         raise DataError(
             f"is truncated or no HDF5 file ({error}).", "Download or copy the file again.", file=path
         ) from error

@@ -52,11 +52,17 @@ def cut_episodes(raw: RawColumns, actions: ActionArray, horizon: int | None) -> 
     return _assemble(raw, actions, following, ends, rows)
 
 
-def ended_at_reward(episodes: Episodes, reward: float) -> Episodes:
+def marks_ends(raw: RawColumns) -> bool:
+    """Whether the file says itself where episodes end that do not terminate, so that no horizon is needed."""
+    return raw.starts is not None or (raw.truncated is not None and bool(raw.truncated.any()))
+
+
+def ended_at_reward(episodes: Episodes, reward: float, starts: IntArray | None = None) -> Episodes:
     """Episodes that terminate with the first row that is paid at least ``reward``; what came after it is left out.
 
-    For data of a goal that were recorded on after it was reached, where the task itself ends there. Raises
-    ``ValueError`` where no row is paid so much.
+    For data of a goal that were recorded on after it was reached, where the task itself ends there. Episodes of a
+    single row that is paid right after a terminal one that was are left out, too, unless a recorded episode begins
+    there: ``starts`` (E,) are the source rows where those do. Raises ``ValueError`` where no row is paid so much.
     """
     columns, reached = episodes.columns, episodes.columns.rewards >= reward
     if not reached.any():
@@ -67,14 +73,28 @@ def ended_at_reward(episodes: Episodes, reward: float) -> Episodes:
     episode = np.repeat(np.arange(len(episodes.offsets) - 1), np.diff(episodes.offsets))
     before: IntArray = np.cumsum(reached) - reached  # rows that were paid so much before each row, in all episodes
     keep: BoolArray = before == before[episodes.offsets[:-1]][episode]
+    keep &= ~_paid_again(episodes, reached, starts)[episode]
     cut = replace(
         columns[keep], terminated=(columns.terminated | reached)[keep], truncated=(columns.truncated & ~reached)[keep]
     )
     lengths = np.bincount(episode[keep])
+    lengths = lengths[lengths > 0]  # episodes that are nothing but a row paid again are gone
     ended, dropped = int((reached & keep).sum()), int((~keep).sum())
     note = f"{ended} episodes end with a reward of {reward:g} or more; {dropped} rows after it were left out"
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return Episodes(cut, offsets, episodes.rows[keep], (*episodes.notes, note))
+
+
+def _paid_again(episodes: Episodes, reached: BoolArray, starts: IntArray | None) -> BoolArray:
+    """(E,) true where an episode is a single row, and it and the terminal row just before it in the file are paid.
+
+    Where each row at the goal is marked terminal, an agent that stays there begins no new episode.
+    """
+    first, rows = episodes.offsets[:-1], episodes.rows
+    again = (np.diff(episodes.offsets) == 1) & reached[first]
+    again[0] = False  # nothing comes before it
+    again[1:] &= (reached & episodes.columns.terminated)[first[1:] - 1] & (np.diff(rows)[first[1:] - 1] == 1)
+    return again if starts is None else again & ~np.isin(rows[first], starts)
 
 
 def _ends(raw: RawColumns, horizon: int | None) -> _Ends:
@@ -84,10 +104,11 @@ def _ends(raw: RawColumns, horizon: int | None) -> _Ends:
         unmarked = _recorded_ends(raw.starts, len(raw)) & ~(terminated | truncated)
         note = f"{int(unmarked.sum())} recorded episodes have no end marked and are kept as truncated"
         return _Ends(terminated, truncated | unmarked, (note,) if unmarked.any() else ())
-    if horizon is None or (raw.truncated is not None and (terminated | truncated).any()):
+    if horizon is None or marks_ends(raw):
         return _Ends(terminated, truncated, ())
-    note = f"the file marks no time-outs: episodes were cut after {horizon} steps, the environment's horizon"
-    return _Ends(terminated, _horizon_ends(terminated, horizon), (note,))
+    truncated = _horizon_ends(terminated, horizon)
+    note = f"the file marks no time-outs: episodes were cut after {horizon} steps"
+    return _Ends(terminated, truncated, (note,) if truncated.any() else ())
 
 
 def _recorded_ends(starts: IntArray, n: int) -> BoolArray:

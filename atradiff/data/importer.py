@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from atradiff.data.checks import check_actions, check_columns, check_observation_size
 from atradiff.data.d4rl import read_d4rl_file, read_d4rl_name
-from atradiff.data.episodes import Episodes, cut_episodes, ended_at_reward
+from atradiff.data.episodes import Episodes, cut_episodes, ended_at_reward, marks_ends
 from atradiff.data.errors import DataError
 from atradiff.data.minari import is_minari_folder, read_minari_folder, read_minari_id
 from atradiff.data.npz import read_npz
 from atradiff.data.raw import RawColumns, Source
 from atradiff.data.schema import INFO, StoreInfo
-from atradiff.data.store import write_trajectories
+from atradiff.data.store import TASK_COLUMN, write_trajectories
 from atradiff.data.trajectories import Trajectories
 from atradiff.environments import horizon_of, make_env
 from atradiff.staging import refuse_existing
-from atradiff.types import Spaces
+from atradiff.types import FloatArray, Spaces
 
 _SOURCES = "a .hdf5 or .npz file, a Minari folder, d4rl:NAME (d4rl:hopper-medium-v2) or minari:ID"
 
@@ -67,13 +67,15 @@ def import_data(
     actions, clipped = check_actions(raw, spaces, clip=clip_actions)
     episodes = cut_episodes(raw, actions, horizon or source.horizon or its_horizon)
     if end_at_reward is not None:
-        episodes = ended_at_reward(episodes, end_at_reward)
+        episodes = ended_at_reward(episodes, end_at_reward, raw.starts)
     notes = [*source.notes, *episodes.notes]
+    if horizon is not None and marks_ends(raw):
+        notes.append(f"the horizon of {horizon} steps was not used: the file says itself where episodes end")
     if clipped:
         notes.append(f"the actions of {clipped} rows lay outside the space and were clipped")
     return write_trajectories(
         out,
-        Trajectories(spaces, episodes.columns, episodes.offsets, env_id=source.env_id),
+        Trajectories(spaces, episodes.columns, episodes.offsets, env_id=source.env_id, tasks=_tasks(raw, episodes)),
         source=source.source,
         licence=licence or source.licence,
         dataset_name=source.dataset_name,
@@ -148,4 +150,12 @@ def _episode_columns(raw: RawColumns, episodes: Episodes) -> dict[str, NDArray[A
     """What the source knew of each episode, where its episodes are ours one to one."""
     if raw.starts is None or not np.array_equal(raw.starts, episodes.rows[episodes.offsets[:-1]]):
         return {}
-    return dict(raw.episode_columns)
+    return {name: column for name, column in raw.episode_columns.items() if name != TASK_COLUMN}
+
+
+def _tasks(raw: RawColumns, episodes: Episodes) -> FloatArray | None:
+    """(E, T) task vectors of our own exports: each episode's is that of the recorded one that it lies in."""
+    if raw.starts is None or TASK_COLUMN not in raw.episode_columns:
+        return None
+    recorded = np.searchsorted(raw.starts, episodes.rows[episodes.offsets[:-1]], side="right") - 1
+    return np.asarray(raw.episode_columns[TASK_COLUMN], np.float32)[recorded]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from atradiff.data.errors import DataError
+from atradiff.data.npy import read_npy
 from atradiff.data.schema import INFO, StoreInfo
 from atradiff.data.store import open_trajectories, read_info, write_trajectories
 from atradiff.data.tasks import Tasks, join_tasks
@@ -42,10 +43,7 @@ def _tasks(task: str) -> Tasks:
     file = Path(task)
     if file.suffix != ".npy":
         raise DataError("is no way to tell tasks.", "Give one_hot, none or a .npy file.", file=task)
-    try:
-        vectors = np.load(file, allow_pickle=False)
-    except ValueError as error:
-        raise DataError(f"holds no numbers ({error}).", "Write it with numpy.save.", file=file) from error
+    vectors = read_npy(file)
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not np.isfinite(vectors).all():
         raise DataError(
             f"must hold finite numbers, a row for each store, got {vectors.dtype} of shape {vectors.shape}.",

@@ -66,6 +66,7 @@ def is_minari_folder(folder: Path) -> bool:
 
 def _read(dataset: Any, path: Path) -> Source:
     metadata = dataset.storage.metadata
+    spaces = Spaces.from_gymnasium(dataset.observation_space, dataset.action_space)  # refuses what cannot be read
     try:
         episodes = list(dataset.iterate_episodes())
         raw = _raw(episodes, dataset, path)
@@ -78,7 +79,7 @@ def _read(dataset: Any, path: Path) -> Source:
         raw=raw,
         source=f"Minari {metadata['dataset_id']}",
         licence=metadata.get("license", "unknown"),
-        spaces=Spaces.from_gymnasium(dataset.observation_space, dataset.action_space),
+        spaces=spaces,
         env_id=env_id,
         dataset_name=metadata["dataset_id"],
         notes=note,

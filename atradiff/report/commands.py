@@ -124,8 +124,13 @@ class _Asked:
     seed: int
 
     def require_within(self, longest: int) -> None:
-        """Raise ``ValueError`` for lengths and horizons that the model cannot give, before any work."""
+        """Raise ``ValueError`` for lengths and horizons that the model cannot give and counts of nothing, before any
+        work.
+        """
         SamplingConfig(horizon=self.horizon, length=self.length)
+        counts = {"lengths": min(self.lengths), "windows": self.windows, "simulated_rows": self.simulated_rows}
+        for name, value in counts.items():
+            require(value >= 1, name, value, "must be at least 1")
         for name in ("length", "stretch"):
             value = getattr(self, name)
             require(value is None or self.horizon is not None, name, value, "needs --horizon")

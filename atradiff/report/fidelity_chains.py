@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from atradiff.data.trajectories import Trajectories
 from atradiff.imagine import GenerationReport
 from atradiff.report import metrics
-from atradiff.report.fidelity_windows import FidelityModel, imagine_variant, mean_length, require_known
+from atradiff.report.fidelity_windows import FidelityModel, imagine_variant, mean_length, require_known, with_room
 from atradiff.report.judge import Judge
-from atradiff.types import BoolArray, IntArray, SyntheticTrajectories, Transitions
+from atradiff.types import IntArray, SyntheticTrajectories, Transitions
 
 CHAINED = ("raw", "cut", "project", "dynamics")
 """Variants that are chained by default."""
@@ -147,15 +147,9 @@ def chain_starts(data: Trajectories, horizon: int, count: int, seed: int) -> Int
     The limit is the longest episode's length. Where none has so much room, all rows; the data then say nothing of how
     whole trajectories end.
     """
-    room = _with_room(data, horizon)
+    room = with_room(data, horizon)
     pool = np.flatnonzero(room) if room.any() else np.arange(data.n_transitions)
     return np.sort(np.resize(np.random.default_rng([seed, 1]).permutation(pool), count))
-
-
-def _with_room(data: Trajectories, horizon: int) -> BoolArray:
-    """(N,) whatever becomes of them, these rows are not chosen by how their episode went on."""
-    position = np.arange(data.n_transitions) - np.repeat(data.offsets[:-1], data.lengths)
-    return np.asarray(position + horizon <= data.lengths.max())
 
 
 class _Continuations:
@@ -170,7 +164,7 @@ class _Continuations:
         total = np.concatenate([[0], np.cumsum(data.columns.rewards, dtype=np.float64)])
         self.returns = total[starts + rows] - total[starts]
         self.terminated = data.columns.terminated[starts + rows - 1]
-        self.known = (self.terminated | (left >= horizon)) & _with_room(data, horizon)[starts]
+        self.known = (self.terminated | (left >= horizon)) & with_room(data, horizon)[starts]
         self.reward_per_row = float(self.returns.sum() / rows.sum())
 
     def mean_of(self, values: NDArray[Any]) -> float | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from atradiff.data.npy import read_npy
 from atradiff.types import FloatArray
 
 _RING, _STATES = "ring.json", "observations.npy"
@@ -50,7 +51,7 @@ def states_of_run(folder: Path) -> AgentStates:
 
 def states_of_file(file: Path) -> AgentStates:
     """States (N, S) from a ``.npy`` file; raises ``ValueError`` for anything but finite ones, three at least."""
-    return AgentStates(_checked(np.load(file, allow_pickle=False), file), 0, file)
+    return AgentStates(_checked(read_npy(file), file), 0, file)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

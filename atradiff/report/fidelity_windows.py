@@ -16,7 +16,7 @@ from atradiff.config import Prune, Refine
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import Windows, WindowSampler
 from atradiff.imagine import GenerationReport
-from atradiff.types import FloatArray, SyntheticTrajectories
+from atradiff.types import BoolArray, FloatArray, SyntheticTrajectories
 
 VARIANTS: Mapping[str, tuple[Refine, Prune]] = {
     "raw": ("none", "none"),
@@ -67,12 +67,26 @@ def require_known(variants: Sequence[str]) -> None:
 def real_windows(data: Trajectories, length: int, count: int, seed: int) -> SyntheticTrajectories:
     """At most ``count`` windows of up to ``length`` rows, from random starts; shorter where an episode terminates.
 
-    Starts less than ``length`` rows before a time-out are left out: nobody knows how those windows go on.
+    Starts less than ``length`` rows before a time-out are left out: nobody knows how those windows go on. Where that
+    leaves any out, starts as late in episodes that terminate are, too, or windows would terminate too often: see
+    :func:`with_room`. Only where no row has so much room do these stay.
     """
     sampler = WindowSampler(data, (length,))
     starts = sampler.starts(length)
+    room = with_room(data, length)[starts]
+    if len(starts) < data.n_transitions and room.any():
+        starts = starts[room]
     chosen = np.random.default_rng(seed).choice(starts, min(count, len(starts)), replace=False)
     return as_trajectories(sampler.at(np.sort(chosen), length))
+
+
+def with_room(data: Trajectories, rows: int) -> BoolArray:
+    """(N,) rows at least ``rows`` before a time limit, the longest episode's length.
+
+    Whatever becomes of them, these are not chosen by how their episode went on.
+    """
+    position = np.arange(data.n_transitions) - np.repeat(data.offsets[:-1], data.lengths)
+    return np.asarray(position + rows <= data.lengths.max())
 
 
 def as_trajectories(windows: Windows) -> SyntheticTrajectories:

@@ -154,7 +154,12 @@ def simulator_for(env_id: str, **options: Any) -> Simulator:
 
 def _skipped(base: Any) -> int:
     """Leading positions that a MuJoCo task keeps out of its observation (the way covered so far)."""
-    return int(base.observation_structure.get("skipped_qpos", 0))
+    if hasattr(base, "observation_structure"):
+        return int(base.observation_structure.get("skipped_qpos", 0))
+    # Before -v5 the tasks do not say: those that keep positions out at all have a flag for it.
+    if not getattr(base, "_exclude_current_positions_from_observation", False):
+        return 0
+    return 2 if type(base).__name__ in ("AntEnv", "SwimmerEnv") else 1
 
 
 def _set_mujoco(base: Any, observation: Observation) -> None:

@@ -44,6 +44,7 @@ def assert_same(ours: Trajectories, theirs: Trajectories) -> None:
         assert mine.dtype == yours.dtype, name
         np.testing.assert_array_equal(mine, yours, err_msg=name)
     np.testing.assert_array_equal(ours.offsets, theirs.offsets)
+    np.testing.assert_array_equal(ours.tasks, theirs.tasks)
     assert ours.spaces == theirs.spaces
     assert ours.env_id == theirs.env_id
 

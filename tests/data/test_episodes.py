@@ -44,7 +44,10 @@ def walk(arrays: dict, horizon: int | None) -> list[tuple[int, int, bool, bool]]
 def test_episodes_that_end_at_a_reward_equal_a_walk(lengths: list[int], seed: int, reward: float) -> None:
     whole = cut(d4rl_arrays(tuple(lengths), seed=seed))
     rows, ends, last = [], [], False
+    paid = whole.columns.rewards >= np.float32(reward)
     for start, stop in itertools.pairwise(whole.offsets.tolist()):
+        if start > 0 and stop - start == 1 and paid[start] and paid[start - 1] and whole.columns.terminated[start - 1]:
+            continue  # still at the goal
         for row in range(start, stop):
             rows.append(row)
             last = bool(whole.columns.rewards[row] >= np.float32(reward))
@@ -68,11 +71,32 @@ def test_episodes_that_end_at_a_reward_equal_a_walk(lengths: list[int], seed: in
     assert f"{len(ends)} episodes end with a reward of" in ended.notes[-1]
 
 
+def test_an_agent_that_stays_at_the_goal_begins_no_episodes_there() -> None:
+    rewards = np.float32([0, 0, 1, 1, 1, 0, 0, 0])
+    arrays = d4rl_arrays((8,), rewards=rewards, terminals=rewards == 1, timeouts=np.arange(8) == 7)
+    whole = cut(arrays)
+    assert whole.offsets.tolist() == [0, 3, 4, 5, 8]
+    ended = ended_at_reward(whole, 1)
+    assert ended.offsets.tolist() == [0, 3, 6]
+    assert ended.rows.tolist() == [0, 1, 2, 5, 6, 7]
+    assert ended.columns.terminated.tolist() == [False, False, True, False, False, False]
+    assert ended.notes[-1] == "1 episodes end with a reward of 1 or more; 2 rows after it were left out"
+    recorded = ended_at_reward(whole, 1, np.array([0, 4]))
+    assert recorded.offsets.tolist() == [0, 3, 4, 7]
+    assert recorded.rows.tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert recorded.notes[-1] == "2 episodes end with a reward of 1 or more; 1 rows after it were left out"
+
+
 def test_the_horizon_serves_where_the_column_of_time_outs_marks_nothing() -> None:
     nothing = np.zeros(9, bool)
     episodes = cut(d4rl_arrays((9,), terminals=nothing, timeouts=nothing), horizon=4)
     assert episodes.offsets.tolist() == [0, 4, 8, 9]
     assert "marks no time-outs" in episodes.notes[0]
+    ends = np.arange(9) == 5
+    episodes = cut(d4rl_arrays((9,), terminals=ends, timeouts=nothing), horizon=4)
+    assert episodes.offsets.tolist() == [0, 4, 6, 9]
+    assert "cut after 4 steps" in episodes.notes[0]
+    assert not any("cut after" in note for note in cut(d4rl_arrays((9,), terminals=ends, timeouts=nothing), 7).notes)
 
 
 @given(

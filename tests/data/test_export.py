@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ def stores(draw: st.DrawFn) -> dict[str, Any]:
     spaces = draw(st.sampled_from([BOX, SWITCH]))
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
     data = make_trajectories(lengths, spaces=spaces, seed=int(rng.integers(1000)), continuous_rows=draw(st.booleans()))
+    task_size = draw(st.sampled_from([0, 1, 3]))
+    if task_size > 0:
+        data = replace(data, tasks=rng.normal(size=(len(data), task_size)).astype(np.float32))
     widths = {name: draw(st.sampled_from([(), (2,), (2, 3)])) for name in draw(st.sets(st.sampled_from(list(EXTRAS))))}
     extras = {
         name: rng.integers(0, 2, (data.n_transitions, *width)).astype(EXTRAS[name]) for name, width in widths.items()
@@ -50,7 +54,7 @@ def stores(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def assert_same_store(ours: Path, theirs: Path) -> None:
-    assert_same(open_trajectories(ours), open_trajectories(theirs))
+    assert_same(open_trajectories(ours, verify=True), open_trajectories(theirs, verify=True))
     assert read_info(ours) == read_info(theirs)
     for read in (read_extras, read_episode_table):
         mine, yours = read(ours), read(theirs)
@@ -72,6 +76,20 @@ def test_a_round_trip_loses_nothing(store: dict[str, Any], layout: str) -> None:
             written = export_minari(folder / "ours", folder / "theirs")
         import_data(str(written), folder / "back")
         assert_same_store(folder / "ours", folder / "back")
+
+
+def test_tasks_stay_with_their_episodes_where_those_are_cut_anew(tmp_path: Path) -> None:
+    data = make_trajectories((4, 3, 5))
+    rewards = np.float32([0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0])
+    terminated = data.columns.terminated.copy()
+    terminated[4] = True  # the second episode reaches the goal at once, and is marked terminal there, too
+    columns = replace(data.columns, rewards=rewards, terminated=terminated)
+    data = replace(data, columns=columns, tasks=np.eye(3, dtype=np.float32))
+    write_trajectories(tmp_path / "ours", data, source="a test", licence="CC0-1.0")
+    import_data(str(export_minari(tmp_path / "ours", tmp_path / "out")), tmp_path / "back", end_at_reward=1)
+    back = open_trajectories(tmp_path / "back", verify=True)
+    assert back.lengths.tolist() == [4, 1, 1, 5]
+    np.testing.assert_array_equal(back.tasks, np.eye(3)[[0, 1, 1, 2]])
 
 
 @pytest.fixture

@@ -83,10 +83,27 @@ def test_goals_and_infos_are_kept_with_their_rows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(extras["infos/goal"], arrays["infos/goal"][extras["policy"]])
 
 
+def test_extras_that_cannot_be_stored_stay_behind(tmp_path: Path) -> None:
+    foreign = {"big": np.arange(12, dtype=">f4"), "long": np.zeros(12, np.longdouble), "empty": np.zeros((12, 0))}
+    np.savez(tmp_path / "a.npz", **d4rl_arrays(), **foreign)
+    import_data(str(tmp_path / "a.npz"), tmp_path / "out")
+    extras = read_extras(tmp_path / "out")
+    assert list(extras) == ["big"]
+    np.testing.assert_array_equal(extras["big"], np.arange(12))
+
+
 def test_only_a_horizon(tmp_path: Path) -> None:
     arrays = d4rl_arrays((12,), terminals=np.zeros(12, bool), timeouts=None)
     info = import_data(str(write_hdf5(tmp_path / "a.hdf5", arrays)), tmp_path / "out", horizon=4)
     assert (info.n_episodes, info.n_truncated) == (3, 3)
+
+
+def test_a_horizon_that_the_file_has_no_use_for_is_told(tmp_path: Path) -> None:
+    file = str(write_hdf5(tmp_path / "a.hdf5", d4rl_arrays()))
+    info = import_data(file, tmp_path / "out", horizon=2)
+    assert info.n_episodes == 3
+    assert "the horizon of 2 steps was not used: the file says itself where episodes end" in info.notes
+    assert not any("not used" in note for note in import_data(file, tmp_path / "other").notes)
 
 
 def test_the_environments_horizon_serves_where_none_is_given(tmp_path: Path) -> None:

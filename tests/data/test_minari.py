@@ -132,6 +132,23 @@ def test_any_space_is_flattened_as_gymnasium_does(minari_root: Path, tmp_path: P
     np.testing.assert_array_equal(data.columns.next_observations, flat[1:])
 
 
+def test_actions_that_no_model_takes_are_refused_in_words(minari_root: Path, tmp_path: Path) -> None:
+    space = gym.spaces.Dict({"arm": gym.spaces.Box(-1, 1, (2,)), "hand": gym.spaces.Discrete(2)}, seed=0)
+    buffer = EpisodeBuffer(
+        observations=np.zeros((4, 2), np.float32),
+        actions=stacked([space.sample() for _ in range(3)]),
+        rewards=np.zeros(3),
+        terminations=np.arange(3) == 2,
+        truncations=np.zeros(3, bool),
+    )
+    facts = {"algorithm_name": "random", "author": "a", "author_email": "a", "code_permalink": "c", "description": "d"}
+    minari.create_dataset_from_buffers(
+        "odd/actions-v0", [buffer], observation_space=gym.spaces.Box(-1, 1, (2,)), action_space=space, **facts
+    )
+    with pytest.raises(ValueError, match=r"action space Dict\(.* is not supported: use a one-dimensional Box"):
+        import_data(str(minari_root / "odd" / "actions-v0"), tmp_path / "out")
+
+
 def test_an_end_inside_a_recorded_episode_cuts_it(minari_root: Path, tmp_path: Path) -> None:
     record("Pendulum-v1", "swing/random-v0", 30)
 

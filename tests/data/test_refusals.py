@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from small_data import d4rl_arrays, write_hdf5
 
 from atradiff.data.errors import DataError
-from atradiff.data.importer import import_data
+from atradiff.data.importer import import_data, read_source
 
 
 def changed(name: str, row: Any, value: Any) -> dict[str, Any]:
@@ -176,6 +178,67 @@ def test_pickled_objects_in_an_npz_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="objects are refused") as caught:
         import_data(str(file), tmp_path / "out")
     assert caught.value.field == "rewards"
+
+
+def test_files_that_are_no_npz_file(tmp_path: Path) -> None:
+    file = tmp_path / "renamed.npz"
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    for content in ((tmp_path / "array.npy").read_bytes(), b"observations,actions", b""):
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=r"no \.npz file\. Write it with numpy\.savez") as caught:
+            import_data(str(file), tmp_path / "out")
+        assert caught.value.file == file
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("observations", "text")
+    with pytest.raises(DataError, match="field 'observations': is no array"):
+        import_data(str(file), tmp_path / "out")
+
+
+@pytest.mark.parametrize("layout", ["npz", "hdf5"])
+def test_observations_without_rows(tmp_path: Path, layout: str) -> None:
+    arrays, file = d4rl_arrays(observations=np.float32(1)), tmp_path / f"bad.{layout}"
+    if layout == "npz":
+        np.savez(file, **arrays)
+    else:
+        write_hdf5(file, arrays)
+    with pytest.raises(DataError, match="single value") as caught:
+        import_data(str(file), tmp_path / "out")
+    assert (caught.value.file, caught.value.field) == (file, "observations")
+
+
+def test_damage_anywhere_in_an_npz_file_is_told_with_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "bad.npz"
+    np.savez_compressed(file, **d4rl_arrays())
+    whole, rng = file.read_bytes(), np.random.default_rng(0)
+    files, causes = set(), set()
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for place in rng.integers(len(whole), size=3):
+            damaged[place] = rng.integers(256)
+        file.write_bytes(damaged)
+        try:
+            read_source(str(file))
+        except DataError as error:  # any other fails the test
+            files.add(error.file)
+            causes.add(type(error.__cause__))
+    assert files == {file}
+    assert {zlib.error, zipfile.BadZipFile, NotImplementedError} <= causes
+
+
+@pytest.mark.parametrize("damage", [KeyError, ValueError, TypeError, RuntimeError, OSError])
+def test_damage_in_an_hdf5_file_is_told_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: type[Exception]
+) -> None:
+    """All of these h5py raised for files with three bytes changed at random."""
+
+    def fail(_: object) -> None:
+        raise damage("what h5py says")
+
+    file = write_hdf5(tmp_path / "bad.hdf5", d4rl_arrays())
+    monkeypatch.setattr("atradiff.data.d4rl._arrays", fail)
+    with pytest.raises(DataError, match=r"truncated or no HDF5 file .*what h5py says") as caught:
+        import_data(str(file), tmp_path / "out")
+    assert caught.value.file == file
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

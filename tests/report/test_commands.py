@@ -137,9 +137,12 @@ def test_data_that_do_not_fit_the_model_are_refused(fitted: tuple[Path, Path], t
         ({"stretch": 5}, "stretch needs --horizon, got 5"),
         ({"horizon": 9, "stretch": 0}, "stretch must be at least 1, got 0"),
         ({"horizon": 0}, "horizon must be at least 1, got 0"),
+        ({"lengths": [5, 0]}, "lengths must be at least 1, got 0"),
+        ({"windows": -3}, "windows must be at least 1, got -3"),
+        ({"simulated_rows": -5}, "simulated_rows must be at least 1, got -5"),
     ],
 )
-def test_lengths_that_the_model_cannot_give_are_refused(
+def test_lengths_and_counts_that_cannot_be_had_are_refused(
     fitted: tuple[Path, Path], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

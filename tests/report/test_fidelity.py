@@ -11,7 +11,7 @@ from known_generators import Copy, Fake, Perfect, Still, collect
 
 from atradiff.data.trajectories import Trajectories
 from atradiff.report.fidelity import FidelityReport, fidelity
-from atradiff.report.fidelity_windows import VARIANTS, ends_at_termination, real_windows
+from atradiff.report.fidelity_windows import VARIANTS, ends_at_termination, real_windows, share_terminated
 from atradiff.types import SyntheticTrajectories
 from tests.toys import random_data
 
@@ -160,9 +160,20 @@ def test_real_windows_end_with_their_episode_and_avoid_time_outs() -> None:
         1
         for episode in map(data.episode, range(len(data)))
         for t in range(len(episode))
-        if episode.terminated[-1] or len(episode) - t >= 10
+        if (episode.terminated[-1] or len(episode) - t >= 10) and t + 10 <= 15  # a fall as late is left out, too
     )
     assert len(windows) == naive
+
+
+def test_real_windows_terminate_as_often_as_the_data_do() -> None:
+    """One row in 20 falls and time is up after 15: a window of 10 rows from a row with room falls as often as not."""
+    falls = np.random.default_rng(0).geometric(0.05, 2000)
+    data = random_data(np.minimum(falls, 15).tolist(), (falls <= 15).tolist())
+    windows = real_windows(data, 10, 100_000, seed=0)
+    assert share_terminated(windows) == pytest.approx(1 - 0.95**10, abs=0.015)
+    fallen = data.select(np.flatnonzero(falls <= 15))
+    assert len(real_windows(fallen, 10, 100_000, seed=0)) == fallen.n_transitions  # nothing is cut short here
+    assert share_terminated(real_windows(data, 20, 100_000, seed=0)) == 1  # no row has room: those that fall are left
 
 
 def test_rows_after_the_first_terminal_one_are_dropped() -> None:
