@@ -34,7 +34,7 @@ def test_learner_figures(local_ray: None, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("local_ray")
 def test_the_stock_contender_is_built_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learner, "WARM_UP", 10_000)  # it samples without learning, which would take half a minute
-    assert learner.stock_sac("Pendulum-v1")() == 100
+    assert learner.stock_sac("Pendulum-v1")() >= 100
 
 
 def test_overhead_figures(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
