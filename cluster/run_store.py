@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,10 @@ from cluster.run_folder import RunFolder
 from cluster.storage import Location, working_folder
 
 _CHECKPOINTS = "checkpoints"
+_MIRRORED_LAST = ("config.yaml", "summary.json")
+"""They say that a run has begun, and that it is complete: whatever is killed before, the rest is there by then."""
+_TRAINED_ON = ".trained-on"
+"""Whose driver began the session, and the machine that its newest trainer works on."""
 
 
 class RunStore:
@@ -33,6 +38,7 @@ class RunStore:
         self._named: str | None = None
         self._mirrored: dict[str, tuple[int, int]] = {}
         self._machine: str | None = None
+        self._session = uuid.uuid4().hex
 
     @classmethod
     def of(cls, where: str | Path, folder: Path | None = None) -> RunStore:
@@ -101,12 +107,16 @@ class RunStore:
     def ensure_here(self) -> None:
         """For a process that was handed the store of a run that has begun: see to it that its files are here, too.
 
+        Behind a URI they are fetched wherever the trainer before was on another machine: what lies here, also where
+        the driver is, is then from before that. Where it was on this one, its files are ahead of what was mirrored.
+
         Raises ``ValueError`` where the run is kept in a folder that this machine does not share.
         """
         here = socket.gethostname()
         if self.location.local is None:
-            if here != self._machine:
+            if here != self._last_machine():
                 self.fetch()
+            (self.location / _TRAINED_ON).write_text(f"{self._session} {here}")
         elif not self.started:
             raise ValueError(
                 f"{self.location} is not to be seen on {here}, where a part of the run was placed: set output to a "
@@ -145,6 +155,12 @@ class RunStore:
         self.mirror()
         return self.checkpoints.write(env_steps, parts, state, keep)
 
+    def _last_machine(self) -> str | None:
+        """Where the session's newest trainer worked; before the first one, where its driver fetched the run."""
+        note = self.location / _TRAINED_ON
+        session, _, machine = (note.read_text() if note.exists() else "").partition(" ")
+        return machine if session == self._session else self._machine
+
     def _forget(self, *, hidden: bool) -> None:
         """Empty the working folder, all of it or what is not hidden; who holds it goes on holding it."""
         for path in self.folder.path.glob("*"):
@@ -152,10 +168,11 @@ class RunStore:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _files(self) -> list[str]:
-        """Names of what is mirrored: all but hidden files, which are for watchers on this machine."""
+        """Names of what is mirrored, in its order: all but hidden files, which are for watchers on this machine."""
         root = self.folder.path
         names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
-        return sorted(name for name in names if not _hidden(name))
+        last = {name: order for order, name in enumerate(_MIRRORED_LAST)}
+        return sorted((name for name in names if not _hidden(name)), key=lambda name: (last.get(name, -1), name))
 
     def _stamp(self, name: str) -> tuple[int, int]:
         stat = (self.folder.path / name).stat()

@@ -63,7 +63,8 @@ def test_small_files_are_mirrored_and_fetched(tmp_path: Path) -> None:
         file.write_text(file.name)
     store.folder.tell_progress(3)
     store.mirror()
-    assert sorted(objects.objects) == [f"bucket/run/{n}" for n in ("config.yaml", "summary.json", "tensorboard/events")]
+    # in this order: the last ones say that a run has begun, and that it is complete
+    assert list(objects.objects) == [f"bucket/run/{n}" for n in ("tensorboard/events", "config.yaml", "summary.json")]
     puts: list[str] = []
     objects.before_put = puts.append
     store.folder.summary.unlink()
@@ -106,6 +107,31 @@ def test_a_store_that_reaches_another_machine_brings_its_files(tmp_path: Path, m
     shared.ensure_here()
     with pytest.raises(ValueError, match="is not to be seen on another"):
         RunStore(Location.of(tmp_path / "unseen")).ensure_here()
+
+
+def test_a_trainer_fetches_what_the_one_before_left_on_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``driver`` and ``node`` have one working folder here, which each finds as the other left it: stale is worse."""
+    store = RunStore(Location.of(f"file://{tmp_path}/kept"), tmp_path / "work")
+    (store.location / "metrics.csv").write_text("kept")
+
+    def begin(machine: str, session: RunStore) -> str:
+        """What a new trainer of the session works on."""
+        monkeypatch.setattr(socket, "gethostname", lambda: machine)
+        handed: RunStore = pickle.loads(pickle.dumps(session))
+        handed.ensure_here()
+        found = handed.folder.metrics.read_text()
+        handed.folder.metrics.write_text("not mirrored")
+        return found
+
+    for session in (store, RunStore(store.location, store.folder.path)):  # the second one is a run that was resumed
+        monkeypatch.setattr(socket, "gethostname", lambda: "driver")
+        session.fetch()
+        session.folder.metrics.write_text("not mirrored")
+        machines = ("driver", "driver", "node", "node", "driver", "driver", "node")
+        found = [begin(machine, session) for machine in machines]
+        assert [text == "kept" for text in found] == [False, False, True, False, True, False, True]
 
 
 def test_a_run_is_found_from_its_place_and_from_a_checkpoint(tmp_path: Path) -> None:
@@ -158,6 +184,33 @@ def test_a_run_behind_a_uri_goes_on_on_another_machine(
     assert steps_of(kept / "metrics.csv") == steps_of(whole / "metrics.csv") == [200, 400]
     env = make_env(run.env)
     assert env.action_space.contains(load_policy(run.where, env).act(env.reset(seed=0)[0], env))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_half_an_uploaded_diffuser_is_not_taken_for_a_whole_one(
+    tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = replace(tiny_run, output=f"file://{tmp_path}/bucket", checkpoint=CheckpointConfig(every=100, keep=2))
+    kept = Path(Location.of(run.where).path)
+    upload = Location.upload
+
+    def die(self: Location, source: Path) -> None:
+        if source.name == "lengths.safetensors":
+            raise MemoryError("killed")
+        upload(self, source)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "upload", die)
+        with pytest.raises(MemoryError):
+            train(run)
+    assert [path.name for path in kept.iterdir()] == ["diffuser"]
+    with pytest.raises(MemoryError):
+        train(run, stop_at(200))  # nothing has begun there: no --resume
+    files = {path.name for path in (kept / "diffuser").iterdir()}
+    assert {"config.json", "lengths.safetensors", "model.safetensors"} <= files
+    (kept / "diffuser" / "lengths.safetensors").unlink()  # as versions left it that began with config.yaml
+    command(["--resume", run.where])
+    assert {path.name for path in (kept / "diffuser").iterdir()} == files
 
 
 @ray.remote
