@@ -24,6 +24,8 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from atradiff.staging import staged_folder, sync_file, sync_folder, write_text
@@ -122,9 +124,16 @@ class CheckpointStore:
         return read_checkpoint(self.location / name)
 
     def drop_after(self, step: int) -> None:
-        """Delete newer checkpoints: who resumes an older one abandons the future that they hold."""
+        """Delete newer checkpoints: who resumes an older one abandons the future that they hold.
+
+        Those that cannot be read are renamed (``.step_000000012000.damaged-1``): another version may read them.
+        """
         for folder in self._folders():
-            if _order(folder)[0] > step:
+            if _order(folder)[0] <= step:
+                continue
+            if _has_manifest(folder) and not _is_whole(folder):
+                _logger.warning("%s cannot be read and is kept in %s.", folder, _set_aside(folder))
+            else:
                 _delete(folder)
 
     def clean(self) -> None:
@@ -206,6 +215,30 @@ def _order(folder: Location) -> tuple[int, int]:
 
 def _has_manifest(folder: Location) -> bool:
     return (folder / MANIFEST).exists()
+
+
+def _is_whole(folder: Location) -> bool:
+    try:
+        read_checkpoint(folder)
+    except DamagedCheckpoint:
+        return False
+    return True
+
+
+def _set_aside(folder: Location) -> Location:
+    """Give ``folder`` a name under which nobody looks for a checkpoint; returns that. Behind a URI it is copied."""
+    number = 1
+    while (aside := folder.parent / f".{folder.basename}.damaged-{number}").exists():
+        number += 1
+    if folder.local is not None and aside.local is not None:
+        folder.local.rename(aside.local)
+        return aside
+    for name in folder.files_below():
+        with TemporaryDirectory() as scratch:
+            (folder / name).download(Path(scratch) / "copy")
+            (aside / name).upload(Path(scratch) / "copy")
+    _delete(folder)
+    return aside
 
 
 def _delete(folder: Location) -> None:

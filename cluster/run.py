@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from atradiff.adaptation.service import AdaptingServices
+from atradiff.augment.synther import SyntherDiffuser
 from atradiff.augment.synther_replay import SyntherServices
+from atradiff.generator import TrajectoryDiffuser
 from atradiff.ports import ReplayServices
 from atradiff.staging import write_text
 from atradiff.types import Spaces
@@ -118,7 +121,11 @@ def _services(supplies: Supplies) -> ReplayServices | None:
 
 
 def _starting_point(store: RunStore, run: RunConfig, resume: str | Path | None) -> Checkpoint | None:
-    """The checkpoint to go on from; None: from the first step, also for a run that was killed before its first one."""
+    """The checkpoint to go on from; None: from the first step, also for a run that was killed before its first one.
+
+    Raises ``ValueError`` where there is nothing to do. A run with all its steps but without a summary, killed between
+    its last checkpoint and that, still has that to do: it may have a few steps more than it was asked for.
+    """
     if resume is None:
         if store.started:
             raise ValueError(
@@ -129,7 +136,7 @@ def _starting_point(store: RunStore, run: RunConfig, resume: str | Path | None) 
     checkpoint = store.find_checkpoint()
     if checkpoint is not None:
         done = checkpoint.state["env_steps"]
-        if run.env_steps < done or (run.env_steps == done and store.complete):
+        if run.env_steps <= done and store.complete:
             raise ValueError(
                 f"{checkpoint} has {done} env steps already and --env_steps is {run.env_steps}: there is nothing to "
                 "do. Give more --env_steps to go further."
@@ -146,7 +153,8 @@ def _supplied(run: RunConfig, folder: RunFolder, spaces: Spaces) -> tuple[RunCon
     if run.needs_generator:
         path = run.generator.path
         if path is None or not Path(path).exists():
-            path = str(folder.diffuser if folder.diffuser.is_dir() else prepare_diffuser(run, spaces))
+            brought = folder.started and folder.diffuser.is_dir()  # else it is of a start that was killed
+            path = str(folder.diffuser if brought else prepare_diffuser(run, spaces))
         run = replace(run, generator=replace(run.generator, path=path))
     return run, load_supplies(run, spaces)
 
@@ -158,10 +166,22 @@ def _begin(store: RunStore, run: RunConfig, supplies: Supplies) -> None:
     folder.summary.unlink(missing_ok=True)
     if not folder.started:
         write_text(folder.manifest, json.dumps(run_manifest(supplies.model, supplies.offline, supplies.s4rl), indent=2))
-    if supplies.model is not None and store.location.local is None and not folder.diffuser.exists():
+    if supplies.model is not None and store.location.local is None and not _holds_model(folder, supplies.model):
+        shutil.rmtree(folder.diffuser, ignore_errors=True)
         supplies.model.save_pretrained(folder.diffuser)
     write_text(folder.config, run.to_yaml())
     store.mirror()
+
+
+def _holds_model(folder: RunFolder, model: TrajectoryDiffuser | SyntherDiffuser) -> bool:
+    """Whether the run brought all files of its diffuser along: a start that was killed may have left some of them."""
+    if not folder.started or not folder.diffuser.is_dir():
+        return False
+    try:
+        type(model).from_pretrained(folder.diffuser, device="cpu")
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def main() -> None:

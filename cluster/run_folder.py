@@ -23,11 +23,12 @@ from atradiff.staging import staged_file, write_text
 
 @dataclass(frozen=True)
 class RunCost:
-    """What a complete run took; runs of early versions did not count their CPU seconds."""
+    """What a complete run took and came to; runs of early versions did not count their CPU seconds."""
 
     env_steps: int
     wall_seconds: float
     cpu_seconds: float | None
+    final_return: float | None
 
 
 class RunFolder:
@@ -56,8 +57,9 @@ class RunFolder:
         """What the summary of a complete run says it took; raises ``ValueError`` where that cannot be read."""
         try:
             told = json.loads(self.summary.read_text(encoding="utf-8"))
-            cpu = told.get("cpu_seconds")
-            return RunCost(int(told["env_steps"]), float(told["wall_seconds"]), None if cpu is None else float(cpu))
+            given = (told.get(name) for name in ("cpu_seconds", "final_return"))
+            cpu, final = (None if value is None else float(value) for value in given)
+            return RunCost(int(told["env_steps"]), float(told["wall_seconds"]), cpu, final)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"{self.summary} is damaged ({reason}): put the whole file back.") from error
@@ -102,6 +104,14 @@ class MetricsFile:
             writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
+
+    def newest(self, column: str) -> float | None:
+        """The value of ``column`` in the last row; None where there is no row, or no value in it."""
+        if not self._path.exists():
+            return None
+        with self._path.open(newline="") as file:
+            values = [row.get(column) for row in csv.DictReader(file)]
+        return float(values[-1]) if values and values[-1] else None
 
     def _columns(self) -> list[str]:
         if not self._path.exists():

@@ -21,6 +21,7 @@ from cluster.checkpoint import Checkpoint
 from cluster.checkpoint_files import Part, here
 from cluster.config import RunConfig
 from cluster.logging import RunLog
+from cluster.run_folder import MetricsFile
 from cluster.run_store import RunStore
 from rllib_ext.ensemble_sac import EnsembleSAC
 from rllib_ext.evaluation import evaluate
@@ -84,14 +85,17 @@ class Session:
 
     @property
     def progress(self) -> Progress:
-        return Progress(self._env_steps, self._last_return)
+        """How far the run is. The last env step is told of only once :attr:`finished`: who hears of it ends the run."""
+        told = min(self._env_steps, self._run.env_steps - 1) if self._behind else self._env_steps
+        return Progress(told, self._last_return)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from ``checkpoint``; newer ones of the run are dropped."""
+        """Go on from ``checkpoint``; newer ones of the run are dropped, see :meth:`CheckpointStore.drop_after`."""
         self._take_over(checkpoint)
         with checkpoint.part(ALGORITHM_PART).open() as folder:
             self._algorithm.load_state(folder)
         self._checkpointed_at = self._env_steps
+        self._behind = checkpoint.state.get("behind", False)  # checkpoints of earlier versions do not say it
         self._store.checkpoints.drop_after(self._env_steps)
 
     def rejoin(self, checkpoint: Checkpoint | None) -> None:
@@ -99,7 +103,8 @@ class Session:
 
         For a replay that outlived its learner: the real rows since the checkpoint are kept and learned from again,
         before the next step. Where checkpoints were lost, only the steps of two intervals between them are made up for.
-        One iteration follows even where the replay has all steps of the run: nobody has evaluated this learner.
+        Where the replay has all steps of the run, iterations follow until that is done, one at least: nobody has
+        evaluated this learner. The clock goes on from the curve's last row, where that is later than the checkpoint.
         """
         if checkpoint is not None:
             self._take_over(checkpoint)
@@ -107,12 +112,14 @@ class Session:
                 self._algorithm.load_learner_state(folder)
         self._algorithm.owe_at_most(2 * self._run.checkpoint.every)
         self._env_steps, self._behind = self._algorithm.env_steps, True
+        told = MetricsFile(self._store.folder.metrics).newest("wall_seconds")
+        self._wall_before = max(self._wall_before, 0.0 if told is None else told)
 
     def advance(self, gauges: Mapping[str, Mapping[str, float]] | None = None) -> Progress:
         """One iteration: act and learn, evaluate and checkpoint when due. ``gauges`` are logged with its result."""
         before = self._env_steps
         result = self._algorithm.train() | dict(gauges or {})
-        self._behind = False
+        self._behind = self._behind and self._algorithm.behind
         service = self._algorithm.service
         if isinstance(service, AdaptingReplay):  # on a cluster it is the driver who hears of updates
             self.note(service.adaptation.take_reports())
@@ -139,6 +146,7 @@ class Session:
             "wall_seconds": self._wall_seconds,
             "cpu_seconds": self._cpu_seconds,
             "last_return": self._last_return,
+            "behind": self._behind,
         }
         parts = {ALGORITHM_PART: here(self._algorithm.save_state), **self._other_parts}
         self._store.write_checkpoint(self._env_steps, parts, state, keep=self._run.checkpoint.keep)

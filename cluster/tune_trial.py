@@ -62,15 +62,20 @@ def _generating(run: RunConfig) -> bool:
 
 
 def run_trial(settings: dict[str, Any], plan: TrialPlan) -> None:
-    """Train with ``settings`` and report every evaluation; a trial that was interrupted goes on from its checkpoint."""
+    """Train with ``settings`` and report every evaluation; a trial that was interrupted goes on from its checkpoint.
+
+    Of one whose run is complete, or was all but that, the search may not know yet: its last return is reported.
+    """
     from ray import tune
 
     from cluster.run import train
 
     run = plan.run(settings, tune.get_context().get_trial_id())
-    resume = run.folder if RunFolder(run.folder).started else None
+    folder, reporter = RunFolder(run.folder), _Reporter(run, tune.report)
     # Ray Tune runs a trial once at a time, and may leave the process of one that was cut off behind: it hangs, locked.
-    train(run, _Reporter(run, tune.report).watch, resume=resume, locked=False)
+    if not folder.complete:
+        train(run, reporter.watch, resume=folder.path if folder.started else None, locked=False)
+    reporter.conclude(folder)
 
 
 class _Reporter:
@@ -80,6 +85,7 @@ class _Reporter:
         self._run = run
         self._report = report
         self._evaluations = 0
+        self._told: dict[str, float] = {}
 
     def watch(self, progress: Progress) -> None:
         """Report, where an evaluation came since the last call."""
@@ -87,4 +93,14 @@ class _Reporter:
         finished = progress.env_steps >= self._run.env_steps
         if progress.last_return is not None and (finished or evaluations > self._evaluations):
             self._evaluations = evaluations
-            self._report({TIME: progress.env_steps, METRIC: progress.last_return})
+            self._tell(progress.env_steps, progress.last_return)
+
+    def conclude(self, folder: RunFolder) -> None:
+        """Report what the complete run in ``folder`` came to, where that was not told from here."""
+        cost = folder.cost()
+        if cost.final_return is not None and self._told.get(TIME) != cost.env_steps:
+            self._tell(cost.env_steps, cost.final_return)
+
+    def _tell(self, env_steps: int, final_return: float) -> None:
+        self._told = {TIME: env_steps, METRIC: final_return}
+        self._report(self._told)

@@ -138,6 +138,14 @@ class EnsembleSAC(Algorithm):
                 self.learners.sync(self.env_runner_group)
         self._log_service()
 
+    @property
+    def behind(self) -> bool:
+        """Whether more updates are owed than one training step makes: nothing new is lived until they are made.
+
+        Up to so many may be owed at any moment: remote env runners act while the learner learns.
+        """
+        return self._updates_due() > self._most_updates
+
     def _updates_due(self) -> int:
         return self.config.settings.updates_due(self.env_steps, self.learners.updates + self.updates_forgiven)
 
@@ -171,7 +179,7 @@ class EnsembleSAC(Algorithm):
                 self.service.store(fragment.chunk)
         with self.metrics.log_time(("time", "generate")):
             self.service.serve()
-        if self._updates_due() <= self._most_updates:
+        if not self.behind:
             self._sampler.go_on(self._random_actions)
 
     @property

@@ -222,6 +222,31 @@ def test_what_is_wrong_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         store.named("step_000000000100")
 
 
+@anywhere
+def test_what_is_gone_back_behind_is_deleted_but_kept_aside_where_it_cannot_be_read(
+    make: Callable[[], contextmanager[CheckpointStore]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with make() as store:
+        for step in (100, 200, 300):
+            write(store, step)
+        newest = store.location / "step_000000000300"
+        (newest / "checkpoint.json").write_text('{"format": 99}')
+        before = newest.files_below()
+        for _ in range(2):
+            store.drop_after(100)
+        assert names(store) == [".step_000000000300.damaged-1", "step_000000000100"]
+        aside = store.location / ".step_000000000300.damaged-1"
+        assert aside.files_below() == before
+        assert (aside / "algorithm" / "weights").read_text() == "w300"
+        assert f"{newest} cannot be read and is kept in {aside}" in caplog.text
+        write(store, 300)
+        (newest / "algorithm" / "weights").delete_file()
+        store.drop_after(100)
+        assert names(store)[1] == ".step_000000000300.damaged-2"
+        store.clean()
+        assert (len(names(store)), content(store)) == (3, 100)
+
+
 def test_a_checkpoint_of_an_older_version_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "step_000000000200"
     folder.mkdir()

@@ -34,6 +34,14 @@ def test_rows_after_the_checkpoint_are_dropped_and_columns_are_todays(tmp_path: 
     ]
 
 
+def test_the_newest_value_of_a_column_is_found_where_there_is_one(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.csv")
+    assert metrics.newest("eval_return") is None
+    for step in (100, 200):
+        metrics.append({"env_steps": step, "eval_return": -step / 2, "gap": None})
+    assert [metrics.newest(name) for name in ("eval_return", "gap", "new")] == [-100.0, None, None]
+
+
 def test_a_row_of_other_columns_is_refused(tmp_path: Path) -> None:
     metrics = MetricsFile(tmp_path / "metrics.csv")
     metrics.append({"env_steps": 1, "eval_return": 0.0})

@@ -157,6 +157,21 @@ def test_a_complete_run_goes_on_only_with_more_steps(tiny_run: RunConfig) -> Non
     assert load_run_config(folder / "config.yaml").env_steps == 600
 
 
+def test_a_run_killed_before_its_summary_gets_it_without_more_training(tiny_run: RunConfig) -> None:
+    """Also where its last iteration went beyond the steps that were asked for."""
+    run = replace(tiny_run, augmentation="none", env_steps=390)
+    folder = RunFolder(train(run))
+    first, rows = json.loads(folder.summary.read_text()), curve(folder.path)
+    with pytest.raises(ValueError, match=r"has 400 env steps already and --env_steps is 390"):
+        train(run, resume=folder.path)
+    folder.summary.unlink()
+    seen: list[int] = []
+    train(run, lambda progress: seen.append(progress.env_steps), resume=folder.path)
+    summary = json.loads(folder.summary.read_text())
+    assert (summary["env_steps"], summary["final_return"], seen) == (400, first["final_return"], [])
+    assert curve(folder.path) == rows
+
+
 def test_a_run_killed_before_its_first_checkpoint_starts_its_curve_anew(tiny_run: RunConfig) -> None:
     run = replace(tiny_run, augmentation="none", checkpoint=CheckpointConfig(every=10_000))
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cluster.cli import main
 from cluster.config import RunConfig, load_run_config
 from cluster.placement import Resources
+from cluster.run_folder import RunFolder
 from cluster.session import Progress
 from cluster.tune import SearchResult, SearchSettings, search
 from cluster.tune_space import corners, default_space, overrides, read_space, to_tune
-from cluster.tune_trial import _Reporter, cpus_of_trial, trial_resources
+from cluster.tune_trial import TrialPlan, _Reporter, cpus_of_trial, run_trial, trial_resources
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SETTINGS = SearchSettings(samples=2, concurrent=1, grace=None, gpus=0.0, seed=0)
@@ -69,6 +71,27 @@ def test_each_evaluation_is_reported_once(tiny_run: RunConfig) -> None:
         {"env_steps": 400, "eval_return": 1.0},
         {"env_steps": 430, "eval_return": 2.0},
     ]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_trial_whose_run_is_complete_is_left_alone_and_told_of(
+    tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search was killed before it noted that; or the trial, just before its summary."""
+    told: list[dict[str, float]] = []
+    monkeypatch.setattr("ray.tune.report", told.append)
+    monkeypatch.setattr("ray.tune.get_context", lambda: SimpleNamespace(get_trial_id=lambda: "trial"))
+    plan = TrialPlan(str(tmp_path / "base.yaml"), str(tmp_path / "runs"))
+    Path(plan.base).write_text(replace(tiny_run, augmentation="none").to_yaml())
+    run_trial({}, plan)
+    assert [report["env_steps"] for report in told] == [200, 400]
+    folder = RunFolder(plan.run({}, "trial").folder)
+    written = folder.summary.stat().st_mtime_ns
+    run_trial({}, plan)
+    assert folder.summary.stat().st_mtime_ns == written
+    folder.summary.unlink()
+    run_trial({}, plan)
+    assert told[2:] == [told[1], told[1]]
 
 
 @pytest.mark.slow
