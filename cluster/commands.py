@@ -26,7 +26,12 @@ def train(arguments: list[str]) -> None:
     from cluster.run_store import RunStore
 
     parser = run_parser("atradiff train CONFIG", train.__doc__)
-    parser.add_argument("--resume", type=str | None, default=None, help="a run folder, or one of its checkpoints: later ones are dropped")
+    parser.add_argument(
+        "--resume",
+        type=str | None,
+        default=None,
+        help="a run folder, or one of its checkpoints: later ones are dropped",
+    )
     resume = _value_of("--resume", arguments)
     if resume is not None:
         arguments = ["--config", RunStore.of(resume).config_text(), *_without_positional(arguments)]
