@@ -83,7 +83,7 @@ def under_fire(local_ray: None, tmp_path_factory: pytest.TempPathFactory, made_o
     victims, told, adapted = ["generator", "trainer", "replay", "env_runner", "adapter"], Told(run), set()
 
     def states() -> set[str]:
-        return {path.name for path in (run.folder / ".adapter").glob("*[1-9]")}
+        return {path.name for path in (run.folder / ".adapter").glob("*/*[1-9]")}
 
     def watch(progress: Progress) -> None:
         if not told.env_steps:
