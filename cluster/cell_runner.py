@@ -64,7 +64,7 @@ def prepare_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> tuple[li
                     bar.update()
                 bar.refresh()
     finally:
-        _stop(list(tasks))
+        _stop(list(tasks), "fits and imports to end")
     keyed = [(preparation_key(cell.run), cell) for cell in cells]
     failed = [Failure(cell, errors[key]) for key, cell in keyed if key in errors and needs_preparation(cell.run)]
     return [_with_path(cell, paths.get(key)) for key, cell in keyed], failed
@@ -103,7 +103,7 @@ def _watch(tasks: dict[ray.ObjectRef[None], Cell], runs: Sequence[Cell]) -> list
                 bar.set_postfix_str(f"{len(runs) - len(tasks) - len(failures)}/{len(runs)} runs", refresh=False)
                 bar.update(sum(done.values()) - bar.n)
     finally:  # after an error or Ctrl-C, the others write a checkpoint and stop
-        _stop(list(tasks))
+        _stop(list(tasks), "the running cells to write a checkpoint")
     return [failure for failure in failures if not failure.cell.folder.complete]  # by another command, meanwhile
 
 
@@ -212,11 +212,11 @@ def _ctrl_c() -> Iterator[threading.Event]:
         raise KeyboardInterrupt
 
 
-def _stop(tasks: list[ray.ObjectRef[Any]]) -> None:
+def _stop(tasks: list[ray.ObjectRef[Any]], doing: str) -> None:
     """Have them write a checkpoint and end. That may take minutes: they look up between two rounds of updates, and a
     SynthER that is fitted anew is part of one."""
     for task in tasks:
         ray.cancel(task)
     if ray.wait(tasks, num_returns=len(tasks), timeout=_PATIENCE_SECONDS)[1] if tasks else []:
-        print("\nwaiting for the running cells to write a checkpoint; Ctrl-C again ends them at once", file=sys.stderr)
+        print(f"\nwaiting for {doing}; Ctrl-C again ends them at once", file=sys.stderr)
         ray.wait(tasks, num_returns=len(tasks))

@@ -131,7 +131,7 @@ class CheckpointStore:
         for folder in self._folders():
             if _order(folder)[0] <= step:
                 continue
-            if _has_manifest(folder) and not _is_whole(folder):
+            if _has_manifest(folder) and not _can_be_read(folder):
                 _logger.warning("%s cannot be read and is kept in %s.", folder, _set_aside(folder))
             else:
                 _delete(folder)
@@ -217,9 +217,10 @@ def _has_manifest(folder: Location) -> bool:
     return (folder / MANIFEST).exists()
 
 
-def _is_whole(folder: Location) -> bool:
+def _can_be_read(folder: Location) -> bool:
+    """By its manifest and the sizes of its files: it is about to be deleted, and may be large."""
     try:
-        read_checkpoint(folder)
+        require_sizes(folder, Manifest.read(folder).files)
     except DamagedCheckpoint:
         return False
     return True

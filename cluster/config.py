@@ -39,6 +39,8 @@ class CollectConfig:
     """
 
     policy: str = "scripted"
+    """``scripted``, ``random``, or a run or one of its checkpoints. What it collects is kept under that name: of a run
+    that has learned more since, name the checkpoint (``RUN/checkpoints/step_...``)."""
     episodes: int = 40
     noise: float = 0.0
     seed: int = 0

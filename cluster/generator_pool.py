@@ -25,8 +25,12 @@ from cluster.generator_actor import (
     start_generator,
 )
 from cluster.generator_fleet import GeneratorFleet
+from cluster.placement import to_stderr
 from cluster.pool_config import PoolConfig
 from cluster.pool_dispatcher import PoolDispatcher
+
+_TOLD_AFTER_SECONDS = 30.0
+"""Generators that start for so long are told of: a new node may be installing what they need."""
 
 
 class GeneratorPool:
@@ -83,7 +87,13 @@ class GeneratorPool:
         try:
             self._fleet.resize(self.config.generators)
             starting = self._fleet.starting
-            ready, missing = ray.wait(starting, num_returns=len(starting), timeout=timeout_s)
+            ready, missing = ray.wait(starting, num_returns=len(starting), timeout=min(timeout_s, _TOLD_AFTER_SECONDS))
+            if missing and timeout_s > _TOLD_AFTER_SECONDS:
+                to_stderr(
+                    f"still waiting, at most {timeout_s:g} s: {self._shortage(len(missing), _TOLD_AFTER_SECONDS)}"
+                )
+                rest = timeout_s - _TOLD_AFTER_SECONDS
+                ready, missing = ray.wait(starting, num_returns=len(starting), timeout=rest)
             for reference in ready:
                 self._fleet.arrived(reference)
             if missing:

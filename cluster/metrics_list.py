@@ -170,7 +170,7 @@ METRICS: tuple[Metric, ...] = (
     _of_result(
         "replay/answers_ignored",
         "requests",
-        "Answers to requests that were answered or put back before. Grows with restarts and put-backs only.",
+        "Answers to requests that were answered before. Grows with restarts and put-backs only.",
         "counter",
     ),
     _of_result(
@@ -247,7 +247,8 @@ METRICS: tuple[Metric, ...] = (
     _of_result(
         "adapter/rollbacks",
         "updates",
-        "Updates taken back, because the loss on held-out windows rose. Many: a lower rate, more offline windows.",
+        "Updates taken back, because the loss on held-out windows rose or weights were not finite. Many: a lower rate, "
+        "more offline windows.",
         "counter",
     ),
     _of_result("adapter/restarts", "restarts", "Times that Ray started the adapter again.", "counter"),

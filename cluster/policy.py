@@ -9,7 +9,6 @@ from typing import Any
 import gymnasium as gym
 from numpy.typing import NDArray
 
-from cluster.checkpoint import Checkpoint
 from cluster.config import load_run_config
 from cluster.run_store import RunStore
 from rllib_ext.ensemble_sac.rl_module import EnsembleSACModule
@@ -29,21 +28,17 @@ class RunPolicy:
         return self._act(observation)
 
 
-def newest_checkpoint(path: str) -> Checkpoint:
-    """That of the run at ``path`` (or URI), or the checkpoint that it is; ``ValueError`` where none is whole."""
-    checkpoint = RunStore.of(path).find_checkpoint()
-    if checkpoint is None:
-        raise ValueError(f"{path} has no whole checkpoint to take a policy from.")
-    return checkpoint
-
-
 def load_policy(path: str, env: gym.Env[Any, Any]) -> RunPolicy:
     """The policy of the run or checkpoint at ``path`` (or URI), for ``env``.
 
     Raises ``ValueError`` where there is no whole checkpoint, where it is damaged, or where the actor is not made for
     ``env``'s spaces.
     """
-    settings, checkpoint = load_run_config(RunStore.of(path).config_text()).algorithm, newest_checkpoint(path)
+    store = RunStore.of(path)
+    checkpoint = store.find_checkpoint()
+    if checkpoint is None:
+        raise ValueError(f"{path} has no whole checkpoint to take a policy from.")
+    settings = load_run_config(store.config_text()).algorithm
     module = EnsembleSACModule(
         observation_space=env.observation_space,
         action_space=env.action_space,

@@ -108,7 +108,8 @@ class PoolConfig:
 def share_of_gpus(gpus: float, generators: int) -> float:
     """What each of so many generators gets: a whole GPU, or a share that fits as many on one as must be; 0 without any.
 
-    No generator lies across two GPUs. Less than one GPU is what others leave of one. Rounded down to Ray's digits.
+    No generator lies across two GPUs. Less than one GPU is taken for what others leave of a single one: where they
+    leave parts of several, say what each gets. Rounded down to Ray's digits.
     """
     share = 1.0 / math.ceil(generators / int(gpus)) if gpus >= 1 else max(gpus, 0.0) / generators
     return math.floor(1e4 * share) / 1e4

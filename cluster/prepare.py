@@ -16,7 +16,6 @@ from atradiff.augment.synther import SyntherDiffuser, read_synther_description
 from atradiff.augment.synther_fit import OnlineSynther, fit_synther
 from atradiff.data.collect import collect
 from atradiff.data.importer import import_data
-from atradiff.data.policies import NAMED
 from atradiff.data.store import open_trajectories
 from atradiff.data.trajectories import Trajectories
 from atradiff.diffusion.sample import resolve_device
@@ -28,8 +27,8 @@ from atradiff.model_folder import read_description
 from atradiff.ports import TrajectoryGenerator
 from atradiff.training_state import STATE_FILE
 from atradiff.types import Spaces
-from cluster.config import CollectConfig, DataConfig, RunConfig, recipe_hash
-from cluster.policy import load_policy, newest_checkpoint
+from cluster.config import DataConfig, RunConfig, recipe_hash
+from cluster.policy import load_policy
 from rllib_ext.ensemble_sac.rl_module import require_flat_continuous
 
 
@@ -166,15 +165,14 @@ def prepare_data(run: RunConfig) -> Path:
     data = run.data
     if data.path is not None:
         return Path(data.path)
-    env = (data.collect.env if data.collect else None) or run.env
-    recipe = _collect_recipe(data.collect) if data.collect else _source_recipe(data)
+    recipe: Any = asdict(data.collect) if data.collect else _source_recipe(data)
+    env = (recipe.pop("env") if data.collect else None) or run.env
     store = Path(data.cache) / f"{_slug(env)}-{recipe_hash([env, recipe])}"
 
     def make() -> None:
         """Collect or import; ``ValueError`` where the run names no data."""
         if data.collect is not None:
-            settings = asdict(replace(data.collect, env=env))
-            collect(settings.pop("env"), out=store, load_policy=load_policy, **settings)
+            collect(env, out=store, load_policy=load_policy, **recipe)
         elif data.source is not None:
             import_data(data.source, store, env=run.env, end_at_reward=data.end_at_reward)
         else:
@@ -225,15 +223,6 @@ def _open_data(run: RunConfig, spaces: Spaces) -> Trajectories:
     store = open_trajectories(path)
     store.spaces.require_equal(spaces, f"the data in {path}", f"environment {run.env}")
     return store
-
-
-def _collect_recipe(settings: CollectConfig) -> dict[str, Any]:
-    """What is collected, without where: by a run's policy as it is now, so that one that learned more collects anew."""
-    recipe = asdict(settings)
-    del recipe["env"]
-    if settings.policy not in NAMED:
-        recipe["policy"] = str(newest_checkpoint(settings.policy))
-    return recipe
 
 
 def _source_recipe(data: DataConfig) -> list[Any]:

@@ -24,7 +24,7 @@ from atradiff.staging import write_text
 from atradiff.types import Spaces
 from cluster.algorithm import build_algorithm
 from cluster.checkpoint import Checkpoint
-from cluster.config import RunConfig
+from cluster.config import RunConfig, load_run_config
 from cluster.distributed import ClusterRun, train_on_cluster
 from cluster.logging import RunLog
 from cluster.manifest import run_manifest
@@ -135,8 +135,8 @@ def _starting_point(store: RunStore, run: RunConfig, resume: str | Path | None) 
         return None
     checkpoint = store.find_checkpoint()
     if checkpoint is not None:
-        done = checkpoint.state["env_steps"]
-        if run.env_steps <= done and store.complete:
+        done, asked = checkpoint.state["env_steps"], load_run_config(store.config_text()).env_steps
+        if run.env_steps <= done and (store.complete or run.env_steps < min(done, asked)):
             raise ValueError(
                 f"{checkpoint} has {done} env steps already and --env_steps is {run.env_steps}: there is nothing to "
                 "do. Give more --env_steps to go further."

@@ -115,8 +115,9 @@ def _plan(services: ActorServices, order: ServiceOrder, begun: ExitStack) -> Act
     journal = None if parent is None else begun.enter_context(_own_folder(Path(parent)))
     if order.generator is None:
         return ActorPlan(services.replay, services.pool, journal)
-    pool = services.pool.decided(ray.cluster_resources())
-    asked = services.adaptation
+    asked, there = services.adaptation, ray.cluster_resources()
+    taken = services.replay.resources.num_gpus + (0.0 if asked is None else asked.resources.num_gpus)
+    pool = services.pool.decided({**there, "GPU": there.get("GPU", 0.0) - taken})
     adaptation = None if asked is None else _adaptation(asked, order, begun)
     return ActorPlan(services.replay, pool, journal, adaptation)
 

@@ -119,7 +119,8 @@ class Session:
         """One iteration: act and learn, evaluate and checkpoint when due. ``gauges`` are logged with its result."""
         before = self._env_steps
         result = self._algorithm.train() | dict(gauges or {})
-        self._behind = self._behind and self._algorithm.behind
+        if self._behind:  # what is made up for is new, though no env step is
+            self._checkpointed_at, self._behind = -1, self._algorithm.behind
         service = self._algorithm.service
         if isinstance(service, AdaptingReplay):  # on a cluster it is the driver who hears of updates
             self.note(service.adaptation.take_reports())

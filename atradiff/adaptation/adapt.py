@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from atradiff.trainer import OfflineMaterial, Trainer, WindowDraws, learning_rat
 from atradiff.training_state import STATE_FILE, Progress, fill_trainer, load_state, save_state, state_tensors
 from atradiff.types import FloatArray
 from atradiff.weights import first_not_finite
+
+_logger = logging.getLogger(__name__)
 
 _NEWEST = 512
 """Rows from which the newest windows are taken, to measure drift on."""
@@ -74,7 +77,10 @@ class Adapter:
         self._task = _task(model, data)
         self.config, self.seed = config, seed
         train, held_out = model.provenance.split(data)
-        if train is None:  # the model was fitted on other data: it has seen none of these
+        if train is None:
+            _logger.warning(
+                "The model was not fitted on just these data: forgetting is measured on some of all of them."
+            )
             train, held_out = data.split(config.held_out, seed)
         scores = guide_scores(train, model.config, lambda: curiosity(model.dynamics, train, model.config))
         self._offline = OfflineMaterial(train, model.config, scores)
@@ -181,7 +187,8 @@ class Adapter:
             load_state(self._trainer, folder / "state.safetensors")
         except RuntimeError as error:
             raise ValueError(f"{folder} holds an adapter of a model with other settings: {error}") from error
-        self._ledger = ledger
+        # What is held out may be other episodes than those of the version that saved it: this model's loss is known.
+        self._ledger = replace(ledger, fitted_loss=self._ledger.fitted_loss)
 
     def _learn(self, batch: PickedWindows, env_steps: int, drift: float, started: float) -> AdaptationReport:
         """Train, measure, and take it back where too much was forgotten."""

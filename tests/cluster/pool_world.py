@@ -95,7 +95,7 @@ class Books:
 
 
 class Silent(Books):
-    """Takes nothing back: like a replay whose node is gone, it does not answer."""
+    """Takes nothing back: like a replay whose node is gone, it does not answer. Give it a thread for that."""
 
     def put_back(self, requests: list[GenerationRequest]) -> None:  # noqa: ARG002
         time.sleep(3600)

@@ -248,10 +248,11 @@ def test_a_replay_that_does_not_answer_holds_up_neither_the_metrics_nor_the_end(
     monkeypatch.setattr("cluster.pool_dispatcher._FAREWELL_SECONDS", 0.5)
     hang = tmp_path / "hang"
     hang.touch()
-    silent = actor_of(Silent, 4)
+    silent = ray.remote(Silent).options(num_cpus=0, max_concurrency=3).remote(4)
     with pool_over(silent, Stamping(hang=hang), patience=0.5) as pool:
         until(lambda: pool.metrics()["requests_put_back"] == 4)
         assert pool.metrics()["batches"] == 0
+    assert isinstance(pool._dispatcher.error, ray.exceptions.GetTimeoutError)
     ray.kill(silent)
 
 

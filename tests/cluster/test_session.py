@@ -117,6 +117,10 @@ def test_a_learner_that_is_stopped_as_it_makes_up_for_what_it_owes_goes_on_with_
     assert not resumed.finished
     assert [resumed.advance().env_steps for _ in range(2)] == [399, 400]
     assert resumed.finished
+    resumed.checkpoint()
+    last = checkpoint_in(tmp_path)
+    assert (last.state["env_steps"], last.state["behind"]) == (400, False)
+    assert last.state["last_return"] is not None
 
 
 def test_the_clock_of_a_learner_that_rejoins_goes_on_from_the_last_row(tiny_run: RunConfig, tmp_path: Path) -> None:

@@ -131,20 +131,13 @@ def test_a_trained_policy_collects_data(tiny_run: RunConfig, tmp_path: Path) -> 
         load_policy(str(folder), make_env("Pendulum-v1"))
 
 
-def test_a_policy_that_has_learned_more_collects_anew(
-    tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = replace(tiny_run, augmentation="none")
-    folder = train(plain)
+def test_a_run_to_collect_with_is_named_from_any_folder(tiny_run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = train(replace(tiny_run, augmentation="none"))
     monkeypatch.chdir(folder.parent)
-    collecting = DataConfig(collect=CollectConfig(policy=folder.name, episodes=1), cache=str(tmp_path / "cache"))
-    run = replace(tiny_run, data=collecting).absolute()
-    assert run.data.collect is not None
-    assert run.data.collect.policy == str(folder)  # a worker may be somewhere else
-    store = prepare_data(run)
-    assert prepare_data(run) == store
-    train(replace(plain, env_steps=plain.env_steps + 200), resume=folder)
-    assert prepare_data(run) != store
+    for policy, wanted in ((folder.name, str(folder)), ("scripted", "scripted"), ("s3://b/run", "s3://b/run")):
+        run = replace(tiny_run, data=DataConfig(collect=CollectConfig(policy=policy))).absolute()
+        assert run.data.collect is not None
+        assert run.data.collect.policy == wanted  # a worker may be somewhere else
 
 
 def test_a_complete_run_goes_on_only_with_more_steps(tiny_run: RunConfig) -> None:
