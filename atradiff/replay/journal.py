@@ -43,9 +43,8 @@ from atradiff.staging import staged_folder, sync_folder, sync_tree
 
 _SNAPSHOT, _SEGMENT = re.compile(r"snapshot-(\d{6})"), re.compile(r"segment-(\d{6})\.log")
 
-_LOCK_PATIENCE_SECONDS = 120.0
-"""A process that was told to end may take half a minute before it lets go of the folder; NFS holds the lock of a node
-that is gone until its lease is over, 90 s."""
+_LOCK_PATIENCE_SECONDS = 30.0
+"""A process that was told to end may take that long before it lets go of the folder."""
 
 _logger = logging.getLogger(__name__)
 
