@@ -31,7 +31,7 @@ from atradiff.types import FloatArray
 from atradiff.weights import require_finite_weights
 
 _SAVE_SECONDS = 30.0
-"""At most so much work is lost where a fit is killed; saving a GPU's model takes about a second."""
+"""At most so much work is lost where a fit is killed."""
 
 _CLOSING_SHARE = 0.02
 """Share of a CPU budget kept back for calibration and for writing the model."""

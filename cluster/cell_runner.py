@@ -217,6 +217,6 @@ def _stop(tasks: list[ray.ObjectRef[Any]], doing: str) -> None:
     SynthER that is fitted anew is part of one."""
     for task in tasks:
         ray.cancel(task)
-    if ray.wait(tasks, num_returns=len(tasks), timeout=_PATIENCE_SECONDS)[1] if tasks else []:
+    if tasks and ray.wait(tasks, num_returns=len(tasks), timeout=_PATIENCE_SECONDS)[1]:
         print(f"\nwaiting for {doing}; Ctrl-C again ends them at once", file=sys.stderr)
         ray.wait(tasks, num_returns=len(tasks))

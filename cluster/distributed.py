@@ -67,7 +67,7 @@ def train_on_cluster(
         with Crew(it.run, cluster, it.spaces, it.supplies, placement, folder, states, waiting.get) as crew:
             starter = _Starter(it, crew, placement, waiting)
             begin()
-            return Supervisor(starter.start, crew, it.run.env_steps, waiting.get).run(watch, stop)
+            return Supervisor(starter.start, crew, waiting.get).run(watch, stop)
 
 
 def _adapter_states(it: ClusterRun) -> str:

@@ -121,8 +121,8 @@ def require_device(run: RunConfig) -> None:
     """Raise ``ValueError`` where ``run`` would learn on a GPU and torch sees none in this process."""
     if run.learner_device == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            "learner_device: cuda needs a GPU that torch sees, and there is none here (or torch was built without one, "
-            "or the grid's gpus_per_cell is 0): set it to cpu."
+            "learner_device: cuda needs a GPU that torch sees, and there is none here (or torch was built without "
+            "one): set it to cpu."
         )
 
 

@@ -75,7 +75,7 @@ def _train(run: RunConfig, store: RunStore, watch: Callable[[Progress], None], r
             resumed = resume is not None
             it = ClusterRun(run, run.cluster, store, spaces, supplies, checkpoint, resumed)
             last = train_on_cluster(it, begin, watch, stop)
-    if last.env_steps < run.env_steps:
+    if not last.finished:
         raise Stopped(f"stopped at {last.env_steps} env steps; go on with --resume {store.location}")
     return store.folder.path
 

@@ -41,6 +41,8 @@ class Progress:
 
     env_steps: int
     last_return: float | None
+    finished: bool = False
+    """Whether nothing is left to do: all env steps are done, and learned from."""
     own: OwnActions | None = None
     """A new snapshot of the policy, for generators that make own rows."""
 
@@ -85,9 +87,7 @@ class Session:
 
     @property
     def progress(self) -> Progress:
-        """How far the run is. The last env step is told of only once :attr:`finished`: who hears of it ends the run."""
-        told = min(self._env_steps, self._run.env_steps - 1) if self._behind else self._env_steps
-        return Progress(told, self._last_return)
+        return Progress(self._env_steps, self._last_return, self.finished)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from ``checkpoint``; newer ones of the run are dropped, see :meth:`CheckpointStore.drop_after`."""

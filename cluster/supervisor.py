@@ -55,19 +55,17 @@ class Supervisor:
         self,
         start: Callable[[Exception | None], ActorHandle],
         crew: Tended,
-        env_steps: int,
         get: Callable[[ObjectRef[Any]], Any] = ray.get,
         kill: Callable[[ActorHandle], None] = ray.kill,
     ) -> None:
         self._start = start
         self._crew = crew
-        self._env_steps = env_steps
         self._get, self._kill = get, kill
         self._trainer: Any = None
         self.restarts = 0
 
     def run(self, watch: Callable[[Progress], None], stop: threading.Event) -> Progress:
-        """Go on until all ``env_steps`` are done or ``stop`` is set; the trainer's checkpoint is written then.
+        """Go on until the run is finished or ``stop`` is set; the trainer's checkpoint is written then.
 
         Raises :class:`TrainerLost`, what the crew raises, and what the run itself raised.
         """
@@ -77,7 +75,7 @@ class Supervisor:
             try:
                 progress = self._turn(cause)
                 watch(progress)
-                if progress.env_steps >= self._env_steps or stop.is_set():
+                if progress.finished or stop.is_set():
                     self._get(self._trainer.conclude.remote())
                     return progress
             except (RayActorError, LearnerLost, RowsLostError) as error:

@@ -90,8 +90,7 @@ class _Reporter:
     def watch(self, progress: Progress) -> None:
         """Report, where an evaluation came since the last call."""
         evaluations = progress.env_steps // self._run.evaluation.every
-        finished = progress.env_steps >= self._run.env_steps
-        if progress.last_return is not None and (finished or evaluations > self._evaluations):
+        if progress.last_return is not None and (progress.finished or evaluations > self._evaluations):
             self._evaluations = evaluations
             self._tell(progress.env_steps, progress.last_return)
 

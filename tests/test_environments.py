@@ -43,19 +43,20 @@ def test_meta_world(env_id: str) -> None:
     assert not np.array_equal(first[-3:], second[-3:])
 
 
-def test_unknown_ids_and_options() -> None:
-    with pytest.raises(ValueError, match=r"no environment 'Hoper-v5'.*Hopper-v5"):
-        make_env("Hoper-v5")
-    with pytest.raises(ValueError, match=r"no task 'reech-v3'.*reach-v3"):
-        make_env("metaworld:reech-v3")
-    with pytest.raises(ValueError, match=r"cannot be made with the options \{'colour': 'red'\}"):
-        make_env("Pendulum-v1?colour=red")
-    with pytest.raises(ValueError, match=r"'gymnasium:Foo-v0' cannot be made: Environment `Foo` doesn't exist"):
-        make_env("gymnasium:Foo-v0")
-    with pytest.raises(ValueError, match=r"'nowhere:Foo-v0' cannot be made: No module named 'nowhere'"):
-        make_env("nowhere:Foo-v0")
-    with pytest.raises(ValueError, match=r"'metaworld:reach-v3' cannot be made with the options \{'foo': 1\}"):
-        make_env("metaworld:reach-v3?foo=1")
+@pytest.mark.parametrize(
+    ("env_id", "said"),
+    [
+        ("Hoper-v5", r"no environment 'Hoper-v5'.*Hopper-v5"),
+        ("metaworld:reech-v3", r"no task 'reech-v3'.*reach-v3"),
+        ("Pendulum-v1?colour=red", r"cannot be made with the options \{'colour': 'red'\}"),
+        ("gymnasium:Foo-v0", r"'gymnasium:Foo-v0' cannot be made: Environment `Foo` doesn't exist"),
+        ("nowhere:Foo-v0", r"'nowhere:Foo-v0' cannot be made: No module named 'nowhere'"),
+        ("metaworld:reach-v3?foo=1", r"'metaworld:reach-v3' cannot be made with the options \{'foo': 1\}"),
+    ],
+)
+def test_unknown_ids_and_options(env_id: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make_env(env_id)
 
 
 def test_what_an_environment_needs_and_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ class SharedReplay:
         """Put the answer to ``requests`` into D_s; returns the number of rows that went in."""
         with self._changed:
             versions = answer.versions
-            self._newest_version = max(self._newest_version, answer.generator_version, int(versions.max(initial=0)))
+            self._newest_version = max(self._newest_version, int(versions.max(initial=0)))
             return self._replay.store_synthetic(requests, answer.rows, answer.lengths, versions)
 
     def consult(self, question: Callable[[MixedReplay], _Answer]) -> _Answer:

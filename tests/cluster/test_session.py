@@ -87,7 +87,7 @@ def evaluations_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         (399, 0, [449]),
         (400, 0, [450]),
         (250, 0, [300, 350, 400]),
-        (400, 350, [399, 399, 400]),  # who hears of the last step ends the run
+        (400, 350, [400, 400, 400]),
         (250, 250, [250, 250, 300, 350, 400]),
     ],
 )
@@ -99,8 +99,11 @@ def test_a_learner_that_rejoins_at_the_end_makes_up_for_what_it_owes_and_is_eval
     session.rejoin(None)
     told = []
     while not session.finished:
-        told.append(session.advance().env_steps)
-    assert told == iterations
+        told.append(session.advance())
+    assert [progress.env_steps for progress in told] == iterations
+    assert [progress.finished for progress in told] == [False] * (len(told) - 1) + [
+        True
+    ]  # who hears of it ends the run
     assert log.evaluated[-1] == iterations[-1]
 
 
@@ -115,8 +118,7 @@ def test_a_learner_that_is_stopped_as_it_makes_up_for_what_it_owes_goes_on_with_
     resumed = session_in(tmp_path, run, Algorithm(400, 250))
     resumed.restore(checkpoint_in(tmp_path))
     assert not resumed.finished
-    assert [resumed.advance().env_steps for _ in range(2)] == [399, 400]
-    assert resumed.finished
+    assert [resumed.advance().finished for _ in range(2)] == [False, True]
     resumed.checkpoint()
     last = checkpoint_in(tmp_path)
     assert (last.state["env_steps"], last.state["behind"]) == (400, False)

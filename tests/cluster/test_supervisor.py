@@ -46,7 +46,7 @@ class CountingTrainer:
         if accident == "diverged":
             raise FloatingPointError("the critic loss is nan")
         self.steps += 10
-        return Progress(self.steps, gauges["trainer"]["restarts"])
+        return Progress(self.steps, gauges["trainer"]["restarts"], finished=self.steps >= ENV_STEPS)
 
     def conclude(self) -> None:
         self.log.write_text(f"concluded at {self.steps}")
@@ -99,7 +99,7 @@ class Stable:
 
     def supervisor(self, crew: Any) -> Supervisor:
         """Of trainers here."""
-        return Supervisor(self.start, crew, ENV_STEPS, get=lambda call: call(), kill=self.killed.append)
+        return Supervisor(self.start, crew, get=lambda call: call(), kill=self.killed.append)
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -108,12 +108,12 @@ def test_a_trainer_that_dies_is_replaced(tmp_path: Path) -> None:
     actors = ray.remote(num_cpus=0, max_restarts=0)(CountingTrainer)
     stable = Stable(tmp_path / "log", [0, 20], [{50: "killed"}, {}], actors.remote)
     crew, seen = Idle(), []
-    supervisor = Supervisor(stable.start, crew, ENV_STEPS)
+    supervisor = Supervisor(stable.start, crew)
     last = supervisor.run(lambda p: seen.append(p.env_steps), threading.Event())
     assert stable.causes[0] is None
     assert isinstance(stable.causes[1], RayActorError)
     assert supervisor.restarts == 1
-    assert last == Progress(ENV_STEPS, 1.0)  # the new trainer heard of the restart
+    assert last == Progress(ENV_STEPS, 1.0, finished=True)  # the new trainer heard of the restart
     assert seen == [*range(10, 60, 10), *range(30, ENV_STEPS + 1, 10)]
     assert crew.tended == seen[:-1]
     assert stable.log.read_text() == "concluded at 100"
@@ -123,7 +123,7 @@ def test_a_trainer_that_dies_is_replaced(tmp_path: Path) -> None:
 def test_a_trainer_that_lost_something_is_ended_and_replaced(tmp_path: Path, accident: str, kind: type) -> None:
     """It lives, and would hold its places, which the next one needs."""
     stable = Stable(tmp_path / "log", [0, 20], [{50: accident}, {}])
-    assert stable.supervisor(Idle()).run(lambda _: None, threading.Event()) == Progress(ENV_STEPS, 1.0)
+    assert stable.supervisor(Idle()).run(lambda _: None, threading.Event()) == Progress(ENV_STEPS, 1.0, finished=True)
     assert isinstance(stable.causes[1], kind)
     assert [trainer.steps for trainer in stable.killed] == [50]
 

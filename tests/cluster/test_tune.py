@@ -65,7 +65,7 @@ def test_each_evaluation_is_reported_once(tiny_run: RunConfig) -> None:
     told: list[dict[str, float]] = []
     reporter = _Reporter(replace(tiny_run, env_steps=430), told.append)
     for steps, last in [(100, None), (200, 1.0), (300, 1.0), (400, 1.0), (430, 2.0)]:
-        reporter.watch(Progress(steps, last))
+        reporter.watch(Progress(steps, last, finished=steps == 430))
     assert told == [
         {"env_steps": 200, "eval_return": 1.0},
         {"env_steps": 400, "eval_return": 1.0},
