@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from tqdm import tqdm
-
 from atradiff.config import FitConfig
+from atradiff.progress_bar import ProgressBar
 from atradiff.trainer import StepLosses, Trainer
 from atradiff.training_state import Progress
 
@@ -38,7 +37,7 @@ def open_board(folder: Path | None) -> Iterator[Board]:
         yield writer
 
 
-class Bar(tqdm):
+class Bar(ProgressBar):
     """Steps, or CPU seconds of a budget, with the loss and windows per CPU second."""
 
     def __init__(self, settings: FitConfig, progress: Progress, quiet: bool) -> None:
@@ -50,7 +49,6 @@ class Bar(tqdm):
             disable=quiet,
             desc="fit",
             unit="step" if self._by_steps else "CPU s",
-            mininterval=1.0,
         )
 
     def tell(self, line: str) -> None:

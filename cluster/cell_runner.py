@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from tqdm import tqdm
 
+from atradiff.progress_bar import ProgressBar
 from cluster.cells import Cell, data_key, distinct_runs, env_steps_done, needs_preparation, preparation_key
 from cluster.config import RunConfig
 from cluster.prepare import prepare
@@ -50,7 +50,7 @@ def prepare_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> tuple[li
     paths: dict[str, Path | None] = {}
     errors: dict[str, str] = {}
     try:
-        bar = tqdm(total=len(tasks), unit="data set", desc="data and diffusers", mininterval=1.0)
+        bar = ProgressBar(total=len(tasks), unit="data set", desc="data and diffusers")
         with bar, _ctrl_c() as stop:
             while tasks and not stop.is_set():
                 for task in ray.wait(list(tasks), timeout=_POLL_SECONDS)[0]:
@@ -62,7 +62,7 @@ def prepare_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> tuple[li
                         if reason is not None:
                             errors[key] = reason
                     bar.update()
-                bar.refresh()
+                bar.update(0)  # the time that has passed
     finally:
         _stop(list(tasks), "fits and imports to end")
     keyed = [(preparation_key(cell.run), cell) for cell in cells]
@@ -90,7 +90,7 @@ def _watch(tasks: dict[ray.ObjectRef[None], Cell], runs: Sequence[Cell]) -> list
     done = {cell.run.folder: env_steps_done(cell) for cell in runs}
     total = sum(cell.run.env_steps for cell in runs)
     try:
-        bar = tqdm(total=total, initial=sum(done.values()), unit="step", desc="training", smoothing=0.05)
+        bar = ProgressBar(total=total, initial=sum(done.values()), unit="step", desc="training", smoothing=0.05)
         with bar, _ctrl_c() as stop:
             while tasks and not stop.is_set():
                 for task in ray.wait(list(tasks), timeout=_POLL_SECONDS)[0]:

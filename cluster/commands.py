@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from itertools import zip_longest
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from atradiff.progress_bar import ProgressBar
 from cluster.config import RunConfig, parse_run_config, run_parser
 from cluster.storage import is_uri
 
@@ -123,7 +122,7 @@ class _TrainingBar:
 
     def __init__(self, run: RunConfig) -> None:
         self._run = run
-        self._bar: tqdm[NoReturn] | None = None
+        self._bar: ProgressBar | None = None
 
     def __enter__(self) -> _TrainingBar:
         return self
@@ -134,13 +133,12 @@ class _TrainingBar:
     def show(self, progress: Progress) -> None:
         """Advance the bar, which begins where the run does, to ``progress``, with the newest evaluation's return."""
         if self._bar is None:
-            self._bar = tqdm(
+            self._bar = ProgressBar(
                 desc=self._run.where,
                 initial=progress.env_steps,
                 total=self._run.env_steps,
                 unit="step",
                 smoothing=0.05,
-                mininterval=0.5,
             )
         self._bar.update(progress.env_steps - self._bar.n)
         if progress.last_return is not None:

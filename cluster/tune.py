@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ray import tune as ray_tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
-from tqdm import tqdm
 
+from atradiff.progress_bar import ProgressBar
 from atradiff.report.tables import aligned, markdown
 from atradiff.staging import staged_file, write_text
 from cluster.config import RunConfig, load_run_config
@@ -179,7 +179,7 @@ class _SearchBar(ray_tune.Callback):
     def __init__(self, samples: int) -> None:
         self._samples = samples
         self._best = -math.inf
-        self._bar: tqdm[NoReturn] | None = None
+        self._bar: ProgressBar | None = None
 
     def on_trial_result(self, *, trials: list[Trial], result: dict[str, Any], **_: Any) -> None:
         self._best = max(self._best, result[METRIC])
@@ -195,7 +195,7 @@ class _SearchBar(ray_tune.Callback):
 
     def _show(self, trials: list[Trial]) -> None:
         if self._bar is None:
-            self._bar = tqdm(desc="search", total=self._samples, unit="trial")
+            self._bar = ProgressBar(desc="search", total=self._samples, unit="trial")
         self._bar.set_postfix_str(f"best return {self._best:.4g}", refresh=False)
         self._bar.update(sum(trial.is_finished() for trial in trials) - self._bar.n)
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from atradiff.augment.synther import SyntherDiffuser, new_network, unconditional
 from atradiff.augment.transition_rows import TransitionRows
 from atradiff.config import SyntherConfig, SyntherFit
 from atradiff.diffusion.edm import edm_loss
 from atradiff.diffusion.sample import resolve_device, resolve_precision
+from atradiff.progress_bar import ProgressBar
 from atradiff.trainer import warmed_average
 from atradiff.types import FloatArray, Spaces, SyntheticTrajectories, Transitions
 from atradiff.weights import require_finite_weights
@@ -39,7 +39,7 @@ def fit_synther(
     """
     trainer = _Trainer(spaces, transitions, config, settings, resolve_device(device))
     started, share = time.process_time(), 0.0
-    with tqdm(total=100, desc="fit SynthER", unit="%", disable=quiet, mininterval=1.0) as bar:
+    with ProgressBar(total=100, desc="fit SynthER", unit="%", disable=quiet) as bar:
         while share < 1:
             trainer.step(share)
             share = _share_done(settings, trainer.steps, started)

@@ -11,13 +11,13 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from atradiff.config import require
 from atradiff.data.schema import INFO, StoreInfo
 from atradiff.data.store import write_trajectories
 from atradiff.data.trajectories import Trajectories
 from atradiff.ports import TrajectoryGenerator
+from atradiff.progress_bar import ProgressBar
 from atradiff.staging import refuse_existing
 from atradiff.types import FloatArray, IntArray, SyntheticTrajectories, Transitions
 
@@ -63,7 +63,7 @@ def _grow(
     lengths: list[IntArray] = []
     done = 0
     with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=rows, unit="row", unit_scale=True, desc="imagine", disable=quiet))
+        bar = stack.enter_context(ProgressBar(total=rows, unit="row", unit_scale=True, desc="imagine", disable=quiet))
         files = {field.name: stack.enter_context((scratch / field.name).open("wb")) for field in fields(Transitions)}
         while done < rows:
             piece = _piece(generator, starts, batch, np.random.SeedSequence([seed, len(lengths)]))

@@ -16,6 +16,7 @@ from atradiff.data.schema import INFO, StoreInfo
 from atradiff.data.store import write_trajectories
 from atradiff.data.trajectories import Trajectories
 from atradiff.environments import make_env
+from atradiff.progress_bar import ProgressBar
 from atradiff.staging import refuse_existing
 from atradiff.types import Spaces, Transitions
 
@@ -89,11 +90,15 @@ class _Recorder:
 
     def record(self, episodes: int, progress: bool) -> list[_Episode]:
         """Play ``episodes`` episodes, each from a seed of its own."""
-        from tqdm import trange
-
         seeds = np.random.SeedSequence(self._seed).generate_state(episodes)
-        bar = trange(episodes, desc=f"collecting {self._env_id}", unit="episode", disable=not progress)
-        return [self._play(int(seeds[i])) for i in bar]
+        played: list[_Episode] = []
+        with ProgressBar(
+            total=episodes, desc=f"collecting {self._env_id}", unit="episode", disable=not progress
+        ) as bar:
+            for seed in seeds:
+                played.append(self._play(int(seed)))
+                bar.update()
+        return played
 
     def _play(self, seed: int) -> _Episode:
         level = self._rng.uniform(0.0, self._noise) if self._noise > 0 else 0.0

@@ -11,6 +11,7 @@ from typing import Any
 
 from atradiff.data.errors import DataError
 from atradiff.locking import making
+from atradiff.progress_bar import ProgressBar
 
 ATTEMPTS = 5
 TIMEOUT_S = 30.0
@@ -62,15 +63,13 @@ def _download(url: str, target: Path, progress: bool) -> Path:
 
 def _receive(url: str, part: Path, progress: bool) -> int | None:
     """Append to ``part`` what is missing; returns the whole file's size as the server tells it."""
-    from tqdm import tqdm
-
     had = _size(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={had}-"} if had else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         resumed = response.status == 206
         start = had if resumed else 0
         total = _total(response, start)
-        bar = tqdm(
+        bar = ProgressBar(
             total=total, initial=start, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1], disable=not progress
         )
         with bar, part.open("ab" if resumed else "wb") as file:
