@@ -10,6 +10,7 @@ import numpy as np
 
 from atradiff.report.aggregate import AGGREGATES, aggregate_interval, improvement_interval, runs_interval
 from atradiff.report.curves import RunCurve
+from atradiff.report.same_seed import Ahead, SameSeed, same_seed
 from atradiff.report.stats import Interval, Numbers, area_under_curve
 from atradiff.report.steps_ratio import StepsOverTasks, StepsRatio, steps_ratio
 
@@ -74,7 +75,11 @@ class Study:
 
     def curves(self, task: str, arm: str) -> list[RunCurve]:
         """The curves of all finished runs of a pair; empty where there is none."""
-        return [run.curve for run in self.runs.get((task, arm), ())]
+        return list(self.by_seed(task, arm).values())
+
+    def by_seed(self, task: str, arm: str) -> dict[int, RunCurve]:
+        """The same, by the seeds of the runs."""
+        return {run.seed: run.curve for run in self.runs.get((task, arm), ())}
 
     def scores(self, task: StudyTask, arm: str) -> Numbers:
         """(R,) normalised final returns."""
@@ -119,7 +124,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One arm on one task. Intervals are over runs; the last two are None without runs of a baseline."""
+    """One arm on one task. Intervals are over runs; the last three are None without runs of a baseline, the last also
+    where no seed is in both."""
 
     task: str
     arm: str
@@ -130,17 +136,20 @@ class TaskResult:
     cost: Cost
     improvement: Interval | None
     steps: StepsRatio | None
+    same_seed: SameSeed | None
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm over the shared tasks: aggregates by name. The last two are None without runs of a baseline."""
+    """One arm over the shared tasks: aggregates by name. The last three are None without runs of a baseline, the last
+    also where no seed is in both."""
 
     arm: str
     n_runs: int
     aggregates: Mapping[str, Interval]
     improvement: Interval | None
     steps: StepsOverTasks | None
+    ahead: Ahead | None
 
 
 def task_results(study: Study) -> list[TaskResult]:
@@ -173,6 +182,14 @@ def _task_result(study: Study, task: StudyTask, arm: StudyArm) -> TaskResult:
             final_evaluations=study.final_evaluations,
             seed=study.seed,
         ),
+        same_seed=None
+        if against is None
+        else same_seed(
+            study.by_seed(task.label, arm.label),
+            study.by_seed(task.label, against),
+            study.final_evaluations,
+            seed=study.seed,
+        ),
     )
 
 
@@ -186,7 +203,9 @@ def _arm_result(study: Study, arm: StudyArm, tasks: Sequence[StudyTask], results
     labels = [task.label for task in tasks]
     scores = [study.scores(task, arm.label) for task in tasks]
     groups = study.sources(tasks, arm.label)
-    ratios = [r.steps for r in results if r.arm == arm.label and r.task in labels and r.steps is not None]
+    own = [result for result in results if result.arm == arm.label and result.task in labels]
+    ratios = [result.steps for result in own if result.steps is not None]
+    ahead = [result.same_seed.ahead for result in own if result.same_seed is not None]
     return ArmResult(
         arm=arm.label,
         n_runs=sum(map(len, scores)),
@@ -195,6 +214,7 @@ def _arm_result(study: Study, arm: StudyArm, tasks: Sequence[StudyTask], results
         },
         improvement=_improvement(study, arm, tasks),
         steps=StepsOverTasks.of(ratios) if ratios else None,
+        ahead=Ahead.over(ahead) if ahead else None,
     )
 
 

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from atradiff.report.same_seed import Ahead
 from atradiff.report.stats import Interval, area_under_curve
 from atradiff.report.steps_ratio import StepsOverTasks
 from atradiff.report.study import ArmResult, Study, StudyRun, TaskResult
@@ -26,7 +27,7 @@ def write_tables(study: Study, tasks: Sequence[TaskResult], arms: Sequence[ArmRe
 
 
 def _task_record(result: TaskResult) -> Row:
-    steps = result.steps
+    steps, pairs = result.steps, result.same_seed
     return {
         "task": result.task,
         "arm": result.arm,
@@ -35,6 +36,9 @@ def _task_record(result: TaskResult) -> Row:
         **_ends("score", result.score),
         **_ends("area", result.area),
         **_ends("improvement", result.improvement),
+        **_ahead(None if pairs is None else pairs.ahead),
+        **_ends("final_gain", None if pairs is None else pairs.final_gain),
+        **_ends("area_gain", None if pairs is None else pairs.area_gain),
         **_ends("steps_ratio", None if steps is None else steps.ratio),
         "steps_ratio_at_most": None if steps is None else steps.at_most,
         "threshold": None if steps is None else steps.threshold,
@@ -47,7 +51,20 @@ def _arm_record(arm: ArmResult) -> Row:
     record: dict[str, str | float | None] = {"arm": arm.arm, "runs": arm.n_runs}
     for name, interval in arm.aggregates.items():
         record |= _ends(name.replace(" ", "_"), interval)
-    return {**record, **_ends("improvement", arm.improvement), **_steps_over_tasks(arm.steps)}
+    return {
+        **record,
+        **_ends("improvement", arm.improvement),
+        **_ahead(arm.ahead),
+        **_steps_over_tasks(arm.steps),
+    }
+
+
+def _ahead(ahead: Ahead | None) -> Row:
+    return {
+        "pairs": None if ahead is None else ahead.pairs,
+        "pairs_final_ahead": None if ahead is None else ahead.final,
+        "pairs_area_ahead": None if ahead is None else ahead.area,
+    }
 
 
 def _steps_over_tasks(steps: StepsOverTasks | None) -> Row:

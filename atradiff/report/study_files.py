@@ -8,6 +8,7 @@ from pathlib import Path
 
 from atradiff.report.aggregate import AGGREGATES
 from atradiff.report.compare import duration
+from atradiff.report.same_seed import Ahead
 from atradiff.report.stats import Interval
 from atradiff.report.steps_ratio import StepsOverTasks, StepsRatio
 from atradiff.report.study import ArmResult, Study, TaskResult, arm_results, task_results
@@ -24,11 +25,12 @@ _TASK_HEADER = (
     "score",
     "area under curve",
     "P(better than baseline)",
+    "ahead, same seed",
     "steps / baseline's",
     "wall clock",
     "CPU",
 )
-_ARM_HEADER = ("arm", "runs", *AGGREGATES, "P(better than baseline)", "steps / baseline's")
+_ARM_HEADER = ("arm", "runs", *AGGREGATES, "P(better than baseline)", "ahead, same seed", "steps / baseline's")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def _task_row(result: TaskResult) -> list[str]:
         str(result.n_runs),
         *[str(interval) for interval in (result.final_return, result.score, result.area)],
         _interval(result.improvement),
-        _steps(result.steps),
+        _or_dash(None if result.same_seed is None else result.same_seed.ahead),
+        _or_dash(result.steps),
         duration(result.cost.wall_seconds),
         "-" if cpu is None else duration(cpu),
     ]
@@ -110,12 +113,13 @@ def _task_row(result: TaskResult) -> list[str]:
 
 def _arm_row(arm: ArmResult) -> list[str]:
     aggregates = [str(interval) for interval in arm.aggregates.values()]
-    return [arm.arm, str(arm.n_runs), *aggregates, _interval(arm.improvement), _steps(arm.steps)]
+    held = [_interval(arm.improvement), _or_dash(arm.ahead), _or_dash(arm.steps)]
+    return [arm.arm, str(arm.n_runs), *aggregates, *held]
 
 
 def _interval(interval: Interval | None) -> str:
     return "-" if interval is None else f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
-def _steps(steps: StepsRatio | StepsOverTasks | None) -> str:
-    return "-" if steps is None else str(steps)
+def _or_dash(figure: Ahead | StepsRatio | StepsOverTasks | None) -> str:
+    return "-" if figure is None else str(figure)

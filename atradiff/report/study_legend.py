@@ -70,6 +70,9 @@ def legend(study: Study) -> list[str]:
         f"* Score: 0 and 100 are these returns: {ranges}. IQM: interquartile mean over all runs; median and mean: over "
         "tasks of a task's mean; optimality gap: what is missing to 100 (lower is better).",
         f"* Baselines: {pairs or 'none'}. P: chance that a run beats one of the baseline's on the same task.",
+        "* Ahead, same seed: in how many pairs of runs of one seed, which meet the same first steps and starts of "
+        "evaluation episodes, the arm's run is ahead of the baseline's. `tasks.csv` says by how much, with "
+        "intervals over pairs (`final_gain`, `area_gain`).",
         "* Steps: environment steps to what the baseline ends with, divided by the baseline's own; below 1 is faster."
         + (f" Counted to the return that solves the task instead: {solved}." if solved else ""),
         "* Marks of steps: ≤: the baseline never got there and its whole length counts, so that the ratio is an upper "

@@ -16,6 +16,7 @@ import pytest
 
 from atradiff.report import study_files, study_plots
 from atradiff.report.curves import RunCurve
+from atradiff.report.same_seed import Ahead
 from atradiff.report.stats import Interval
 from atradiff.report.steps_ratio import StepsOverTasks, StepsRatio, steps_ratio
 from atradiff.report.study import ScoreRange, Study, StudyArm, StudyRun, StudyTask, arm_results, task_results
@@ -79,7 +80,39 @@ def test_results_over_tasks_are_what_one_computes_by_hand(study: Study) -> None:
     assert ours.improvement is not None
     assert (ours.improvement.value, ours.improvement.low) == (1, 1)
     assert ours.steps == StepsOverTasks(pytest.approx((0.5 + 0.75) / 2), at_most=True, reached=2, tasks=2)
-    assert (plain.improvement, plain.steps, plain.n_runs) == (None, None, 4)
+    assert ours.ahead == Ahead(pairs=4, final=4, area=4)
+    assert (plain.improvement, plain.steps, plain.ahead, plain.n_runs) == (None, None, None, 4)
+
+
+def test_runs_of_one_seed_are_held_against_each_other(study: Study) -> None:
+    runs = {
+        ("flat", "SAC"): (run(0, 0, 10, 20), run(1, 50, 60, 70), run(2, 0, 0, 0), run(5, 9, 9, 9)),
+        # by seed: ahead by 1 along the way and level at the end; behind by 10; ahead by 2; no run of the baseline's
+        ("flat", "SAC + X"): (run(1, 40, 50, 60), run(0, 1, 11, 20), run(2, 2, 2, 2), run(7, 99, 99, 99)),
+    }
+    _, ours = task_results(replace(study, runs=runs))
+    assert ours.same_seed is not None
+    assert ours.same_seed.ahead == Ahead(pairs=3, final=1, area=2)
+    assert str(ours.same_seed.ahead) == "final 1/3, area 2/3"
+    assert ours.same_seed.final_gain.value == pytest.approx((0 - 10 + 2) / 3)
+    assert ours.same_seed.area_gain.value == pytest.approx((0.75 - 10 + 2) / 3)
+    assert (ours.same_seed.area_gain.low, ours.same_seed.area_gain.high) == (-10, 2)
+    strangers = {("flat", "SAC"): (run(0, 1, 2),), ("flat", "SAC + X"): (run(1, 3, 4),)}
+    assert task_results(replace(study, runs=strangers))[1].same_seed is None
+
+
+def test_an_interval_over_pairs_leaves_out_what_a_seed_brings(study: Study) -> None:
+    """Every run of ours is a tenth of a seed's spread ahead: over all runs of both arms that is nothing."""
+    levels = 10.0 * np.arange(6)
+    runs = {
+        ("flat", "SAC"): tuple(run(seed, level, level) for seed, level in enumerate(levels)),
+        ("flat", "SAC + X"): tuple(run(seed, level + 1, level + 1) for seed, level in enumerate(levels)),
+    }
+    _, ours = task_results(replace(study, runs=runs))
+    assert ours.same_seed is not None
+    assert ours.same_seed.area_gain == Interval(1, 1, 1)
+    assert ours.improvement is not None
+    assert ours.improvement.low < 0.5 < ours.improvement.high
 
 
 def test_aggregates_are_over_the_tasks_that_every_present_arm_has(study: Study) -> None:
