@@ -220,7 +220,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="folder for cells, models and levers.md")
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="trajectory stores")
-    parser.add_argument("--cpu-minutes", type=float, default=2.0, help="of each fit")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--cpu-minutes", type=float, default=2.0, help="of each fit")
+    budget.add_argument(
+        "--steps", type=int, help="of each fit, in place of CPU minutes: for a machine that is not quiet"
+    )
     parser.add_argument("--only", nargs="+", default=list(LEVERS), help="levers; default: all")
     parser.add_argument("--horizon", type=int, help="rows of chained trajectories")
     parser.add_argument("--seed", type=int, default=0)
@@ -237,7 +241,8 @@ def main() -> None:
         parser.error("--out and --data are needed")
     torch.set_num_threads(1)
     keep_freed_memory()
-    plan = TINY if options.tiny else Plan(cpu_minutes=options.cpu_minutes)
+    by_steps = options.steps is not None
+    plan = TINY if options.tiny else Plan(cpu_minutes=None if by_steps else options.cpu_minutes, steps=options.steps)
     print(run(options.out, options.data, options.only, replace(plan, horizon=options.horizon, seed=options.seed)))
 
 
