@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from tqdm import tqdm
@@ -19,3 +20,11 @@ class ProgressBar(tqdm):
         """``settings`` are tqdm's own."""
         pause = _TERMINAL_SECONDS if sys.stderr.isatty() else _FILE_SECONDS
         super().__init__(**{"mininterval": pause, "maxinterval": max(pause, 10.0)} | settings)
+        self._ticked = time.monotonic()
+
+    def tick(self) -> None:
+        """Draw the time that has passed, where nothing else has happened and a drawing is due."""
+        now = time.monotonic()
+        if not self.disable and now - self._ticked >= self.mininterval:
+            self._ticked = now  # not tqdm's own mark, which rates are reckoned from
+            self.refresh()

@@ -62,7 +62,7 @@ def prepare_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> tuple[li
                         if reason is not None:
                             errors[key] = reason
                     bar.update()
-                bar.update(0)  # the time that has passed
+                bar.tick()
     finally:
         _stop(list(tasks), "fits and imports to end")
     keyed = [(preparation_key(cell.run), cell) for cell in cells]

@@ -32,3 +32,29 @@ def test_a_minute_is_drawn_each_second_on_a_terminal_and_seldom_in_a_file(
     drawings = stream.getvalue().split("\r")
     assert fewest <= len(drawings) - 1 <= most
     assert "600/600" in drawings[-1]
+
+
+@pytest.mark.parametrize(("terminal", "fewest", "most"), [(True, 50, 70), (False, 2, 4)])
+def test_a_bar_that_waits_shows_the_time_as_often(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, fewest: int, most: int
+) -> None:
+    stream, now = Stream(terminal), 1000.0
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    bar = ProgressBar(total=2, desc="wait")
+    bar.update()
+    for _ in range(60):
+        now += 1.0
+        bar.tick()
+    assert fewest <= stream.getvalue().count("\r") - 1 <= most
+    bar.close()
+
+
+def test_a_bar_that_is_off_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream(True)
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr("atradiff.progress_bar._TERMINAL_SECONDS", 0.0)
+    with ProgressBar(total=2, disable=True) as bar:
+        bar.tick()
+        bar.update()
+    assert stream.getvalue() == ""
