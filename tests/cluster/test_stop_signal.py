@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,6 +20,15 @@ class Interrupted:
         sum(range(1000))  # handlers run between two instructions
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """What Python makes of Ctrl-C: what a shell starts in the background inherits that it is ignored."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_signal_in_the_middle_of_anything_is_not_lost() -> None:
     before = signal.getsignal(signal.SIGINT)
     with stop_signal(signal.SIGINT) as stop:
