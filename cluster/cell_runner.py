@@ -102,6 +102,7 @@ def _watch(tasks: dict[ray.ObjectRef[None], Cell], runs: Sequence[Cell]) -> list
                 done |= {cell.run.folder: env_steps_done(cell) for cell in tasks.values()}
                 bar.set_postfix_str(f"{len(runs) - len(tasks) - len(failures)}/{len(runs)} runs", refresh=False)
                 bar.update(sum(done.values()) - bar.n)
+                bar.tick()
     finally:  # after an error or Ctrl-C, the others write a checkpoint and stop
         _stop(list(tasks), "the running cells to write a checkpoint")
     return [failure for failure in failures if not failure.cell.folder.complete]  # by another command, meanwhile

@@ -16,12 +16,18 @@ class Stream(io.StringIO):
         return self._terminal
 
 
+def drawn_on(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> Stream:
+    """Where bars are drawn from now on: a fixture could not, since pytest puts stderr back before the test."""
+    stream = Stream(terminal)
+    monkeypatch.setattr("sys.stderr", stream)
+    return stream
+
+
 @pytest.mark.parametrize(("terminal", "fewest", "most"), [(True, 50, 70), (False, 3, 6)])
 def test_a_minute_is_drawn_each_second_on_a_terminal_and_seldom_in_a_file(
     monkeypatch: pytest.MonkeyPatch, terminal: bool, fewest: int, most: int
 ) -> None:
-    stream, now = Stream(terminal), 1000.0
-    monkeypatch.setattr("sys.stderr", stream)
+    stream, now = drawn_on(monkeypatch, terminal), 1000.0
     bar = ProgressBar(total=600, desc="work")
     bar._time = lambda: now  # tqdm's own clock
     bar.last_print_t = bar.start_t = now
@@ -38,8 +44,7 @@ def test_a_minute_is_drawn_each_second_on_a_terminal_and_seldom_in_a_file(
 def test_a_bar_that_waits_shows_the_time_as_often(
     monkeypatch: pytest.MonkeyPatch, terminal: bool, fewest: int, most: int
 ) -> None:
-    stream, now = Stream(terminal), 1000.0
-    monkeypatch.setattr("sys.stderr", stream)
+    stream, now = drawn_on(monkeypatch, terminal), 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     bar = ProgressBar(total=2, desc="wait")
     bar.update()
@@ -51,8 +56,7 @@ def test_a_bar_that_waits_shows_the_time_as_often(
 
 
 def test_a_bar_that_is_off_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Stream(True)
-    monkeypatch.setattr("sys.stderr", stream)
+    stream = drawn_on(monkeypatch, terminal=True)
     monkeypatch.setattr("atradiff.progress_bar._TERMINAL_SECONDS", 0.0)
     with ProgressBar(total=2, disable=True) as bar:
         bar.tick()

@@ -14,7 +14,6 @@ from atradiff.report.curves import RunCurve, read_run
 from atradiff.report.plots import save_learning_curves
 from atradiff.report.stats import (
     Interval,
-    area_under_curve,
     interquartile_mean,
     probability_of_improvement,
     steps_to_threshold,
@@ -130,7 +129,7 @@ def _summary(
         name=name,
         n_seeds=len(runs),
         final_return=runs_interval(finals, seed=seed),
-        area=runs_interval([area_under_curve(run.steps, run.returns) for run in runs], seed=seed),
+        area=runs_interval([run.area for run in runs], seed=seed),
         improvement=probability_of_improvement(finals, baseline),
         steps_to_threshold=_median_reached(reached),
         n_reached=sum(steps is not None for steps in reached),

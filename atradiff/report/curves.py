@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from atradiff.report.stats import Numbers
+from atradiff.report.stats import Numbers, area_under_curve
 
 COLUMNS = ("env_steps", "eval_return", "wall_seconds")
 
@@ -26,6 +26,11 @@ class RunCurve:
     def final_return(self, evaluations: int) -> float:
         """Mean of the last ``evaluations`` evaluations (of all of them where there are fewer)."""
         return float(self.returns[-evaluations:].mean())
+
+    @property
+    def area(self) -> float:
+        """Mean return along the way: the area under the curve over the steps that it spans."""
+        return area_under_curve(self.steps, self.returns)
 
 
 def read_run(folder: Path) -> RunCurve:

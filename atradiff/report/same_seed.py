@@ -12,7 +12,7 @@ from typing import Self
 
 from atradiff.report.aggregate import runs_interval
 from atradiff.report.curves import RunCurve
-from atradiff.report.stats import Interval, area_under_curve
+from atradiff.report.stats import Interval
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,6 @@ def same_seed(
     if not both:
         return None
     finals = [a.final_return(final_evaluations) - b.final_return(final_evaluations) for a, b in both]
-    areas = [_area(a) - _area(b) for a, b in both]
+    areas = [a.area - b.area for a, b in both]
     ahead = Ahead(len(both), sum(gain > 0 for gain in finals), sum(gain > 0 for gain in areas))
     return SameSeed(ahead, runs_interval(finals, seed=seed), runs_interval(areas, seed=seed))
-
-
-def _area(curve: RunCurve) -> float:
-    return area_under_curve(curve.steps, curve.returns)

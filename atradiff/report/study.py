@@ -11,7 +11,7 @@ import numpy as np
 from atradiff.report.aggregate import AGGREGATES, aggregate_interval, improvement_interval, runs_interval
 from atradiff.report.curves import RunCurve
 from atradiff.report.same_seed import Ahead, SameSeed, same_seed
-from atradiff.report.stats import Interval, Numbers, area_under_curve
+from atradiff.report.stats import Interval, Numbers
 from atradiff.report.steps_ratio import StepsOverTasks, StepsRatio, steps_ratio
 
 
@@ -75,7 +75,7 @@ class Study:
 
     def curves(self, task: str, arm: str) -> list[RunCurve]:
         """The curves of all finished runs of a pair; empty where there is none."""
-        return list(self.by_seed(task, arm).values())
+        return [run.curve for run in self.runs.get((task, arm), ())]
 
     def by_seed(self, task: str, arm: str) -> dict[int, RunCurve]:
         """The same, by the seeds of the runs."""
@@ -168,7 +168,7 @@ def _task_result(study: Study, task: StudyTask, arm: StudyArm) -> TaskResult:
         n_runs=len(runs),
         final_return=runs_interval([c.final_return(study.final_evaluations) for c in curves], seed=study.seed),
         score=runs_interval(scores, seed=study.seed),
-        area=runs_interval([area_under_curve(c.steps, c.returns) for c in curves], seed=study.seed),
+        area=runs_interval([c.area for c in curves], seed=study.seed),
         cost=Cost.of(runs),
         improvement=None
         if against is None

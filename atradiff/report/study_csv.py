@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from atradiff.report.same_seed import Ahead
-from atradiff.report.stats import Interval, area_under_curve
+from atradiff.report.stats import Interval
 from atradiff.report.steps_ratio import StepsOverTasks
 from atradiff.report.study import ArmResult, Study, StudyRun, TaskResult
 from atradiff.staging import staged_file
@@ -88,7 +88,7 @@ def _run_record(run: StudyRun, score: float, final_evaluations: int) -> Row:
         "seed": run.seed,
         "final_return": curve.final_return(final_evaluations),
         "score": score,
-        "area": area_under_curve(curve.steps, curve.returns),
+        "area": curve.area,
         "env_steps": float(curve.steps[-1]),
         "wall_seconds": run.wall_seconds,
         "cpu_seconds": run.cpu_seconds,

@@ -101,9 +101,8 @@ def test_a_learner_that_rejoins_at_the_end_makes_up_for_what_it_owes_and_is_eval
     while not session.finished:
         told.append(session.advance())
     assert [progress.env_steps for progress in told] == iterations
-    assert [progress.finished for progress in told] == [False] * (len(told) - 1) + [
-        True
-    ]  # who hears of it ends the run
+    # who hears of it ends the run
+    assert [progress.finished for progress in told] == [False] * (len(told) - 1) + [True]
     assert log.evaluated[-1] == iterations[-1]
 
 
