@@ -15,7 +15,7 @@ Refine = Literal["none", "cut", "project", "dynamics"]
 Process = Literal["shortcut", "edm"]
 Solver = Literal["dpm++", "heun", "stochastic"]
 Precision = Literal["auto", "float32", "bfloat16"]
-Rows = Literal["differences", "absolute", "both"]
+Rows = Literal["differences", "absolute", "both", "residuals"]
 Guide = Literal["none", "return", "relevance"]
 Ends = Literal["bounds", "networks"]
 Trained = Literal["all", "dynamics"]
@@ -107,7 +107,7 @@ class DiffuserConfig(_JsonConfig):
         rising = all(a < b for a, b in zip(self.lengths, self.lengths[1:], strict=False))
         require(bool(self.lengths) and rising and self.lengths[0] >= 1, "lengths", self.lengths, "must rise from >= 1")
         require_one_of("generator", self.generator, ("one", "bank"))
-        require_one_of("rows", self.rows, ("differences", "absolute", "both"))
+        require_one_of("rows", self.rows, ("differences", "absolute", "both", "residuals"))
         require_one_of("network", self.network, ("transformer", "residual_mlp"))
         require_one_of("condition", self.condition, ("state", "none"))
         require_one_of("guide", self.guide, ("none", "return", "relevance"))
@@ -146,7 +146,8 @@ class SamplingConfig(_JsonConfig):
     ``horizon`` is the most rows a trajectory may have: beyond the longest window, windows are chained. ``length`` fixes
     the rows of each window, instead of the length estimator; short windows with a horizon plan anew every few steps.
     ``temperature`` scales all the noise that sampling draws: below 1, likelier and more alike trajectories (low
-    temperature sampling, Ajay et al. 2023).
+    temperature sampling, Ajay et al. 2023). ``state_temperature`` is that of the noise in what rows tell of states and
+    rewards, which leaves the plan's actions free; ``None`` is 0 for ``rows: residuals``, else ``temperature``.
 
     ``guidance_scale`` is how far sampling leans on the score that the model was fitted with (``guide``): 0 not at all,
     1 as the data go together with it, more exaggerates; all but 0 and 1 take two predictions at each step. ``target``
@@ -161,6 +162,7 @@ class SamplingConfig(_JsonConfig):
     prune: Prune | None = None
     calls: int | None = None
     temperature: float = 1.0
+    state_temperature: float | None = None
     guidance_scale: float = 0.0
     target: float = 0.95
     projection_steps: int = PROJECTION_STEPS
@@ -175,6 +177,8 @@ class SamplingConfig(_JsonConfig):
         if self.prune is not None:
             require_one_of("prune", self.prune, ("none", "paper", "gated"))
         require(0 < self.temperature <= 1, "temperature", self.temperature, "must lie in (0, 1]")
+        of_states = self.state_temperature
+        require(of_states is None or 0 <= of_states <= 1, "state_temperature", of_states, "must lie in [0, 1]")
         require(0 <= self.guidance_scale < float("inf"), "guidance_scale", self.guidance_scale, "must be at least 0")
         require(0 <= self.target <= 1, "target", self.target, "must lie in 0..1: it is a quantile of the data's scores")
         require(self.projection_steps >= 1, "projection_steps", self.projection_steps, "must be at least 1")
@@ -200,6 +204,7 @@ class SamplingOptions(TypedDict, total=False):
     prune: Prune | None
     calls: int | None
     temperature: float | None
+    state_temperature: float | None
     guidance_scale: float | None
     target: float | None
     projection_steps: int | None
@@ -224,6 +229,9 @@ class FitConfig(_JsonConfig):
     ema_decay: float = 0.999
     dynamics_updates: int = 3
     """Updates of the one-step model per diffuser step."""
+    expectation_updates: int | None = None
+    """Of what is expected of a step, before the diffuser's first step (``rows: residuals`` alone); ``None``: about a
+    tenth of the budget, that is five for each step or 1,200 for each CPU minute, at most 20,000."""
     dynamics_batch: int = 256
     held_out: float = 0.05
     """Share of the episodes kept for the held-out loss and the calibration."""
@@ -239,12 +247,22 @@ class FitConfig(_JsonConfig):
         require(self.cpu_minutes is None or self.cpu_minutes > 0, "cpu_minutes", self.cpu_minutes, "must be positive")
         for name in ("tokens_per_step", "dynamics_updates", "dynamics_batch", "checkpoint_every", "threads"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        updates = self.expectation_updates
+        require(updates is None or updates >= 1, "expectation_updates", updates, "must be at least 1, or null")
         for name in ("learning_rate", "mlp_rate", "dynamics_rate"):
             require(getattr(self, name) > 0, name, getattr(self, name), "must be positive")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "must not be negative")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "must lie in [0, 1)")
         require(0 < self.held_out < 1, "held_out", self.held_out, "must lie between 0 and 1")
         require_one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
+
+    @property
+    def updates_of_expectation(self) -> int:
+        """``expectation_updates``, or as many as the budget asks for."""
+        if self.expectation_updates is not None:
+            return self.expectation_updates
+        by_budget = 5 * self.steps if self.steps is not None else round(1200 * (self.cpu_minutes or 0))
+        return min(max(by_budget, 1), 20_000)
 
 
 @dataclass(frozen=True)

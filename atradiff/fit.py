@@ -78,7 +78,10 @@ def fit(
             normalizer = normalizer.without_bounds()
         if config.condition == "none":
             normalizer = normalizer.with_starts(train.columns.observations, settings.seed)
+        begun = time.process_time()
         codec = row_codec(config.rows, train.spaces, normalizer)
+        codec = codec.prepared(train, settings.updates_of_expectation, settings.seed, quiet)
+        prepared = Progress(0, time.process_time() - begun)
         scores = guide_scores(
             train,
             config,
@@ -89,7 +92,7 @@ def fit(
             ),
         )
         trainer = Trainer(OfflineMaterial(train, config, scores), codec, config, settings, chosen)
-        progress, loss = _train(trainer, _held_out_windows(held_out, config), folder, quiet)
+        progress, loss = _train(trainer, prepared, _held_out_windows(held_out, config), folder, quiet)
         model = _finished(trainer, data, progress, loss, device)
         model.calibration = calibrate(model, data, held_out, settings.seed)
         if folder is not None:
@@ -154,10 +157,10 @@ def _held_out_windows(held_out: Trajectories, config: DiffuserConfig) -> WindowS
 
 
 def _train(
-    trainer: Trainer, held_out: WindowSampler | None, folder: FitFolder | None, quiet: bool
+    trainer: Trainer, progress: Progress, held_out: WindowSampler | None, folder: FitFolder | None, quiet: bool
 ) -> tuple[Progress, float]:
-    """Step until the budget is used up; returns how far it went and the last held-out loss."""
-    settings, progress, loss = trainer.fit, Progress(), math.nan
+    """Step on from ``progress`` until the budget is used up; returns how far it went and the last held-out loss."""
+    settings, loss = trainer.fit, math.nan
     if folder is not None and folder.state.is_file():
         progress = load_state(trainer, folder.state)
     clock, saved = time.process_time() - progress.cpu_seconds, time.monotonic()

@@ -191,7 +191,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 def _read_normalizer(folder: Path) -> Normalizer:
     path = folder / "normalizer.safetensors"
     try:
-        return Normalizer(**load_arrays(path))
+        return Normalizer.from_arrays(load_arrays(path))
     except (OSError, SafetensorError, TypeError) as error:
         raise ValueError(f"{path} cannot be read as scales ({error}). Fit the model again or copy it anew.") from error
 

@@ -6,12 +6,13 @@ leaves alone, and states and actions once more.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atradiff.config import Process
-from atradiff.data.normalize import RowCodec
+from atradiff.data.normalize import Path, RowCodec
 from atradiff.diffusion import edm, shortcut
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.network import RowNetwork
@@ -56,14 +57,15 @@ class ProjectedNetwork(RowNetwork):
         before = F.pad(over.cumsum(1)[:, :-1], (1, 0)) == 0  # what stands still behind an end is no motion to correct
         real = before & (torch.arange(rows.shape[1], device=device) < condition.lengths[:, None])
         states, actions = project(self._dynamics, path, taken, real, condition.task, self._steps)
-        moved = self._encoded(states) - self._encoded(path)
+        moved = self._encoded(states, actions) - self._encoded(path, taken)
         result = torch.zeros_like(rows)
         result[..., codec.state_columns] = moved
         if not codec.spaces.discrete:  # what a row has beyond a bound, it keeps
             result[..., : codec.spaces.action_size] = (actions - taken) * self._dynamics.action_inverse
         return result.masked_fill(~real[..., None], 0)
 
-    def _encoded(self, states: Tensor) -> Tensor:
-        """(B, K, heads S) columns that tell of ``states`` (B, K + 1, S)."""
-        path = states.cpu().numpy()
-        return torch.as_tensor(self._codec.encode_states(path, path[:, 0]), device=states.device)
+    def _encoded(self, states: Tensor, actions: Tensor) -> Tensor:
+        """(B, K, heads S) columns that tell of ``states`` (B, K + 1, S), reached by ``actions``."""
+        there, taken = states.cpu().numpy(), actions.cpu().numpy()
+        path = Path(there, taken, np.zeros(taken.shape[:2], np.bool_))
+        return torch.as_tensor(self._codec.encode_states(path, there[:, 0]), device=states.device)

@@ -44,10 +44,10 @@ from benchmarks.generator_plot import save_plot
 YARDSTICK = "synther_1024"
 """The method that speeds are given over: width 1024, its own sampler."""
 
-MODELS = ("synther", "s4rl", "paper_bank", "bank", "ours")
+MODELS = ("synther", "s4rl", "paper_bank", "bank", "ours", "residuals")
 """What there is; SynthER always, since speeds are given over its own."""
 
-OF_WINDOWS = frozenset(("paper_bank", "bank", "ours"))
+OF_WINDOWS = frozenset(("paper_bank", "bank", "ours", "residuals"))
 """Those of them whose windows have the lengths asked for."""
 
 S4RL_KINDS = tuple(kind for kind in KINDS if kind != "adversarial")
@@ -136,7 +136,12 @@ def fitted_methods(data: Trajectories, scale: Scale, lengths: Sequence[int], see
         yield from _s4rl_methods(data, scale, seed)
     ours = DiffuserConfig(**dict(scale.network))  # type: ignore[arg-type]
     paper = replace(PAPER, **dict(scale.paper_network))  # type: ignore[arg-type]
-    configs = {"paper_bank": paper, "bank": replace(ours, generator="bank"), "ours": ours}
+    configs = {
+        "paper_bank": paper,
+        "bank": replace(ours, generator="bank"),
+        "ours": ours,
+        "residuals": replace(ours, rows="residuals"),
+    }
     for name in (name for name in configs if name in scale.models):
         config = configs[name]
         model = fit(data, config=config, settings=_fit_settings(scale, seed), device=scale.device, quiet=True)

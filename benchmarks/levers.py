@@ -49,6 +49,7 @@ LEVERS: dict[str, Lever] = {
     "base": Lever(),
     "two_heads": Lever(model={"rows": "both"}),
     "absolute_rows": Lever(model={"rows": "absolute"}),
+    "residual_rows": Lever(model={"rows": "residuals"}),
     "edm_16": Lever(model={"process": "edm", "calls": 16}),
     "64x3": Lever(model={"width": 64, "depth": 3}),
     "128x4": Lever(model={"width": 128, "depth": 4}),

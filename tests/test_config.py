@@ -13,6 +13,20 @@ def test_round_trip_through_json(config):
 
 
 @pytest.mark.parametrize(
+    ("settings", "updates"),
+    [
+        ({"steps": 100}, 500),
+        ({"steps": 100_000}, 20_000),
+        ({"cpu_minutes": 5.0}, 6000),
+        ({"cpu_minutes": 1e-9}, 1),
+        ({"steps": 100, "expectation_updates": 7}, 7),
+    ],
+)
+def test_what_is_expected_takes_its_share_of_the_budget(settings, updates):
+    assert FitConfig(**settings).updates_of_expectation == updates
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"lengths": (5, 5)}, r"lengths must rise.*\(5, 5\)"),
@@ -34,6 +48,7 @@ def test_wrong_model_settings_are_named(values, message):
         ({}, "one at a time"),
         ({"steps": 5, "cpu_minutes": 1.0}, "one at a time"),
         ({"cpu_minutes": -1.0}, "cpu_minutes must be positive, got -1.0"),
+        ({"steps": 5, "expectation_updates": 0}, "expectation_updates must be at least 1, or null, got 0"),
         ({"steps": 5, "held_out": 1.5}, "held_out must lie between 0 and 1, got 1.5"),
     ],
 )

@@ -205,6 +205,33 @@ def test_a_low_temperature_makes_draws_alike(diffuser):
     assert spread(0.1) < 0.5 * spread(1.0)
 
 
+@pytest.mark.parametrize("rows", ["differences", "residuals"])
+def test_without_noise_in_states_only_actions_are_drawn(rows):
+    """A network that answers nothing leaves rows as the noise they were."""
+    model = tiny_diffuser(config=replace(TINY, rows=rows))
+    torch.nn.init.zeros_(model.networks.diffuser.head.weight)
+    torch.nn.init.zeros_(model.networks.diffuser.head.bias)
+    states = np.tile(states_like(1), (50, 1))
+
+    def drawn(**options):
+        return model.generate(states, generator_seed=0, length=1, refine="none", prune="none", **options)
+
+    def gap(imagined):
+        """Between where rows lead and what is expected of their actions; some are held to the data's range."""
+        scales = model.codec.normalizer
+        moves = (imagined.observations[:, 1] - imagined.observations[:, 0]) / scales.delta_scale
+        taken = (imagined.actions[:, 0] - scales.action_mean) / scales.action_scale
+        seen = np.concatenate([scales.states(imagined.observations[:, 0]), taken], axis=1)
+        return np.median(np.abs(moves - (0 if rows == "differences" else scales.expected_moves(seen))))
+
+    assert gap(drawn(state_temperature=0)) < 1e-5 < 0.05 < gap(drawn(state_temperature=1))
+    assert drawn(state_temperature=0).actions.std() > 0.1
+    default = drawn()
+    np.testing.assert_array_equal(
+        default.observations, drawn(state_temperature=0 if rows == "residuals" else 1).observations
+    )
+
+
 def test_without_condition_trajectories_start_at_states_of_the_data(tmp_path):
     data = chain_data(10)
     diffuser = tiny_diffuser(data, config=replace(TINY, condition="none"))

@@ -24,11 +24,12 @@ SPACES = {
     "discrete": Spaces(3, "discrete", n_actions=4),
 }
 SIZES = {"lengths": (3, 6), "width": 16, "depth": 1, "heads": 2, "dynamics_models": 2, "dynamics_width": 16}
+ROWS = ["differences", "absolute", "both", "residuals"]
 
 MODELS = st.fixed_dictionaries(
     {
         "generator": st.sampled_from(["one", "bank"]),
-        "rows": st.sampled_from(["differences", "absolute", "both"]),
+        "rows": st.sampled_from(ROWS),
         "network": st.sampled_from(["transformer", "residual_mlp"]),
         "process": st.sampled_from(["shortcut", "edm"]),
         "solver": st.sampled_from(["dpm++", "heun", "stochastic"]),
@@ -47,6 +48,7 @@ OPTIONS = st.fixed_dictionaries(
         "calls": st.sampled_from([1, 2, 5]),
         "inner_projection_steps": st.sampled_from([0, 0, 2]),
         "temperature": st.sampled_from([0.1, 1.0]),
+        "state_temperature": st.sampled_from([None, 0.0, 0.5]),
         "guidance_scale": st.sampled_from([0.0, 1.0, 3.0]),
     }
 )
@@ -61,7 +63,8 @@ def data_of(actions):
 def untrained(actions, wildness, **settings):
     """A model of random weights, ``wildness`` times as large as a new network's; its limits let nothing pass or all."""
     data, config = data_of(actions), DiffuserConfig(**SIZES, **settings)
-    codec = row_codec(config.rows, data.spaces, Normalizer.fit(data).with_starts(data.columns.observations, 0))
+    normalizer = Normalizer.fit(data).with_starts(data.columns.observations, 0)
+    codec = row_codec(config.rows, data.spaces, normalizer).prepared(data, 5, 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         networks = Networks(config, codec)
@@ -147,7 +150,7 @@ def goal_conditioned(rows):
 
 
 @settings(max_examples=20, deadline=None)
-@given(OPTIONS, st.sampled_from(["differences", "absolute", "both"]), st.integers(0, 2**31))
+@given(OPTIONS, st.sampled_from(ROWS), st.integers(0, 2**31))
 def test_goals_stay_as_they_are_and_sparse_rewards_are_crisp(options, rows, seed):
     model, states = goal_conditioned(rows), states_like(6, seed, 1.0)
     imagined = model.generate(states, generator_seed=seed, **{**options, "guidance_scale": 0.0})
@@ -171,7 +174,7 @@ def told_by_states(rows):
 
 
 @settings(max_examples=20, deadline=None)
-@given(OPTIONS, st.sampled_from(["differences", "absolute", "both"]), st.integers(0, 2**31))
+@given(OPTIONS, st.sampled_from(ROWS), st.integers(0, 2**31))
 def test_where_states_tell_the_end_a_row_is_terminal_exactly_if_it_leads_there(options, rows, seed):
     model, states = told_by_states(rows), np.clip(states_like(6, seed, 1.0), -2, 2)
     imagined = model.generate(states, generator_seed=seed, **{**options, "guidance_scale": 0.0})

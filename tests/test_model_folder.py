@@ -22,7 +22,7 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("rows", ["differences", "both"])
+@pytest.mark.parametrize("rows", ["differences", "both", "residuals"])
 def test_a_loaded_model_generates_the_same(tmp_path, rows):
     model = tiny_diffuser(config=replace(TINY, rows=rows))
     model.save_pretrained(tmp_path / "model")

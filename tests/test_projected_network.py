@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from atradiff.data.normalize import Path
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.edm import denoise
 from atradiff.projected_network import ProjectedNetwork
@@ -15,7 +16,8 @@ from atradiff.projection import project
 from atradiff.types import Spaces
 from tests.toys import TINY, random_data, tiny_diffuser
 
-KINDS = [(rows, process) for rows in ("differences", "absolute", "both") for process in ("shortcut", "edm")]
+ROWS = ("differences", "absolute", "both", "residuals")
+KINDS = [(rows, process) for rows in ROWS for process in ("shortcut", "edm")]
 DISCRETE = Spaces(3, "discrete", n_actions=4)
 
 
@@ -54,7 +56,9 @@ def test_the_estimate_is_the_projected_one(diffuser, level):
             diffuser.dynamics, torch.as_tensor(decoded.states), torch.as_tensor(decoded.actions), real, None, 3
         )
     # Encoded anew, since decoding would hide what it clips.
-    added = codec.encode_states(wanted.numpy(), states) - codec.encode_states(decoded.states, states)
+    paths = Path(wanted.numpy(), actions.numpy(), ~real.numpy()), Path(decoded.states, decoded.actions, ~real.numpy())
+    after, before = (codec.encode_states(path, states) for path in paths)
+    added = after - before
     keep = real.numpy()
     np.testing.assert_allclose((moved - plain)[..., codec.state_columns][keep], added[keep], atol=1e-4)
     pushed = (actions.numpy() - decoded.actions) / codec.normalizer.action_scale

@@ -48,6 +48,11 @@ def alive_box(rows: Transitions) -> AliveBox:
     return (low, high) if left.mean() <= _MOST_UNTOLD else unbounded(len(low))
 
 
+def bounded(low: FloatArray, high: FloatArray) -> bool:
+    """Whether a box of these bounds, which may be empty, tells an end at all."""
+    return bool((low > -NO_BOUND).any() or (high < NO_BOUND).any())
+
+
 def unbounded(size: int) -> AliveBox:
     """The box of a task whose states (S,) do not tell its end."""
     return np.full(size, -NO_BOUND, np.float32), np.full(size, NO_BOUND, np.float32)

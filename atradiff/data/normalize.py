@@ -8,12 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from atradiff.config import Rows
 from atradiff.data.alive_box import alive_box
+from atradiff.data.expectation import Expectation
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import Windows
 from atradiff.types import ActionArray, BoolArray, FloatArray, IntArray, Spaces
@@ -54,6 +55,12 @@ class Normalizer:
     alive_low: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     alive_high: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     """(S,) the box in which the task goes on (:mod:`atradiff.data.alive_box`); empty in models from before it was."""
+    expected_moves: Expectation | None = None
+    """Of [s, a], encoded: s' - s in its own scale. For ``rows: residuals``."""
+    expected_rewards: Expectation | None = None
+    """Of [s, a, s' - s], encoded: rewards of rows that are no end, standardised; None where rewards are levels."""
+    ends_beyond_expected: FloatArray = field(default_factory=lambda: np.array([0, 1], np.float32))
+    """(2,) mean and spread of what ``expected_rewards`` leaves of the rewards of ends."""
 
     @classmethod
     def fit(cls, data: Trajectories) -> Normalizer:
@@ -94,8 +101,23 @@ class Normalizer:
         return replace(self, starts=np.ascontiguousarray(states[np.sort(chosen)]))
 
     def arrays(self) -> dict[str, FloatArray]:
-        """All fields by name, as they are written beside the weights."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """All fields by name, as they are written beside the weights; those of an expectation as NAME.FIELD."""
+        found: dict[str, FloatArray] = {}
+        for name, value in ((one.name, getattr(self, one.name)) for one in fields(self)):
+            if isinstance(value, Expectation):
+                found |= {f"{name}.{part.name}": getattr(value, part.name) for part in fields(value)}
+            elif value is not None:
+                found[name] = value
+        return found
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, FloatArray]) -> Normalizer:
+        """What :meth:`arrays` gave; raises ``TypeError`` for arrays that are missing or not known."""
+        values: dict[str, Any] = {name: value for name, value in arrays.items() if "." not in name}
+        for name in {name.partition(".")[0] for name in arrays if "." in name}:
+            parts = {key.partition(".")[2]: value for key, value in arrays.items() if key.startswith(f"{name}.")}
+            values[name] = Expectation(**parts)
+        return cls(**values)
 
     def states(self, states: FloatArray) -> FloatArray:
         """(..., S) standardised; clipped to 10 scales, so that states far from the data cannot blow up a network."""
@@ -120,7 +142,7 @@ def _scale(values: FloatArray, magnitude: FloatArray | None = None) -> FloatArra
     return np.where(spread > _CONSTANT * np.maximum(magnitude, 1e-6), spread, 0).astype(np.float32)
 
 
-def _action_scales(spaces: Spaces, actions: ActionArray) -> dict[str, FloatArray]:
+def _action_scales(spaces: Spaces, actions: ActionArray) -> dict[str, Any]:
     if spaces.discrete:
         return {
             "action_mean": np.zeros(spaces.n_actions, np.float32),
@@ -137,7 +159,7 @@ def reward_levels(rewards: FloatArray) -> FloatArray:
     return (levels if few else np.zeros(0)).astype(np.float32)
 
 
-def _reward_scales(rewards: FloatArray, terminated: BoolArray) -> dict[str, FloatArray]:
+def _reward_scales(rewards: FloatArray, terminated: BoolArray) -> dict[str, Any]:
     live = rewards[~terminated] if np.any(~terminated) else rewards
     terminal = rewards[terminated] if np.any(terminated) else live
     live_scale = _scale(live[:, None])[0] or _scale(rewards[:, None])[0] or np.float32(1)
@@ -169,6 +191,15 @@ class DecodedRows:
             return replace(self, terminated=terminated)
         rewards = np.where(terminated, self.rewards_by_kind[1], self.rewards_by_kind[0])
         return replace(self, terminated=terminated, rewards=rewards)
+
+
+@dataclass(frozen=True)
+class Path:
+    """The part of B windows of K rows that tells of states."""
+
+    states: FloatArray  # (B, K + 1, S)
+    actions: ActionArray  # (B, K, A) float32, or (B, K) int64
+    ended: BoolArray  # (B, K), true on rows after the episode's end
 
 
 @dataclass(frozen=True)
@@ -206,18 +237,36 @@ class RowCodec(ABC):
 
     def within(self, bounds: Mapping[str, FloatArray]) -> RowCodec:
         """The same rows, decoded into other ranges: those fields of the normaliser that ``bounds`` names."""
-        return replace(self, normalizer=replace(self.normalizer, **bounds))
+        changed: Mapping[str, Any] = bounds
+        return replace(self, normalizer=replace(self.normalizer, **changed))
+
+    def prepared(self, data: Trajectories, updates: int, seed: int, quiet: bool = True) -> RowCodec:  # noqa: ARG002
+        """The same with what else this kind of row must learn, in so many ``updates``, of the ``data`` of a fit.
+
+        Unless ``quiet`` with a progress bar.
+        """
+        return self
 
     @abstractmethod
-    def encode_states(self, states: FloatArray, origin: FloatArray) -> FloatArray:
-        """(B, K, heads S) columns of rows, from states (B, K + 1, S) and s_1 of their windows, ``origin`` (B, S)."""
+    def encode_states(self, path: Path, origin: FloatArray) -> FloatArray:
+        """(B, K, heads S) columns of rows, from windows and their s_1, ``origin`` (B, S)."""
 
     @abstractmethod
-    def decode_states(self, states: FloatArray, columns: FloatArray, lengths: IntArray) -> FloatArray:
-        """(B, K, S) states that follow ``states`` (B, S) by the state columns (B, K, heads S) of rows.
+    def decode_states(self, states: FloatArray, rows: FloatArray, lengths: IntArray) -> FloatArray:
+        """(B, K, S) states that follow ``states`` (B, S) by ``rows`` (B, K, R).
 
         ``lengths`` (B,) are the windows' own; what comes after is not to be used.
         """
+
+    def expected_rewards(self, states: FloatArray, actions: ActionArray) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002
+        """What rewards are before rows tell, (2, B, K), and the scale of what they tell, (2, 1, 1): of rows that are no
+        end, and of ends.
+
+        ``states`` are (B, K + 1, S).
+        """
+        n = self.normalizer
+        mean = np.broadcast_to(n.reward_mean[:, None, None], (2, *actions.shape[:2]))
+        return mean, n.reward_scale[:, None, None]
 
     def encode_actions(self, actions: ActionArray) -> FloatArray:
         """(..., A) from actions in environment units, or from integers (...)."""
@@ -247,13 +296,14 @@ class RowCodec(ABC):
         return self._encode(windows, windows.states[:, 0])
 
     def _encode(self, windows: Windows, origin: FloatArray) -> FloatArray:
-        n = self.normalizer
         kind = windows.terminated.astype(np.int64)
-        rewards = (windows.rewards - n.reward_mean[kind]) / n.reward_scale[kind]
+        expected, scale = self.expected_rewards(windows.states, windows.actions)
+        rewards = np.where(windows.terminated, *((windows.rewards - expected) / scale)[::-1])
+        path = Path(windows.states, windows.actions, windows.padding)
         parts = [
             self.encode_actions(windows.actions),
             np.where(windows.padding, 0, rewards)[..., None],
-            self.encode_states(windows.states, origin),
+            self.encode_states(path, origin),
             (kind * 2 - 1)[..., None],
         ]
         return np.concatenate(parts, axis=-1).astype(np.float32)
@@ -272,11 +322,13 @@ class RowCodec(ABC):
         n, a = self.normalizer, self.spaces.action_size
         terminated = rows[..., -1] > 0
         lengths = np.full(len(rows), rows.shape[1]) if lengths is None else lengths
-        path = self.decode_states(states, rows[..., self.state_columns], lengths)
-        kinds = np.stack([n.crisp(rows[..., a] * n.reward_scale[kind] + n.reward_mean[kind]) for kind in (0, 1)])
+        path = np.concatenate([states[:, None], self.decode_states(states, rows, lengths)], axis=1)
+        actions = self._decode_actions(rows[..., :a])
+        expected, scale = self.expected_rewards(path, actions)
+        kinds = n.crisp(rows[..., a] * scale + expected)
         return DecodedRows(
-            states=np.concatenate([states[:, None], path], axis=1),
-            actions=self._decode_actions(rows[..., :a]),
+            states=path,
+            actions=actions,
             rewards=kinds[0],
             terminated=terminated,
             rewards_by_kind=kinds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -10,9 +10,13 @@ import numpy as np
 import torch
 
 from atradiff.config import Rows
-from atradiff.data.normalize import Normalizer, RowCodec, inverse
+from atradiff.data.alive_box import bounded
+from atradiff.data.expectation import Expectation
+from atradiff.data.normalize import Normalizer, Path, RowCodec, inverse
+from atradiff.data.trajectories import Trajectories
+from atradiff.diffusion.expected_moves import ExpectedMoves
 from atradiff.diffusion.two_heads import HeadMerge
-from atradiff.types import FloatArray, IntArray, Spaces
+from atradiff.types import ActionArray, FloatArray, IntArray, Spaces
 
 
 @dataclass(frozen=True)
@@ -21,14 +25,18 @@ class DifferenceRows(RowCodec):
 
     kind: ClassVar[Rows] = "differences"
 
-    def encode_states(self, states: FloatArray, origin: FloatArray) -> FloatArray:  # noqa: ARG002
+    def encode_states(self, path: Path, origin: FloatArray) -> FloatArray:  # noqa: ARG002
         """See :class:`RowCodec`."""
-        return np.diff(states, axis=1) * inverse(self.normalizer.delta_scale)
+        return np.diff(path.states, axis=1) * inverse(self.normalizer.delta_scale)
 
-    def decode_states(self, states: FloatArray, columns: FloatArray, lengths: IntArray) -> FloatArray:  # noqa: ARG002
+    def decode_states(self, states: FloatArray, rows: FloatArray, lengths: IntArray) -> FloatArray:  # noqa: ARG002
         """See :class:`RowCodec`."""
+        return self._path(states, rows[..., self.state_columns])
+
+    def _path(self, states: FloatArray, moves: FloatArray) -> FloatArray:
+        """(B, K, S) states that follow ``states`` (B, S) by ``moves`` (B, K, S) in units of the differences' scale."""
         n = self.normalizer
-        deltas = np.clip(columns * n.delta_scale, n.delta_low, n.delta_high)
+        deltas = np.clip(moves * n.delta_scale, n.delta_low, n.delta_high)
         return states[:, None] + np.cumsum(deltas, axis=1, dtype=np.float32)
 
 
@@ -41,13 +49,13 @@ class AbsoluteRows(RowCodec):
 
     kind: ClassVar[Rows] = "absolute"
 
-    def encode_states(self, states: FloatArray, origin: FloatArray) -> FloatArray:  # noqa: ARG002
+    def encode_states(self, path: Path, origin: FloatArray) -> FloatArray:  # noqa: ARG002
         """See :class:`RowCodec`."""
-        return self.normalizer.states(states[:, 1:])
+        return self.normalizer.states(path.states[:, 1:])
 
-    def decode_states(self, states: FloatArray, columns: FloatArray, lengths: IntArray) -> FloatArray:  # noqa: ARG002
+    def decode_states(self, states: FloatArray, rows: FloatArray, lengths: IntArray) -> FloatArray:  # noqa: ARG002
         """See :class:`RowCodec`."""
-        n = self.normalizer
+        n, columns = self.normalizer, rows[..., self.state_columns]
         path = np.clip(columns * n.state_scale + n.state_mean, n.state_low, n.state_high)
         drift = np.clip(np.zeros_like(n.delta_low), n.delta_low, n.delta_high)
         steps = np.arange(1, columns.shape[1] + 1, dtype=np.float32)[:, None]
@@ -69,17 +77,18 @@ class TwoHeadedRows(DifferenceRows):
         """See :class:`RowCodec`."""
         return 2
 
-    def encode_states(self, states: FloatArray, origin: FloatArray) -> FloatArray:
+    def encode_states(self, path: Path, origin: FloatArray) -> FloatArray:
         """See :class:`RowCodec`."""
-        moved = (states[:, 1:] - origin[:, None]) * inverse(self.normalizer.state_scale)
-        return np.concatenate([super().encode_states(states, origin), moved], axis=-1)
+        moved = (path.states[:, 1:] - origin[:, None]) * inverse(self.normalizer.state_scale)
+        return np.concatenate([super().encode_states(path, origin), moved], axis=-1)
 
-    def decode_states(self, states: FloatArray, columns: FloatArray, lengths: IntArray) -> FloatArray:
+    def decode_states(self, states: FloatArray, rows: FloatArray, lengths: IntArray) -> FloatArray:
         """See :class:`RowCodec`."""
+        columns = rows[..., self.state_columns]
         merge = _merge(tuple(self.delta_to_state.tolist()), columns.shape[1])
         path = merge(torch.from_numpy(columns), torch.from_numpy(lengths)).numpy()
         deltas = np.diff(path, axis=1, prepend=np.float32(0)) * inverse(self.delta_to_state)
-        return super().decode_states(states, deltas, lengths)
+        return self._path(states, deltas)
 
 
 @lru_cache(maxsize=32)
@@ -87,7 +96,96 @@ def _merge(scale: tuple[float, ...], longest: int) -> HeadMerge:
     return HeadMerge(torch.tensor(scale), longest)
 
 
-_CODECS: dict[Rows, type[RowCodec]] = {kind.kind: kind for kind in (DifferenceRows, AbsoluteRows, TwoHeadedRows)}
+@dataclass(frozen=True)
+class ResidualRows(DifferenceRows):
+    """Rows hold what :mod:`atradiff.data.expectation` leaves of s' - s and of the reward, in units of its own spread.
+
+    A diffuser's error in a row is then an error in what is hard to tell, and so a fraction of one in the difference.
+    After the end nothing is expected: rows of padding stand still where they are 0. It is d that says so when rows are
+    decoded, but for data with bounds on states, which tell the end themselves.
+    """
+
+    kind: ClassVar[Rows] = "residuals"
+
+    def prepared(self, data: Trajectories, updates: int, seed: int, quiet: bool = True) -> RowCodec:
+        """See :class:`RowCodec`."""
+        n, columns = self.normalizer, data.columns
+        seen = self._seen(columns.observations, columns.actions)
+        moves = (columns.next_observations - columns.observations) * inverse(n.delta_scale)
+        expected_moves = Expectation.fit(seen, moves, updates, seed, quiet)
+        prepared = replace(n, expected_moves=expected_moves)
+        live = ~columns.terminated
+        if live.any() and len(n.reward_levels) == 0:
+            rewards = (columns.rewards[:, None] - n.reward_mean[0]) / n.reward_scale[0]
+            told = np.concatenate([seen, moves], axis=-1)
+            expected = Expectation.fit(told[live], rewards[live], max(updates // 2, 1), seed, quiet)
+            left = np.zeros(1) if live.all() else rewards[~live] - expected(told[~live])
+            ends = np.array([left.mean(), max(left.std(), expected.spread[0])], np.float32)
+            prepared = replace(prepared, expected_rewards=expected, ends_beyond_expected=ends)
+        return replace(self, normalizer=prepared)
+
+    def encode_states(self, path: Path, origin: FloatArray) -> FloatArray:
+        """See :class:`RowCodec`."""
+        expectation = self.expectation
+        moves = super().encode_states(path, origin)
+        left = moves - np.where(path.ended[..., None], 0, expectation(self._seen(path.states[:, :-1], path.actions)))
+        return left / expectation.spread * (self.normalizer.delta_scale > 0)
+
+    def decode_states(self, states: FloatArray, rows: FloatArray, lengths: IntArray) -> FloatArray:  # noqa: ARG002
+        """See :class:`RowCodec`."""
+        ended = None
+        if not bounded(self.normalizer.alive_low, self.normalizer.alive_high):
+            ended = torch.from_numpy(np.cumsum(rows[..., -1] > 0, axis=1) > (rows[..., -1] > 0))
+        columns, actions = rows[..., self.state_columns], rows[..., : self.spaces.action_size]
+        start = self.normalizer.states(states)
+        moves = self.moves()(torch.from_numpy(columns), torch.from_numpy(actions), torch.from_numpy(start), ended)
+        return self._path(states, moves.numpy())
+
+    def expected_rewards(self, states: FloatArray, actions: ActionArray) -> tuple[FloatArray, FloatArray]:
+        """See :class:`RowCodec`."""
+        n = self.normalizer
+        if n.expected_rewards is None:
+            return super().expected_rewards(states, actions)
+        moves = np.diff(states, axis=1) * inverse(n.delta_scale)
+        expected = n.expected_rewards(np.concatenate([self._seen(states[:, :-1], actions), moves], axis=-1))[..., 0]
+        beyond, spread = n.ends_beyond_expected
+        by_kind = np.stack([expected, expected + beyond]) * n.reward_scale[0] + n.reward_mean[0]
+        return by_kind, n.reward_scale[0] * np.array([n.expected_rewards.spread[0], spread], np.float32)[:, None, None]
+
+    def moves(self) -> ExpectedMoves:
+        """What makes differences of rows."""
+        n = self.normalizer
+        per_scale = inverse(n.delta_scale)
+        still = n.delta_scale <= 0
+        deltas = np.where(still, 0, np.stack([n.delta_low * per_scale, n.delta_high * per_scale]))
+        bounds = np.array([[-1.0], [1.0]]) if self.spaces.discrete else self._encoded_bounds
+        return ExpectedMoves(self.expectation, self.delta_to_state, deltas, bounds)
+
+    @property
+    def expectation(self) -> Expectation:
+        """Of moves."""
+        found = self.normalizer.expected_moves
+        if found is None:
+            raise ValueError("these rows hold what an expectation leaves, and the scales have none: see `prepared`.")
+        return found
+
+    @property
+    def _encoded_bounds(self) -> FloatArray:
+        scale = self.normalizer.action_scale
+        with np.errstate(invalid="ignore"):  # infinity times the scale of a column that never moves
+            return np.where(scale > 0, (self._bounds - self.normalizer.action_mean) * inverse(scale), 0)
+
+    def _seen(self, states: FloatArray, actions: ActionArray) -> FloatArray:
+        """(..., S + A): [s, a] as expectations see them."""
+        given = self.encode_actions(actions)
+        if not self.spaces.discrete:
+            given = np.clip(given, *self._encoded_bounds)
+        return np.concatenate([self.normalizer.states(states), given], axis=-1)
+
+
+_CODECS: dict[Rows, type[RowCodec]] = {
+    kind.kind: kind for kind in (DifferenceRows, AbsoluteRows, TwoHeadedRows, ResidualRows)
+}
 
 
 def row_codec(rows: Rows, spaces: Spaces, normalizer: Normalizer) -> RowCodec:

@@ -61,7 +61,7 @@ def sample_edm(
     calls: int,
     solver: Solver,
     generator: torch.Generator | None = None,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
 ) -> Tensor:
     """Walk from ``noise`` (B, K, R) to rows in at most ``calls`` network calls along Karras' noise levels.
 
@@ -92,7 +92,7 @@ def _heun(
     condition: Condition,
     calls: int,
     generator: torch.Generator | None,
-    temperature: float,
+    temperature: float | Tensor,
 ) -> Tensor:
     """Heun's method (algorithm 1 there), two calls per step but the last; with ``generator`` algorithm 2.
 
@@ -113,7 +113,7 @@ def _heun(
 
 
 def _churned(
-    rows: Tensor, sigma: Tensor, steps: int, generator: torch.Generator, temperature: float = 1.0
+    rows: Tensor, sigma: Tensor, steps: int, generator: torch.Generator, temperature: float | Tensor = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Rows at a noise level raised by up to 41 %, and that level (algorithm 2 there, lines 4-6)."""
     if not S_TMIN <= sigma <= S_TMAX:

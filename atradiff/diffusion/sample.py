@@ -46,11 +46,11 @@ def sample_rows(
     condition: Condition,
     generator: torch.Generator,
     calls: int | None = None,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
 ) -> Tensor:
     """Rows (B, max length, R) in float32, zero past a window's own length; ``generator`` draws all the noise.
 
-    ``temperature`` scales that noise: 1 samples what was learned, less stays nearer to its modes.
+    ``temperature``, one number or (R,), scales that noise: 1 samples what was learned, less stays nearer to its modes.
     """
     device, calls = condition.states.device, calls or config.calls or DEFAULT_CALLS[config.process]
     longest = int(condition.lengths.max())
@@ -75,7 +75,7 @@ def _walk(
     condition: Condition,
     calls: int,
     generator: torch.Generator,
-    temperature: float,
+    temperature: float | Tensor,
 ) -> Tensor:
     """Rows from ``noise`` (D, B, K, R), which is scaled by ``temperature`` already."""
     if config.process == "edm":

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from atradiff.config import Rows
 from atradiff.diffusion.conditioning import Condition, ConditionEncoder
+from atradiff.diffusion.expected_moves import ExpectedMoves
 from atradiff.diffusion.network import RowNetwork
 from atradiff.diffusion.two_heads import HeadMerge
 
@@ -78,12 +79,14 @@ class RowTransformer(RowNetwork):
         task_size: int = 0,
         *,
         rows: Rows = "differences",
+        moves: ExpectedMoves | None = None,
     ) -> None:
         super().__init__()
         state_size = len(delta_to_state)
         self.row_size, self.state_columns, self.rows = row_size, state_columns, rows
         self.register_buffer("delta_to_state", delta_to_state)
         self.merge = HeadMerge(delta_to_state, longest) if rows == "both" else None
+        self.moves = moves
         self.encode = ConditionEncoder(state_size, task_size, longest, width)
         self.embed = nn.Linear(row_size + state_size, width)
         self.position = nn.Parameter(0.02 * torch.randn(longest, width))
@@ -108,13 +111,16 @@ class RowTransformer(RowNetwork):
             return F.linear(x.float(), self.head.weight, self.head.bias)
 
     def _tokens(self, rows: Tensor, condition: Condition) -> Tensor:
-        following = self._following(rows[..., self.state_columns], condition)[:, :-1]
-        implied = torch.cat([condition.states[:, None], following], dim=1).clamp(-10, 10)
         with torch.autocast(rows.device.type, enabled=False):
+            following = self._following(rows, condition)[:, :-1]
+            implied = torch.cat([condition.states[:, None], following], dim=1).clamp(-10, 10)
             return self.embed(torch.cat([rows, implied], dim=-1)) + self.position[: rows.shape[1]]
 
-    def _following(self, columns: Tensor, condition: Condition) -> Tensor:
-        """(B, K, S) standardised states that rows end in, as far as their state ``columns`` tell."""
+    def _following(self, rows: Tensor, condition: Condition) -> Tensor:
+        """(B, K, S) standardised states that ``rows`` (B, K, R) end in, as far as they tell."""
+        columns = rows[..., self.state_columns]
+        if self.moves is not None:
+            columns = self.moves(columns, rows[..., : self.state_columns.start - 1], condition.states)
         if self.rows == "absolute":
             return columns
         if self.merge is not None:

@@ -35,6 +35,7 @@ def fidelity_command(
     length: int | None = None,
     stretch: int | None = None,
     temperature: float = 1.0,
+    state_temperature: float | None = None,
     calls: int | None = None,
     guidance_scale: float = 0.0,
     target: float = 0.95,
@@ -60,6 +61,7 @@ def fidelity_command(
         length: rows of each window of a chain; by default as the length estimator says.
         stretch: rows of a chain that share a line of the report; by default those of a window.
         temperature: of the noise that sampling starts from, as generator.sampling.temperature of a run.
+        state_temperature: of that in what rows tell of states and rewards; by default as temperature, 0 for residuals.
         calls: network calls per window; by default the model's.
         guidance_scale: how far sampling leans on the score that the model was fitted with.
         target: the score that is asked for, as a quantile of the data.
@@ -81,6 +83,7 @@ def fidelity_command(
     stored.spaces.require_equal(diffuser.spaces, "the data", "the model")
     diffuser.sampling = SamplingConfig(
         temperature=temperature,
+        state_temperature=state_temperature,
         calls=calls,
         guidance_scale=guidance_scale,
         target=target,

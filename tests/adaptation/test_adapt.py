@@ -313,7 +313,7 @@ def test_the_original_serves_its_share(fitted, feed, tmp_path):
     assert (moved.version, moved.original.version) == (1, 0)
 
 
-@pytest.mark.parametrize("rows", ["differences", "both"])
+@pytest.mark.parametrize("rows", ["differences", "both", "residuals"])
 def test_a_model_that_is_told_of_history_goes_on_learning_it_from_offline_windows(feed, rows):
     model = tiny_diffuser(offline_data(), replace(TINY, history=3, rows=rows))
     before = model.weights()

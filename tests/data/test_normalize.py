@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atradiff.data.normalize import Normalizer
-from atradiff.data.row_codecs import AbsoluteRows, DifferenceRows, TwoHeadedRows
+from atradiff.data.row_codecs import AbsoluteRows, DifferenceRows, ResidualRows, TwoHeadedRows
 from atradiff.data.windows import WindowSampler
 from atradiff.types import Spaces
 from tests.toys import chain_data, random_data
@@ -16,11 +16,11 @@ from tests.toys import chain_data, random_data
 DISCRETE = Spaces(3, "discrete", n_actions=4)
 
 
-CODECS = [DifferenceRows, AbsoluteRows, TwoHeadedRows]
+CODECS = [DifferenceRows, AbsoluteRows, TwoHeadedRows, ResidualRows]
 
 
 def codec_and_windows(data, length=5, batch=64, rows=DifferenceRows):
-    codec = rows(data.spaces, Normalizer.fit(data))
+    codec = rows(data.spaces, Normalizer.fit(data)).prepared(data, 20, 0)
     return codec, WindowSampler(data, (length,)).sample(length, batch, np.random.default_rng(0))
 
 
@@ -76,7 +76,7 @@ def test_rows_have_unit_scale():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**31), st.floats(0.01, 1e4), st.sampled_from([DifferenceRows, TwoHeadedRows]))
+@given(st.integers(0, 2**31), st.floats(0.01, 1e4), st.sampled_from([DifferenceRows, TwoHeadedRows, ResidualRows]))
 def test_whatever_is_decoded_stays_in_the_action_space_and_the_range_of_differences(seed, size, kind):
     data = chain_data(episodes=5)
     codec, _ = codec_and_windows(data, rows=kind)
@@ -140,6 +140,45 @@ def test_two_heads_of_windows_of_several_lengths_are_decoded_one_by_one():
     for i, length in enumerate(lengths):
         alone = codec.decode(windows.states[i : i + 1, 0], rows[i : i + 1, :length]).states
         np.testing.assert_allclose(together[i, : length + 1], alone[0], atol=1e-5)
+
+
+def test_residual_rows_hold_what_the_expectation_leaves_in_units_of_its_spread():
+    data = chain_data()
+    codec, windows = codec_and_windows(data, rows=ResidualRows)
+    scales, columns = codec.normalizer, data.columns
+    plain = DifferenceRows(codec.spaces, scales)
+    seen = np.concatenate([scales.states(windows.states[:, :-1]), plain.encode_actions(windows.actions)], axis=-1)
+    seen[..., -1] = np.minimum(seen[..., -1], plain.encode_actions(np.float32([0.9999]))[0])  # not beyond the bound
+    left = plain.encode(windows)[..., 2:4] - scales.expected_moves(seen)
+    rows = codec.encode(windows)
+    live = ~windows.padding & ~windows.terminated
+    np.testing.assert_allclose(rows[live][:, 2:4], (left / scales.expected_moves.spread)[live], atol=5e-3)
+    told = np.concatenate([seen, np.diff(windows.states, axis=1) / columns_std(columns)], axis=-1)
+    rewards = (windows.rewards - scales.reward_mean[0]) / scales.reward_scale[0]
+    left = (rewards - scales.expected_rewards(told)[..., 0]) / scales.expected_rewards.spread
+    np.testing.assert_allclose(rows[live][:, 1], left[live], atol=5e-2)
+    assert not rows[windows.padding][:, 1:4].any()  # nothing is expected after the end
+
+
+def columns_std(columns):
+    return (columns.next_observations - columns.observations).std(0)
+
+
+def test_rows_that_were_not_prepared_say_so():
+    data = chain_data(5)
+    codec = ResidualRows(data.spaces, Normalizer.fit(data))
+    with pytest.raises(ValueError, match="see `prepared`"):
+        codec.encode(WindowSampler(data, (5,)).sample(5, 2, np.random.default_rng(0)))
+
+
+def test_sparse_rewards_are_levels_also_in_residual_rows():
+    data = chain_data()
+    rewards = np.random.default_rng(0).choice(np.float32([0, 1]), data.n_transitions)
+    codec, windows = codec_and_windows(replace(data, columns=replace(data.columns, rewards=rewards)), rows=ResidualRows)
+    assert codec.normalizer.expected_rewards is None
+    real = ~windows.padding & ~windows.terminated
+    decoded = codec.decode(windows.states[:, 0], codec.encode(windows))
+    np.testing.assert_array_equal(decoded.rewards[real], windows.rewards[real])
 
 
 def with_column(data, values):
