@@ -1,12 +1,13 @@
 """Generators side by side: how right their rows are, and how many a CPU second makes.
 
 ``python -m benchmarks.generator --json F [--data STORE] [--plot F.png] [--cpu-minutes 2]``. SynthER (its own sampler
-and 20-step DPM-Solver++), the paper's bank, a bank of our transformers, and one transformer for all lengths, each
-fitted for the same CPU minutes on the same episodes, and S4RL, which is not fitted: rows of the training episodes,
-perturbed. Without ``--data``: random episodes of Hopper-v5. Quality is measured against the environment and held-out
-episodes as `atradiff fidelity` does; speed in turns, one torch thread, best of the rounds. ``--only synther`` fits
-SynthER alone, and so on. ``--device cuda`` fits and samples on a GPU, with its larger networks: seconds are those of
-the clock then. ``--tiny`` is the same in seconds, to see that it runs: its figures say nothing.
+and 20-step DPM-Solver++), the paper's bank, a bank of our transformers, and one transformer for all lengths, with rows
+of differences (ours) and of residuals, each fitted for the same CPU minutes on the same episodes, and S4RL, which is
+not fitted: rows of the training episodes, perturbed. Without ``--data``: random episodes of Hopper-v5. Quality is
+measured against the environment and held-out episodes as `atradiff fidelity` does; speed in turns, one torch thread,
+best of the rounds. ``--only synther`` fits SynthER alone, and so on. ``--device cuda`` fits and samples on a GPU, with
+its larger networks: seconds are those of the clock then. ``--tiny`` is the same in seconds, to see that it runs: its
+figures say nothing.
 """
 
 from __future__ import annotations
@@ -278,8 +279,8 @@ def report(data: Trajectories, figures: Sequence[Figures], scale: Scale) -> dict
     longest = max(f.length for f in figures)
     base = next(f for f in figures if f.name == YARDSTICK)
 
-    def ratios(variant: str) -> dict[str, float]:
-        ours = (f for f in figures if (f.name, f.length, f.variant) == ("ours", longest, variant))
+    def ratios(variant: str, name: str = "ours") -> dict[str, float]:
+        ours = (f for f in figures if (f.name, f.length, f.variant) == (name, longest, variant))
         return {str(f.calls): f.transitions_per_cpu_second / base.transitions_per_cpu_second for f in ours}
 
     return {
@@ -291,6 +292,7 @@ def report(data: Trajectories, figures: Sequence[Figures], scale: Scale) -> dict
         "speed_over_synther_1024": ratios("raw"),
         "refined_speed_over_synther_1024": ratios("dynamics"),
         "projected_speed_over_synther_1024": ratios("project"),
+        "residuals_speed_over_synther_1024": ratios("raw", "residuals"),
         "methods": [asdict(f) for f in figures],
     }
 

@@ -22,7 +22,7 @@ def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     figures = json.loads(out.read_text())
     assert set(figures["speed_over_synther_1024"]) == {"1", "2", "4"}
     methods = figures["methods"]
-    names = {"synther_1024", "synther_1024_dpm", "s4rl_gaussian", "paper_bank", "bank", "ours"}
+    names = {"synther_1024", "synther_1024_dpm", "s4rl_gaussian", "paper_bank", "bank", "ours", "residuals"}
     assert {m["name"] for m in methods} == names
     assert {m["variant"] for m in methods if m["name"] == "bank"} == {"raw", "cut", "dynamics"}
     assert {m["variant"] for m in methods if m["name"] == "paper_bank"} == {"paper"}
@@ -38,6 +38,8 @@ def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     base = next(m for m in methods if m["name"] == "synther_1024")["transitions_per_cpu_second"]
     two = next(m for m in methods if (m["name"], m["calls"], m["variant"]) == ("ours", 2, "raw"))
     assert figures["speed_over_synther_1024"]["2"] == pytest.approx(two["transitions_per_cpu_second"] / base)
+    residuals = next(m for m in methods if (m["name"], m["calls"], m["variant"]) == ("residuals", 1, "raw"))
+    assert figures["residuals_speed_over_synther_1024"]["1"] == residuals["transitions_per_cpu_second"] / base
     rolled = next(m for m in methods if (m["name"], m["calls"], m["variant"]) == ("ours", 4, "dynamics"))
     assert figures["refined_speed_over_synther_1024"]["4"] == rolled["transitions_per_cpu_second"] / base
     assert picture.read_bytes().startswith(b"\x89PNG")
