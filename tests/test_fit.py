@@ -39,9 +39,9 @@ class Interrupted(RuntimeError):
     pass
 
 
-@pytest.mark.parametrize("process", ["shortcut", "edm"])
-def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, process):
-    data, config = chain_data(8), replace(TINY, process=process)
+@pytest.mark.parametrize("change", [{"process": "shortcut"}, {"process": "edm"}, {"rows": "residuals"}])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, change):
+    data, config = chain_data(8), replace(TINY, **change)
     straight = run(data, config=config)
     step = Trainer.step
 
