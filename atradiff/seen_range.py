@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atradiff.data.alive_box import NO_BOUND, AliveBox, describe_box, unbounded
+from atradiff.data.alive_box import NO_BOUND, AliveBox, bounded, describe_box, unbounded
 from atradiff.data.normalize import MOST_LEVELS, Normalizer
 from atradiff.types import FloatArray, Transitions
 
@@ -62,7 +62,7 @@ class SeenRange(nn.Module):
     @property
     def tells_ends(self) -> bool:
         """Whether states tell where the task ends."""
-        return bool((self.alive_low > -NO_BOUND).any() or (self.alive_high < NO_BOUND).any())
+        return bounded(self.alive_low, self.alive_high)
 
     def box(self) -> AliveBox | None:
         """The states in which the task goes on; None where states do not tell its end."""

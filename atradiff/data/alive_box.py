@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 from atradiff.types import BoolArray, FloatArray, Transitions
 
@@ -48,7 +49,7 @@ def alive_box(rows: Transitions) -> AliveBox:
     return (low, high) if left.mean() <= _MOST_UNTOLD else unbounded(len(low))
 
 
-def bounded(low: FloatArray, high: FloatArray) -> bool:
+def bounded(low: FloatArray | Tensor, high: FloatArray | Tensor) -> bool:
     """Whether a box of these bounds, which may be empty, tells an end at all."""
     return bool((low > -NO_BOUND).any() or (high < NO_BOUND).any())
 
