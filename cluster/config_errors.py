@@ -41,7 +41,9 @@ def plain(message: str) -> str:
 
 
 def require_known(given: Mapping[str, Any], kind: type, where: str = "") -> None:
-    """Raise ``ValueError`` for a key of nested or dotted settings, at ``where``, that is no field of ``kind``."""
+    """Raise ``ValueError`` for a key of nested or dotted settings, at ``where``, that is no field of ``kind``, and for
+    a null where it takes settings of its own.
+    """
     known = get_type_hints(kind)
     for name, value in given.items():
         key, _, rest = str(name).partition(".")
@@ -49,6 +51,8 @@ def require_known(given: Mapping[str, Any], kind: type, where: str = "") -> None
             raise ValueError(_unknown(where, key, sorted(known)))
         inner = next((one for one in (known[key], *get_args(known[key])) if is_dataclass(one)), None)
         below = {rest: value} if rest else value
+        if inner is known[key] and below is None:
+            raise ValueError(f"{where}{key} must hold settings, got null: leave it out for its defaults.")
         if isinstance(inner, type) and isinstance(below, Mapping):
             require_known(below, inner, f"{where}{key}.")
 
