@@ -143,7 +143,7 @@ def test_a_wrong_grid_is_refused_with_value_and_remedy(tmp_path: Path, changes: 
     [
         ({"algorithms": {"SAC": {"utdd": 2}}}, "plain: pendulum, SAC: algorithm.utdd is no setting. Did you mean utd?"),
         ({"algorithms": {"SAC": {"adaptation.evry": 3}}}, "adaptation.evry is no setting. Did you mean every?"),
-        ({"algorithms": {"SAC": {"evaluation": None}}}, "plain: pendulum, SAC: evaluation must hold settings, got null"),
+        ({"algorithms": {"SAC": {"evaluation": None}}}, "SAC: evaluation must hold settings, got null"),
         ({"algorithms": {"SAC": {"generator.fit": None}}}, "generator.fit must hold settings, got null: leave it out"),
         (
             {"settings": {"env_steps": 3000, "learner_device": "cuda"}},
