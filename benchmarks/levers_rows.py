@@ -32,7 +32,7 @@ class TrigonometricTransformer(RowTransformer):
         self.register_buffer("spread", torch.ones_like(delta_to_state), persistent=False)
 
     def _tokens(self, rows: Tensor, condition: Condition) -> Tensor:
-        following = self._following(rows[..., self.state_columns], condition)[:, :-1]
+        following = self._following(rows, condition)[:, :-1]
         implied = torch.cat([condition.states[:, None], following], dim=1).clamp(-10, 10)
         angles = implied * self.spread + self.mean
         with torch.autocast(rows.device.type, enabled=False):
