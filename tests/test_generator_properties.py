@@ -122,6 +122,8 @@ HUGE_SCORES = {
 """With weights thirty times too large no key's score is near zero: a softmax without a shift divides zero by zero."""
 
 RAW = {"refine": "none", "prune": "none", "horizon": None, "length": None, "calls": 1}
+FED_BACK = HUGE_SCORES | {"network": "residual_mlp", "guide": "none", "history": 2}
+CHAINED = RAW | {"horizon": 20, "length": 1, "temperature": 0.1}
 
 
 @settings(max_examples=120, deadline=None)
@@ -135,6 +137,7 @@ RAW = {"refine": "none", "prune": "none", "horizon": None, "length": None, "call
     st.sampled_from([1e-3, 1.0, 1e6]),
 )
 @example(HUGE_SCORES, RAW, "bounded", 30.0, 1, 0, 1.0)
+@example(FED_BACK, CHAINED, "discrete", 30.0, 1, 0, 1e-3)
 def test_untrained_models(model, options, actions, wildness, n, seed, spread):
     check(untrained(actions, wildness, **model), states_like(n, seed, spread), seed, options)
 

@@ -309,9 +309,12 @@ class RowCodec(ABC):
         return np.concatenate(parts, axis=-1).astype(np.float32)
 
     def encode_history(self, history: Windows) -> FloatArray:
-        """(B, H, R) rows before windows; zeros where they are padding, so that d = -1 marks those that are told."""
+        """(B, H, R) rows before windows; zeros where they are padding, so that d = -1 marks those that are told.
+
+        Clipped to 10 scales as states are: along a chain they would carry what explodes from window to window.
+        """
         rows = self._encode(history, history.states[:, -1])
-        return np.where(history.padding[..., None], np.float32(0), rows)
+        return np.where(history.padding[..., None], np.float32(0), np.clip(rows, -10, 10))
 
     def decode(self, states: FloatArray, rows: FloatArray, lengths: IntArray | None = None) -> DecodedRows:
         """Rows (B, K, R) that start at ``states`` (B, S); ``states[:, 0]`` of the result is that input, bit for bit.
