@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from atradiff.config import DiffuserConfig, require
 from atradiff.data.normalize import RowCodec
-from atradiff.data.row_codecs import ResidualRows
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.guided import SCORE_FEATURES, ScoreConditioned
 from atradiff.diffusion.history import HistoryConditioned
@@ -81,5 +80,5 @@ def _network(config: DiffuserConfig, codec: RowCodec, longest: int) -> RowNetwor
         config.heads,
         config.task_size,
         rows=codec.kind,
-        moves=codec.moves() if isinstance(codec, ResidualRows) else None,
+        moves=codec.moves(),
     )

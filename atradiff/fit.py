@@ -15,7 +15,7 @@ import torch
 from atradiff.calibrate import calibrate
 from atradiff.config import DiffuserConfig, FitConfig, require
 from atradiff.data.fingerprint import data_fingerprint
-from atradiff.data.normalize import Normalizer
+from atradiff.data.normalize import Normalizer, RowCodec
 from atradiff.data.row_codecs import row_codec
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
@@ -25,7 +25,8 @@ from atradiff.fit_progress import Bar, Board, open_board
 from atradiff.generator import Provenance, TrajectoryDiffuser
 from atradiff.guidance import fitted_curiosity, guide_scores
 from atradiff.model_folder import load_model, write_model_files
-from atradiff.trainer import OfflineMaterial, StepLosses, Trainer, learning_rate_share
+from atradiff.schedule import learning_rate_share
+from atradiff.trainer import OfflineMaterial, StepLosses, Trainer
 from atradiff.training_state import Progress, load_state, save_state
 from atradiff.types import FloatArray
 from atradiff.weights import require_finite_weights
@@ -73,14 +74,8 @@ def fit(
     with nullcontext() if folder is None else folder.alone(quiet), _threads(settings.threads):
         if folder is not None and folder.prepare(overwrite):  # another process has finished it in the meantime
             return load_model(folder.path, device, settings.precision)
-        normalizer = Normalizer.fit(train).with_levels(data.columns.rewards)
-        if config.ends == "networks":
-            normalizer = normalizer.without_bounds()
-        if config.condition == "none":
-            normalizer = normalizer.with_starts(train.columns.observations, settings.seed)
         begun = time.process_time()
-        codec = row_codec(config.rows, train.spaces, normalizer)
-        codec = codec.prepared(train, settings.updates_of_expectation, settings.seed, quiet)
+        codec = _codec(train, data.columns.rewards, config, settings, quiet)
         prepared = Progress(0, time.process_time() - begun)
         scores = guide_scores(
             train,
@@ -98,6 +93,22 @@ def fit(
         if folder is not None:
             write_model_files(model, folder.path)
     return model
+
+
+def _codec(
+    train: Trajectories, rewards: FloatArray, config: DiffuserConfig, settings: FitConfig, quiet: bool
+) -> RowCodec:
+    """With the scales of ``train``, and whatever its kind of row must learn first; ``rewards`` are also held-out ones.
+
+    A fit that is resumed makes the same anew.
+    """
+    normalizer = Normalizer.fit(train).with_levels(rewards)
+    if config.ends == "networks":
+        normalizer = normalizer.without_bounds()
+    if config.condition == "none":
+        normalizer = normalizer.with_starts(train.columns.observations, settings.seed)
+    codec = row_codec(config.rows, train.spaces, normalizer)
+    return codec.prepared(train, settings.updates_of_expectation, settings.seed, quiet)
 
 
 def _require_learnable(data: Trajectories) -> None:

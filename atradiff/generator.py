@@ -371,7 +371,7 @@ class _Request:
             condition,
             self._generator,
             self._sampling.calls,
-            self._temperature(),
+            torch.as_tensor(model.codec.temperatures(self._sampling), device=model.device),
         )
         cut = sampled[:, : int(lengths.max())].cpu().numpy()
         decoded = model.decoder.decode(states, cut, trained.cpu().numpy())
@@ -381,15 +381,6 @@ class _Request:
 
     def _states(self, states: FloatArray) -> Tensor:
         return torch.as_tensor(self._model.codec.normalizer.states(states), device=self._model.device)
-
-    def _temperature(self) -> Tensor:
-        """(R,) of each column's noise."""
-        codec, of_states = self._model.codec, self._sampling.state_temperature
-        if of_states is None:
-            of_states = 0.0 if codec.kind == "residuals" else self._sampling.temperature
-        temperature = torch.full((codec.row_size,), self._sampling.temperature, device=self._model.device)
-        temperature[codec.spaces.action_size : -1] = of_states
-        return temperature
 
     def _encoded(self, history: Windows | None) -> Tensor | None:
         if history is None:

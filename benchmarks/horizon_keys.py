@@ -25,7 +25,8 @@ from atradiff.generator import TrajectoryDiffuser
 from atradiff.imagine import Ending, imagine
 from atradiff.lengths import round_up
 from atradiff.refine import Thresholds
-from atradiff.trainer import OfflineMaterial, Trainer, learning_rate_share
+from atradiff.schedule import learning_rate_share
+from atradiff.trainer import OfflineMaterial, Trainer
 from atradiff.types import ActionArray, BoolArray, FloatArray, IntArray, SyntheticTrajectories
 from benchmarks.horizon_probes import every_nth
 

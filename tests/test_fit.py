@@ -16,7 +16,7 @@ from atradiff.data.windows import WindowSampler
 from atradiff.fit import fit
 from atradiff.fit_progress import Bar
 from atradiff.generator import Provenance, TrajectoryDiffuser
-from atradiff.trainer import Trainer, learning_rate_share
+from atradiff.trainer import Trainer
 from tests.second_process import Telling, process, wait_for
 from tests.toys import TINY, chain_data, random_data, tiny_fit
 
@@ -231,12 +231,6 @@ def test_the_bar_counts_the_windows_that_a_step_takes(monkeypatch):
 
 def test_one_episode_is_enough():
     assert math.isfinite(run(chain_data(1)).provenance.held_out_loss)
-
-
-def test_learning_rate_warms_up_and_decays():
-    assert learning_rate_share(0, 0, 10) == pytest.approx(0.1)
-    assert learning_rate_share(50, 0.5, 10) == pytest.approx(0.505)
-    assert learning_rate_share(99, 1.0, 10) == pytest.approx(0.01)
 
 
 def test_the_command_fits_a_stored_data_set(tmp_path, monkeypatch, capsys):

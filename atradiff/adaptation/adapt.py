@@ -24,8 +24,9 @@ from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
 from atradiff.generator import TrajectoryDiffuser
 from atradiff.guidance import curiosity, guide_scores
+from atradiff.schedule import learning_rate_share
 from atradiff.staging import write_text
-from atradiff.trainer import OfflineMaterial, Trainer, WindowDraws, learning_rate_share
+from atradiff.trainer import OfflineMaterial, Trainer, WindowDraws
 from atradiff.training_state import STATE_FILE, Progress, fill_trainer, load_state, save_state, state_tensors
 from atradiff.types import FloatArray
 from atradiff.weights import first_not_finite

@@ -5,7 +5,6 @@ Rows of ``rows: residuals`` hold what it leaves of each step.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from atradiff.progress_bar import ProgressBar
+from atradiff.schedule import learning_rate_share
 from atradiff.types import FloatArray
 
 _WIDTH, _BATCH, _RATE, _WARMUP = 128, 512, 5e-3, 100
@@ -49,8 +49,7 @@ class Expectation:
         layers = [_layer(*size, generator) for size in pairwise(sizes)]
         optimizer = torch.optim.AdamW(layers, lr=_RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
         for update in ProgressBar(iterable=range(updates), desc="expectation", unit="update", disable=quiet):
-            decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * update / updates))
-            optimizer.param_groups[0]["lr"] = _RATE * decay * min((update + 1) / _WARMUP, 1)
+            optimizer.param_groups[0]["lr"] = _RATE * learning_rate_share(update, update / updates, _WARMUP)
             rows = torch.randint(len(x), (_BATCH,), generator=generator)
             loss = F.mse_loss(expected(layers, x[rows]), y[rows])
             optimizer.zero_grad(set_to_none=True)

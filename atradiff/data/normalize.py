@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from atradiff.config import Rows
+from atradiff.config import Rows, SamplingConfig
 from atradiff.data.alive_box import alive_box
 from atradiff.data.expectation import Expectation
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import Windows
+from atradiff.diffusion.expected_moves import ExpectedMoves
 from atradiff.types import ActionArray, BoolArray, FloatArray, IntArray, Spaces
 
 _CONSTANT = 1e-5
@@ -213,6 +214,8 @@ class RowCodec(ABC):
     normalizer: Normalizer
     kind: ClassVar[Rows]
     """The name of how rows hold states."""
+    state_temperature: ClassVar[float | None] = None
+    """What ``SamplingConfig.state_temperature`` is where it is left open; None: as the rest."""
 
     @property
     def row_size(self) -> int:
@@ -239,6 +242,18 @@ class RowCodec(ABC):
         """The same rows, decoded into other ranges: those fields of the normaliser that ``bounds`` names."""
         changed: Mapping[str, Any] = bounds
         return replace(self, normalizer=replace(self.normalizer, **changed))
+
+    def moves(self) -> ExpectedMoves | None:
+        """What a network must follow noisy rows by, where adding up their columns does not tell where they lead."""
+        return None
+
+    def temperatures(self, sampling: SamplingConfig) -> FloatArray:
+        """(R,) of the noise in each column of rows."""
+        given = sampling.state_temperature
+        of_states = self.state_temperature if given is None else given
+        temperatures = np.full(self.row_size, sampling.temperature, np.float32)
+        temperatures[self.spaces.action_size : -1] = sampling.temperature if of_states is None else of_states
+        return temperatures
 
     def prepared(self, data: Trajectories, updates: int, seed: int, quiet: bool = True) -> RowCodec:  # noqa: ARG002
         """The same with what else this kind of row must learn, in so many ``updates``, of the ``data`` of a fit.

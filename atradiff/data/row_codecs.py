@@ -106,6 +106,7 @@ class ResidualRows(DifferenceRows):
     """
 
     kind: ClassVar[Rows] = "residuals"
+    state_temperature: ClassVar[float | None] = 0.0
 
     def prepared(self, data: Trajectories, updates: int, seed: int, quiet: bool = True) -> RowCodec:
         """See :class:`RowCodec`."""
@@ -153,7 +154,7 @@ class ResidualRows(DifferenceRows):
         return by_kind, n.reward_scale[0] * np.array([n.expected_rewards.spread[0], spread], np.float32)[:, None, None]
 
     def moves(self) -> ExpectedMoves:
-        """What makes differences of rows."""
+        """See :class:`RowCodec`: what makes differences of rows."""
         n = self.normalizer
         per_scale = inverse(n.delta_scale)
         still = n.delta_scale <= 0
