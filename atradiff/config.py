@@ -154,6 +154,8 @@ class SamplingConfig(_JsonConfig):
     is the score that is asked for, as a quantile of the data: 1 the best. ``projection_steps`` are those of ``refine:
     project``: each brings windows nearer to the one-step model, and takes its time. ``inner_projection_steps`` are such
     steps on each call's estimate of the windows, before sampling goes on from it, whatever ``refine`` does afterwards.
+    ``inner_roll`` has each call's estimate but the last one's follow the one-step model instead, from row to row, by
+    that share (1: a roll, as in ``refine: dynamics``), so that later calls plan for states within reach.
     """
 
     horizon: int | None = None
@@ -167,6 +169,7 @@ class SamplingConfig(_JsonConfig):
     target: float = 0.95
     projection_steps: int = PROJECTION_STEPS
     inner_projection_steps: int = 0
+    inner_roll: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("horizon", "length", "calls"):
@@ -184,6 +187,9 @@ class SamplingConfig(_JsonConfig):
         require(self.projection_steps >= 1, "projection_steps", self.projection_steps, "must be at least 1")
         inner = self.inner_projection_steps
         require(inner >= 0, "inner_projection_steps", inner, "must not be negative")
+        require(0 <= self.inner_roll <= 1, "inner_roll", self.inner_roll, "must lie in 0..1: it is a share")
+        either = inner == 0 or self.inner_roll == 0
+        require(either, "inner_roll", self.inner_roll, "must be 0 beside inner_projection_steps: choose one of them")
 
     def require_fits(self, model: DiffuserConfig) -> None:
         """Raise ``ValueError`` where ``model`` has no guide to sample by, or no window of ``length`` rows."""
@@ -209,6 +215,7 @@ class SamplingOptions(TypedDict, total=False):
     target: float | None
     projection_steps: int | None
     inner_projection_steps: int | None
+    inner_roll: float | None
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from atradiff.diffusion.network import RowNetwork
 from atradiff.diffusion.sample import resolve_device, resolve_precision, sample_rows
 from atradiff.dynamics import DynamicsEnsemble
 from atradiff.imagine import Ending, GenerationReport, imagine, require_finite
+from atradiff.inner_refinement import refined_inside
 from atradiff.lengths import LengthEstimator, round_up
-from atradiff.projected_network import ProjectedNetwork
 from atradiff.refine import Thresholds
 from atradiff.rollout import Choose, rollout
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
@@ -334,10 +334,8 @@ class _Request:
         self._model, self._sampling = model, sampling
         self._task = None if task is None else torch.as_tensor(task, device=model.device)
         self._generator = torch.Generator().manual_seed(seed)
-        self._denoiser = guided(model.denoiser, sampling.guidance_scale)
-        if steps := sampling.inner_projection_steps:
-            process = model.config.process
-            self._denoiser = ProjectedNetwork(self._denoiser, process, model.decoder, model.dynamics, steps)
+        denoiser = guided(model.denoiser, sampling.guidance_scale)
+        self._denoiser = refined_inside(denoiser, sampling, model.config, model.decoder, model.dynamics)
         self.total = sampling.horizon or sampling.length or model.config.longest
         self.chained = sampling.horizon is not None
 

@@ -46,12 +46,12 @@ OPTIONS = st.fixed_dictionaries(
         "horizon": st.sampled_from([None, 1, 4, 20]),
         "length": st.sampled_from([None, 1, 5]),
         "calls": st.sampled_from([1, 2, 5]),
-        "inner_projection_steps": st.sampled_from([0, 0, 2]),
+        "inner": st.sampled_from([{}, {}, {"inner_projection_steps": 2}, {"inner_roll": 0.8}]),
         "temperature": st.sampled_from([0.1, 1.0]),
         "state_temperature": st.sampled_from([None, 0.0, 0.5]),
         "guidance_scale": st.sampled_from([0.0, 1.0, 3.0]),
     }
-)
+).map(lambda options: {**options.pop("inner"), **options})
 
 
 @cache

@@ -43,6 +43,11 @@ def clean_estimate(noise: Tensor) -> tuple[Tensor, Tensor]:
     return c_skip * (sigma.square() + SIGMA_DATA**2).sqrt(), c_out
 
 
+def is_last(noise: Tensor, calls: int) -> bool:  # noqa: ARG001
+    """Whether a call at ``noise`` (B,), which is c_noise, is at the finest of any number of noise levels."""
+    return bool((noise < math.log(1.01 * SIGMA_MIN) / 4).all())
+
+
 def denoise(network: RowNetwork, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
     """D(x; sigma), the expected clean rows (equation 7)."""
     c_skip, c_out = _skip_and_out(sigma[:, None, None])

@@ -39,6 +39,11 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported()
 
 
+def calls_of(config: DiffuserConfig, asked: int | None) -> int:
+    """Network calls per window, where ``asked`` may leave it to the model."""
+    return asked or config.calls or DEFAULT_CALLS[config.process]
+
+
 @torch.inference_mode()
 def sample_rows(
     network: RowNetwork,
@@ -52,7 +57,7 @@ def sample_rows(
 
     ``temperature``, one number or (R,), scales that noise: 1 samples what was learned, less stays nearer to its modes.
     """
-    device, calls = condition.states.device, calls or config.calls or DEFAULT_CALLS[config.process]
+    device, calls = condition.states.device, calls_of(config, calls)
     longest = int(condition.lengths.max())
     count = draws(calls) if config.process == "shortcut" else 1
     size = (count, len(condition.states), longest, network.row_size)

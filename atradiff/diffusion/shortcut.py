@@ -86,6 +86,11 @@ def passes(calls: int) -> list[tuple[float, float]]:
     return [*first, *again]
 
 
+def is_last(time: Tensor, calls: int) -> bool:
+    """Whether a call at noise levels ``time`` (B,) is the last of the :func:`passes` of ``calls``."""
+    return bool((time >= passes(calls)[-1][0]).all())
+
+
 def draws(calls: int) -> int:
     """D, how often the :func:`passes` of ``calls`` take noise: the first one, and each that begins before the end."""
     return 1 + sum(time < before + step for (before, step), (time, _) in pairwise(passes(calls)))

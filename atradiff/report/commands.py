@@ -40,6 +40,7 @@ def fidelity_command(
     guidance_scale: float = 0.0,
     target: float = 0.95,
     inner_projection_steps: int = 0,
+    inner_roll: float = 0.0,
     run: Path | None = None,
     states: Path | None = None,
     task: Sequence[float] | None = None,
@@ -66,6 +67,7 @@ def fidelity_command(
         guidance_scale: how far sampling leans on the score that the model was fitted with.
         target: the score that is asked for, as a quantile of the data.
         inner_projection_steps: of projection on the one-step model in each call.
+        inner_roll: how far each call's estimate but the last one's follows the one-step model.
         run: folder of a run; the model is judged at the states of its saved replay, too (early, middle, late).
         states: the same for states (N, S) in a .npy file, in the order in which an agent came through.
         task: for a model of several tasks, the vector of the one to judge it on, by the data's episodes of that task.
@@ -88,6 +90,7 @@ def fidelity_command(
         guidance_scale=guidance_scale,
         target=target,
         inner_projection_steps=inner_projection_steps,
+        inner_roll=inner_roll,
     )
     diffuser.tell_task(task)
     visited = _visited(run, states, stored.spaces.observation_size)

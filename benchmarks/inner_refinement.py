@@ -1,7 +1,8 @@
-"""Is it worth to project windows on the one-step model at each step of sampling, and not only at the end?
+"""Is it worth to bring windows nearer to the one-step model at each step of sampling, and not only at the end?
 
-``python -m benchmarks.projected_sampling --model MODEL --data STORE [--json F]``: ``inner_projection_steps`` in each
-call beside plain sampling, and ``refine: project`` after it. Quality and speed are those of `atradiff fidelity`.
+``python -m benchmarks.inner_refinement --model MODEL --data STORE [--json F]``: ``inner_projection_steps`` and
+``inner_roll`` in each call beside plain sampling, and ``refine: project`` and ``dynamics`` after it. Quality and speed
+are those of `atradiff fidelity`.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ SHOWN = ("relative_dynamics_error", "relative_reward_error", "ks", "step_size_ra
 
 @dataclass(frozen=True)
 class Way:
-    """How windows are sampled: network calls, projection steps inside each, and what comes after the last."""
+    """How windows are sampled: network calls, projection steps or a roll's share inside, what comes after the last."""
 
     calls: int
     inside: int
     refine: Refine
+    roll: float = 0.0
 
     @property
     def name(self) -> str:
         after = "" if self.refine == "none" else f", then {self.refine}"
-        return f"{self.calls} calls, {self.inside} steps in each{after}"
+        inside = f"rolled by {self.roll}" if self.roll else f"{self.inside} steps in each"
+        return f"{self.calls} calls, {inside}{after}"
 
 
 WAYS = tuple(
@@ -48,6 +51,7 @@ WAYS = tuple(
         *(Way(calls, inside, "none") for inside in (0, 2, 4, 8)),
         Way(calls, 0, "project"),
         Way(calls, 2, "project"),
+        *(Way(calls, 0, "dynamics", roll) for roll in (0.0, 0.8, 1.0)),
     )
 )
 
@@ -61,7 +65,7 @@ def measure(
     sampling, figures = model.sampling, {}
     try:
         for way in ways:
-            model.sampling = replace(sampling, calls=way.calls, inner_projection_steps=way.inside)
+            model.sampling = replace(sampling, calls=way.calls, inner_projection_steps=way.inside, inner_roll=way.roll)
             variant = "raw" if way.refine == "none" else way.refine
             report = fidelity(
                 model,
@@ -90,12 +94,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the trajectory store that it was fitted on")
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 25])
     parser.add_argument("--windows", type=int, default=400)
+    parser.add_argument("--refine", choices=("none", "project", "dynamics"), help="only ways that end with this")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     model = TrajectoryDiffuser.from_pretrained(options.model, device="cpu", precision="float32")
-    show(measure(model, open_trajectories(options.data), options.lengths, options.windows), options.json)
+    ways = [way for way in WAYS if options.refine in (None, way.refine)]
+    show(measure(model, open_trajectories(options.data), options.lengths, options.windows, ways), options.json)
 
 
 if __name__ == "__main__":
