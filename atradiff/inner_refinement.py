@@ -32,15 +32,16 @@ Mover = Callable[[DynamicsEnsemble, Tensor, Tensor, Tensor, Tensor | None], tupl
 def follow(
     model: DynamicsEnsemble, states: Tensor, actions: Tensor, real: Tensor, tasks: Tensor | None, share: float
 ) -> tuple[Tensor, Tensor]:
-    """States (B, K + 1, S) each of whose steps is the model's by ``share`` and the window's own by the rest.
+    """States (B, K + 1, S) between where the model leads from the one before, by ``share``, and the window's own.
 
-    s_1 and ``actions`` stay, and steps that are not ``real`` (B, K) are the window's own. At 1 it is a roll.
+    s_1 and ``actions`` stay. At 1 it is a roll; below, what the roll strays from the window is forgotten row by row, as
+    in a filter with that gain. Behind rows that are not ``real`` (B, K) states keep their distance from the last one.
     """
     followed = [states[:, 0]]
-    for row, own in enumerate(states.diff(dim=1).unbind(1)):
-        here = followed[-1]
-        expected = model.move(here, actions[:, row], tasks).deltas
-        followed.append(here + torch.where(real[:, row, None], torch.lerp(own, expected, share), own))
+    for row in range(actions.shape[1]):
+        here, own = followed[-1], states[:, row + 1]
+        reached = torch.lerp(own, here + model.move(here, actions[:, row], tasks).deltas, share)
+        followed.append(torch.where(real[:, row, None], reached, here + own - states[:, row]))
     return torch.stack(followed, dim=1), actions
 
 

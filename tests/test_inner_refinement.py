@@ -126,7 +126,7 @@ def test_what_comes_after_an_end_stays(bounds, move):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_each_step_is_the_models_by_its_share(diffuser, share):
+def test_each_state_is_the_models_by_its_share(diffuser, share):
     rng, model = np.random.default_rng(1), diffuser.dynamics
     states = torch.as_tensor(rng.normal(size=(4, 7, 2)).astype(np.float32).cumsum(1) * np.float32(0.1))
     actions = torch.as_tensor(rng.uniform(-1, 1, (4, 6, 1)).astype(np.float32))
@@ -135,10 +135,10 @@ def test_each_step_is_the_models_by_its_share(diffuser, share):
     assert torch.equal(unchanged, actions)
     assert torch.equal(followed[:, 0], states[:, 0])
     for j in range(6):
-        own = states[:, j + 1] - states[:, j]
-        told = model.predict(followed[:, j], actions[:, j]).deltas
-        wanted = torch.where(real[:, j, None], share * told + (1 - share) * own, own)
-        torch.testing.assert_close(followed[:, j + 1] - followed[:, j], wanted, rtol=0, atol=1e-5)
+        led_to = followed[:, j] + model.predict(followed[:, j], actions[:, j]).deltas
+        behind = followed[:, j] + states[:, j + 1] - states[:, j]
+        wanted = torch.where(real[:, j, None], share * led_to + (1 - share) * states[:, j + 1], behind)
+        torch.testing.assert_close(followed[:, j + 1], wanted, rtol=0, atol=1e-5)
 
 
 def test_the_last_call_alone_follows_nothing(diffuser, monkeypatch):
