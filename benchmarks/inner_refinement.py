@@ -44,20 +44,20 @@ class Way:
         return f"{self.calls} calls, {inside}{after}"
 
 
-WAYS = tuple(
-    way
-    for calls in (2, 4)
-    for way in (
-        *(Way(calls, inside, "none") for inside in (0, 2, 4, 8)),
-        Way(calls, 0, "project"),
-        Way(calls, 2, "project"),
-        *(Way(calls, 0, "dynamics", roll) for roll in (0.0, 0.8, 1.0)),
-    )
-)
+PLAIN = tuple(Way(calls, 0, refine) for calls in (2, 4) for refine in ("none", "project", "dynamics"))
+
+INSIDE: dict[str, tuple[Way, ...]] = {
+    "projection": tuple(
+        way
+        for calls in (2, 4)
+        for way in (*(Way(calls, inside, "none") for inside in (2, 4, 8)), Way(calls, 2, "project"))
+    ),
+    "roll": tuple(Way(calls, 0, refine, 0.8) for calls in (2, 4) for refine in ("none", "dynamics")),
+}
 
 
 def measure(
-    model: TrajectoryDiffuser, data: Trajectories, lengths: Sequence[int], windows: int, ways: Sequence[Way] = WAYS
+    model: TrajectoryDiffuser, data: Trajectories, lengths: Sequence[int], windows: int, ways: Sequence[Way]
 ) -> dict[str, dict[str, Any]]:
     """Figures by way, then by window length."""
     train, held_out = model.provenance.split(data)
@@ -94,13 +94,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the trajectory store that it was fitted on")
     parser.add_argument("--lengths", type=int, nargs="+", default=[10, 25])
     parser.add_argument("--windows", type=int, default=400)
-    parser.add_argument("--refine", choices=("none", "project", "dynamics"), help="only ways that end with this")
+    parser.add_argument("--inside", choices=tuple(INSIDE), nargs="+", default=tuple(INSIDE), help="default: both")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     model = TrajectoryDiffuser.from_pretrained(options.model, device="cpu", precision="float32")
-    ways = [way for way in WAYS if options.refine in (None, way.refine)]
+    ways = [*PLAIN, *(way for kind in options.inside for way in INSIDE[kind])]
     show(measure(model, open_trajectories(options.data), options.lengths, options.windows, ways), options.json)
 
 
