@@ -52,7 +52,7 @@ INSIDE: dict[str, tuple[Way, ...]] = {
         for calls in (2, 4)
         for way in (*(Way(calls, inside, "none") for inside in (2, 4, 8)), Way(calls, 2, "project"))
     ),
-    "roll": tuple(Way(calls, 0, refine, 0.8) for calls in (2, 4) for refine in ("none", "dynamics")),
+    "roll": tuple(replace(way, roll=0.8) for way in PLAIN),
 }
 
 
