@@ -65,6 +65,7 @@ LEVERS: dict[str, Lever] = {
     "calls_1": Lever(sampling={"calls": 1}),
     "calls_2": Lever(sampling={"calls": 2}),
     "temperature_0.5": Lever(sampling={"temperature": 0.5}),
+    "inner_roll_0.8": Lever(sampling={"inner_roll": 0.8}),
     "straight_2": Lever(sampling={"calls": 2}, probe="straight"),
 } | {name: Lever(probe=name) for name in PROBES if name}
 
