@@ -66,6 +66,8 @@ LEVERS: dict[str, Lever] = {
     "calls_2": Lever(sampling={"calls": 2}),
     "temperature_0.5": Lever(sampling={"temperature": 0.5}),
     "inner_roll_0.8": Lever(sampling={"inner_roll": 0.8}),
+    "guide_return": Lever(model={"guide": "return"}),
+    "guidance_1": Lever(model={"guide": "return"}, sampling={"guidance_scale": 1.0}),
     "straight_2": Lever(sampling={"calls": 2}, probe="straight"),
 } | {name: Lever(probe=name) for name in PROBES if name}
 

@@ -9,6 +9,11 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Workers find the modules of tests/cluster, by whose names tests there send things, whoever starts their Ray: RLlib and
+# commands under test start one, too.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent / "cluster"), os.environ.get("PYTHONPATH")])
+)
 
 
 @pytest.fixture(scope="session")
@@ -24,20 +29,17 @@ def shared_data() -> Path:
 def local_ray() -> None:
     """A small Ray that all files share, since starting it costs seconds; files that need one of their own end it.
 
-    So each file that uses it makes sure that it is there: RLlib would start a large one in its place. Its workers find
-    the modules of ``tests/cluster``, by whose names tests there send things.
+    So each file that uses it makes sure that it is there: RLlib would start a large one in its place.
     """
     import ray
 
     if ray.is_initialized():
         return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "cluster"), prepend=os.pathsep)
-        ray.init(
-            "local",
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=100 * 1024**2,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=100 * 1024**2,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
