@@ -9,11 +9,9 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-# Workers find the modules of tests/cluster, by whose names tests there send things, whoever starts their Ray: RLlib and
-# commands under test start one, too.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [str(Path(__file__).parent / "cluster"), os.environ.get("PYTHONPATH")])
-)
+
+SMALL_RAYS: set[str] = set()
+"""Addresses of those that :func:`local_ray` started in this process."""
 
 
 @pytest.fixture(scope="session")
@@ -29,17 +27,23 @@ def shared_data() -> Path:
 def local_ray() -> None:
     """A small Ray that all files share, since starting it costs seconds; files that need one of their own end it.
 
-    So each file that uses it makes sure that it is there: RLlib would start a large one in its place.
+    So each file that uses it makes sure that it is there, and not a large one, which RLlib starts where there is none.
+    Its workers find the modules of ``tests/cluster``, by whose names tests there send things.
     """
     import ray
 
     if ray.is_initialized():
-        return
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=100 * 1024**2,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+        if ray.get_runtime_context().gcs_address in SMALL_RAYS:
+            return
+        ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "cluster"), prepend=os.pathsep)
+        ray.init(
+            "local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=100 * 1024**2,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    SMALL_RAYS.add(ray.get_runtime_context().gcs_address)
