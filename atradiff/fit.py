@@ -24,7 +24,7 @@ from atradiff.fit_folder import FitFolder
 from atradiff.fit_progress import Bar, Board, open_board
 from atradiff.generator import Provenance, TrajectoryDiffuser
 from atradiff.guidance import fitted_curiosity, guide_scores
-from atradiff.model_folder import load_model, write_model_files
+from atradiff.model_folder import load_model, read_scales, write_model_files, write_scales
 from atradiff.schedule import learning_rate_share
 from atradiff.trainer import OfflineMaterial, StepLosses, Trainer
 from atradiff.training_state import Progress, load_state, save_state
@@ -75,8 +75,7 @@ def fit(
         if folder is not None and folder.prepare(overwrite):  # another process has finished it in the meantime
             return load_model(folder.path, device, settings.precision)
         begun = time.process_time()
-        codec = _codec(train, data.columns.rewards, config, settings, quiet)
-        prepared = Progress(0, time.process_time() - begun)
+        codec = _codec(train, data.columns.rewards, config, settings, folder, quiet)
         scores = guide_scores(
             train,
             config,
@@ -86,6 +85,7 @@ def fit(
                 else _of_training(relevance, data, settings)
             ),
         )
+        prepared = Progress(0, time.process_time() - begun)
         trainer = Trainer(OfflineMaterial(train, config, scores), codec, config, settings, chosen)
         progress, loss = _train(trainer, prepared, _held_out_windows(held_out, config), folder, quiet)
         model = _finished(trainer, data, progress, loss, device)
@@ -96,19 +96,29 @@ def fit(
 
 
 def _codec(
-    train: Trajectories, rewards: FloatArray, config: DiffuserConfig, settings: FitConfig, quiet: bool
+    train: Trajectories,
+    rewards: FloatArray,
+    config: DiffuserConfig,
+    settings: FitConfig,
+    folder: FitFolder | None,
+    quiet: bool,
 ) -> RowCodec:
     """With the scales of ``train``, and whatever its kind of row must learn first; ``rewards`` are also held-out ones.
 
-    A fit that is resumed makes the same anew.
+    Kept in ``folder``: what another processor learned would not be the same to the last digit.
     """
+    if folder is not None and folder.scales.is_file():
+        return row_codec(config.rows, train.spaces, read_scales(folder.scales))
     normalizer = Normalizer.fit(train).with_levels(rewards)
     if config.ends == "networks":
         normalizer = normalizer.without_bounds()
     if config.condition == "none":
         normalizer = normalizer.with_starts(train.columns.observations, settings.seed)
     codec = row_codec(config.rows, train.spaces, normalizer)
-    return codec.prepared(train, settings.updates_of_expectation, settings.seed, quiet)
+    codec = codec.prepared(train, settings.updates_of_expectation, settings.seed, quiet)
+    if folder is not None:
+        write_scales(codec.normalizer, folder.scales)
+    return codec
 
 
 def _require_learnable(data: Trajectories) -> None:

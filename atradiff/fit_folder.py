@@ -37,6 +37,7 @@ class FitFolder:
     ) -> None:
         self.path = path
         self.state = path / "training" / "state.safetensors"
+        self.scales = path / "training" / "scales.safetensors"
         self.tensorboard = path / "tensorboard"
         self._settings = path / "training" / "settings.json"
         self._wanted = {"config": config.to_json(), "fit": settings.to_json(), "data": data_fingerprint(data)}

@@ -52,7 +52,8 @@ def refined_inside(
     if steps := sampling.inner_projection_steps:
         return RefinedNetwork(network, model.process, codec, dynamics, partial(project, steps=steps))
     if share := sampling.inner_roll:
-        spared = calls_of(model, sampling.calls)
+        calls = calls_of(model, sampling.calls)
+        spared = edm.levels_of(model.solver, calls) if model.process == "edm" else calls
         return RefinedNetwork(network, model.process, codec, dynamics, partial(follow, share=share), spared)
     return network
 
@@ -61,7 +62,8 @@ class RefinedNetwork(RowNetwork):
     """A network round a network: with x the clean rows that its prediction speaks of, it predicts moved(x) instead.
 
     States are decoded and encoded by ``codec``, on the CPU: on a GPU each call waits for that. With ``last_of``, how
-    many calls there are, the last one's estimate stays as it is: nothing is sampled from there any more.
+    many calls there are (of EDM, noise levels), the last one's estimate stays as it is: nothing is sampled from there
+    any more.
     """
 
     def __init__(

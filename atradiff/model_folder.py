@@ -49,8 +49,7 @@ def write_model_files(model: TrajectoryDiffuser, folder: Path) -> None:
     require_finite_weights(model.networks, "learning_rate and dynamics_rate")
     for part, name in PARTS.items():
         write_tensors(folder / name, getattr(model.networks, part).state_dict())
-    with staged_file(folder / "normalizer.safetensors") as staged:
-        save_arrays(model.codec.normalizer.arrays(), staged)
+    write_scales(model.codec.normalizer, folder / "normalizer.safetensors")
     write_text(folder / "README.md", model_card(model))
     write_text(folder / "config.json", json.dumps(_description(model), indent=2, allow_nan=False))
 
@@ -78,7 +77,7 @@ def load_model(path_or_id: str | Path, device: str, precision: Precision | None)
     try:
         config = DiffuserConfig.from_json(description["config"])
         spaces = Spaces.from_json(description["spaces"])
-        codec = row_codec(config.rows, spaces, _read_normalizer(folder))
+        codec = row_codec(config.rows, spaces, read_scales(folder / "normalizer.safetensors"))
         with torch.random.fork_rng(devices=[]):  # the weights are replaced at once: nobody's random stream should move
             networks = Networks(config, codec)
         calibration = Calibration(**_measured(description["calibration"]))
@@ -188,8 +187,14 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def _read_normalizer(folder: Path) -> Normalizer:
-    path = folder / "normalizer.safetensors"
+def write_scales(normalizer: Normalizer, path: Path) -> None:
+    """With what a kind of row learned before the diffuser; complete or not at all."""
+    with staged_file(path) as staged:
+        save_arrays(normalizer.arrays(), staged)
+
+
+def read_scales(path: Path) -> Normalizer:
+    """What :func:`write_scales` wrote; ``ValueError`` where it is damaged."""
     try:
         return Normalizer.from_arrays(load_arrays(path))
     except (OSError, SafetensorError, TypeError) as error:

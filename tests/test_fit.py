@@ -12,6 +12,7 @@ import torch
 
 from atradiff.commands import fit_command
 from atradiff.config import FitConfig
+from atradiff.data.expectation import Expectation
 from atradiff.data.windows import WindowSampler
 from atradiff.fit import fit
 from atradiff.fit_progress import Bar
@@ -55,7 +56,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, cha
         with pytest.raises(Interrupted):
             run(data, tmp_path / "model", config=config)
     torch.manual_seed(123)  # the resumed process has another global generator
-    resumed = run(data, tmp_path / "model", config=config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Expectation, "fit", None)  # what was learned before the diffuser is kept, too
+        resumed = run(data, tmp_path / "model", config=config)
     assert_same_weights(straight, resumed)
     assert resumed.calibration == straight.calibration
 
@@ -150,6 +153,28 @@ def test_a_model_is_read_with_the_precision_of_its_fit(tmp_path):
     run(chain_data(5), tmp_path / "model", settings=tiny_fit(precision="bfloat16"))
     for asked, wanted in ((None, "bfloat16"), ("float32", "float32")):
         assert TrajectoryDiffuser.from_pretrained(tmp_path / "model", device="cpu", precision=asked).precision == wanted
+
+
+def test_rows_of_residuals_are_fitted_and_decoded_in_bfloat16():
+    model = run(chain_data(8), config=replace(TINY, rows="residuals"), settings=tiny_fit(precision="bfloat16"))
+    made = model.generate(chain_data(1).columns.observations[:5], generator_seed=0, inner_roll=0.5)
+    assert made.observations.dtype == np.float32
+
+
+def test_a_budget_of_cpu_time_pays_for_the_scores_of_a_guide(monkeypatch):
+    clock = iter(range(0, 100_000, 30))  # each look at it finds 30 CPU seconds gone
+
+    def curious(train, *_):
+        for _ in range(5):
+            next(clock)
+        return train.columns.rewards
+
+    monkeypatch.setattr("atradiff.fit.time.process_time", lambda: float(next(clock)))
+    monkeypatch.setattr("atradiff.fit.fitted_curiosity", curious)
+    settings = replace(tiny_fit(), steps=None, cpu_minutes=5.0)
+    model = run(chain_data(5), config=replace(TINY, guide="relevance"), settings=settings)
+    assert model.provenance.cpu_seconds == 300
+    assert model.provenance.steps == (300 - 6 * 30) / 30
 
 
 def test_data_that_were_never_stored_are_known_again():

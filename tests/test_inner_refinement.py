@@ -154,8 +154,10 @@ def test_the_last_call_alone_follows_nothing(diffuser, monkeypatch):
 
 
 @pytest.mark.parametrize("calls", [1, 4])
-def test_one_call_leaves_nothing_to_follow(calls):
-    diffuser, states = tiny_diffuser(), states_like(20)
+@pytest.mark.parametrize("solver", [None, "dpm++", "heun", "stochastic"])
+def test_one_call_leaves_nothing_to_follow(calls, solver):
+    config = TINY if solver is None else replace(TINY, process="edm", solver=solver)
+    diffuser, states = tiny_diffuser(config=config), states_like(20)
     plain, rolled = (
         diffuser.generate(states, generator_seed=0, calls=calls, refine="none", inner_roll=share) for share in (0, 0.8)
     )

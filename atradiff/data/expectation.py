@@ -71,11 +71,13 @@ class Expectation:
 
 
 def expected(layers: list[Tensor], inputs: Tensor) -> Tensor:
-    """(B, Y) of ``inputs`` (B, X)."""
+    """(B, Y) of ``inputs`` (B, X), in float32 whatever autocast says: eight bits are too few for states and rewards."""
     *inner, last = layers
-    for layer in inner:
-        inputs = F.silu(torch.addmm(layer[-1], inputs, layer[:-1]))
-    return torch.addmm(last[-1], inputs, last[:-1])
+    with torch.autocast(inputs.device.type, enabled=False):
+        found = inputs.float()
+        for layer in inner:
+            found = F.silu(torch.addmm(layer[-1], found, layer[:-1]))
+        return torch.addmm(last[-1], found, last[:-1])
 
 
 def _layer(inputs: int, outputs: int, generator: torch.Generator) -> Tensor:

@@ -43,9 +43,15 @@ def clean_estimate(noise: Tensor) -> tuple[Tensor, Tensor]:
     return c_skip * (sigma.square() + SIGMA_DATA**2).sqrt(), c_out
 
 
-def is_last(noise: Tensor, calls: int) -> bool:  # noqa: ARG001
-    """Whether a call at ``noise`` (B,), which is c_noise, is at the finest of any number of noise levels."""
-    return bool((noise < math.log(1.01 * SIGMA_MIN) / 4).all())
+def is_last(noise: Tensor, levels: int) -> bool:
+    """Whether a call at ``noise`` (B,), which is c_noise, is at the finest of ``levels``; Heun's method has two there."""
+    finest = SIGMA_MIN if levels > 1 else SIGMA_MAX
+    return bool((noise < math.log(1.01 * finest) / 4).all())
+
+
+def levels_of(solver: Solver, calls: int) -> int:
+    """Noise levels above 0 that ``calls`` lead through."""
+    return calls if solver == "dpm++" else (calls + 1) // 2
 
 
 def denoise(network: RowNetwork, noisy: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
@@ -103,7 +109,7 @@ def _heun(
 
     ``diffusers`` ties its Heun scheduler to the noise levels of a beta schedule; twelve lines keep Karras' own.
     """
-    sigmas = karras_sigmas((calls + 1) // 2, noise.device)
+    sigmas = karras_sigmas(levels_of("heun", calls), noise.device)
     rows = noise * sigmas[0]
     for here, there in pairwise(sigmas):
         if generator is not None:

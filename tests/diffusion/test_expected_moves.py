@@ -56,3 +56,12 @@ def test_after_the_end_nothing_is_expected(moves):
     followed = moves(residuals, actions, states, ended)
     torch.testing.assert_close(followed[:, :2], moves(residuals, actions, states)[:, :2])
     assert not followed[:, 2:].any()
+
+
+def test_autocast_changes_nothing(moves, expectation):
+    residuals, actions, states = rows()
+    with torch.autocast("cpu", torch.bfloat16):
+        followed = moves(*map(torch.from_numpy, (residuals, actions, states)))
+        told = expectation(np.concatenate([states, actions[:, 0]], axis=1))
+    torch.testing.assert_close(followed, moves(*map(torch.from_numpy, (residuals, actions, states))), rtol=0, atol=0)
+    np.testing.assert_array_equal(told, expectation(np.concatenate([states, actions[:, 0]], axis=1)))
