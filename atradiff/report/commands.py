@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from atradiff.generator import TrajectoryDiffuser
 
 PICTURED = ("raw", "dynamics")
+_SAMPLING = SamplingConfig()
 
 
 def fidelity_command(
@@ -39,6 +40,7 @@ def fidelity_command(
     calls: int | None = None,
     guidance_scale: float = 0.0,
     target: float = 0.95,
+    projection_steps: int = _SAMPLING.projection_steps,
     inner_projection_steps: int = 0,
     inner_roll: float = 0.0,
     run: Path | None = None,
@@ -66,6 +68,7 @@ def fidelity_command(
         calls: network calls per window; by default the model's.
         guidance_scale: how far sampling leans on the score that the model was fitted with.
         target: the score that is asked for, as a quantile of the data.
+        projection_steps: of the table's windows that are projected after sampling.
         inner_projection_steps: of projection on the one-step model in each call.
         inner_roll: how far each call's estimate but the last one's follows the one-step model.
         run: folder of a run; the model is judged at the states of its saved replay, too (early, middle, late).
@@ -89,6 +92,7 @@ def fidelity_command(
         calls=calls,
         guidance_scale=guidance_scale,
         target=target,
+        projection_steps=projection_steps,
         inner_projection_steps=inner_projection_steps,
         inner_roll=inner_roll,
     )

@@ -123,6 +123,15 @@ def test_other_data_than_the_fit_was_made_on_is_held_out_whole(fitted: tuple[Pat
     assert "no training data" in report.by_length[5]["raw"].rows.reasons["novelty"]
 
 
+def test_more_steps_of_projection_come_nearer_to_the_one_step_model(fitted: tuple[Path, Path]) -> None:
+    few, many = (
+        fidelity_command(*fitted, lengths=[5], windows=10, simulated_rows=10, device="cpu", projection_steps=steps)
+        for steps in (1, 30)
+    )
+    assert many.by_length[5]["project"].residual < few.by_length[5]["project"].residual
+    assert many.by_length[5]["raw"].residual == few.by_length[5]["raw"].residual
+
+
 def test_data_that_do_not_fit_the_model_are_refused(fitted: tuple[Path, Path], tmp_path: Path) -> None:
     stored(tmp_path / "pendulum", collect("Pendulum-v1", 2))
     with pytest.raises(ValueError, match="the data and the model do not fit"):
