@@ -214,6 +214,11 @@ def fill_network(network: nn.Module, path: Path) -> None:
 
 
 def _from_hub(repo_id: str) -> Path:
+    if Path(repo_id).is_absolute():
+        raise FileNotFoundError(
+            f"there is no model folder {repo_id}: `atradiff fit` makes one. On several nodes it must lie where all of "
+            "them see it (generator.cache is where runs keep theirs)."
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

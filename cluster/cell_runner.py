@@ -66,14 +66,19 @@ def prepare_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> tuple[li
     finally:
         _stop(list(tasks), "fits and imports to end")
     keyed = [(preparation_key(cell.run), cell) for cell in cells]
-    failed = [Failure(cell, errors[key]) for key, cell in keyed if key in errors and needs_preparation(cell.run)]
+    failed = [
+        Failure(cell, errors[key])
+        for key, cell in keyed
+        if key in errors and needs_preparation(cell.run) and not cell.folder.complete
+    ]
     return [_with_path(cell, paths.get(key)) for key, cell in keyed], failed
 
 
-def train_cells(cells: Iterable[Cell], gpus_per_cell: float = 0.0) -> list[Failure]:
+def train_cells(cells: Sequence[Cell], gpus_per_cell: float = 0.0) -> list[Failure]:
     """Train every run that is not complete, as many at once as the cluster holds, under one progress bar.
 
-    Ctrl-C lets all of them write a checkpoint; the same call goes on from there.
+    A run that fails is a failure of each of its cells. Ctrl-C lets all of them write a checkpoint; the same call goes
+    on from there.
     """
     runs = distinct_runs(cells)
     open_cells = [cell for cell in runs if not cell.folder.complete]
@@ -82,7 +87,8 @@ def train_cells(cells: Iterable[Cell], gpus_per_cell: float = 0.0) -> list[Failu
     start_ray()
     _require_room([cell.run for cell in open_cells], gpus_per_cell)
     tasks = {_train_cell.options(**_resources(cell.run, gpus_per_cell)).remote(cell.run): cell for cell in open_cells}
-    return _watch(tasks, runs)
+    errors = {failure.cell.run.folder: failure.error for failure in _watch(tasks, runs)}
+    return [Failure(cell, errors[cell.run.folder]) for cell in cells if cell.run.folder in errors]
 
 
 def _watch(tasks: dict[ray.ObjectRef[None], Cell], runs: Sequence[Cell]) -> list[Failure]:

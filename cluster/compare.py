@@ -143,6 +143,7 @@ def _finished_run(cell: Cell, out: Path) -> StudyRun:
         curve=read_run(folder),
         wall_seconds=cost.wall_seconds,
         cpu_seconds=cost.cpu_seconds,
+        diffuser=cell.folder.began_with(),
     )
 
 

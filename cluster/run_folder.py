@@ -43,6 +43,15 @@ class RunFolder:
         self.diffuser = path / "diffuser"
         self.summary = path / "summary.json"
 
+    def began_with(self) -> str | None:
+        """What tells the fit of the diffuser, or of SynthER, that the run began with from any other; None without."""
+        try:
+            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            return None
+        fit = manifest.get("diffuser") or manifest.get("synther")
+        return None if fit is None else json.dumps(fit, sort_keys=True)
+
     @property
     def started(self) -> bool:
         """Whether its config is written: a run began here."""

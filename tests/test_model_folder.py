@@ -158,3 +158,5 @@ def test_broken_json_is_named(folder):
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="no model folder"):
         TrajectoryDiffuser.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"there is no model folder .*gone: .*On several nodes"):
+        TrajectoryDiffuser.from_pretrained(tmp_path / "gone")

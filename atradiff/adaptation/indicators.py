@@ -40,7 +40,8 @@ class DiscreteTdError:
 class ContinuousTdError:
     """|TD| of transitions with the best of ``draws`` actions of the policy in s'; critics are joined by their minimum.
 
-    ``draws`` = 1 with the policy's mean action is what its own updates bootstrap from.
+    ``draws`` = 1 with the policy's mean action is near what the learner's own updates bootstrap from; those draw the
+    action, and where ``target_subset`` is below the number of critics (REDQ, RLPD) they ask that many, drawn anew.
     """
 
     values: ActionValues

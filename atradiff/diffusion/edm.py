@@ -44,7 +44,7 @@ def clean_estimate(noise: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def is_last(noise: Tensor, levels: int) -> bool:
-    """Whether a call at ``noise`` (B,), which is c_noise, is at the finest of ``levels``; Heun's method has two there."""
+    """Whether a call at ``noise`` (B,), which is c_noise, is at the finest of ``levels``, where Heun has two calls."""
     finest = SIGMA_MIN if levels > 1 else SIGMA_MAX
     return bool((noise < math.log(1.01 * finest) / 4).all())
 

@@ -53,13 +53,15 @@ class StudyArm:
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One finished run. ``folder``: below the report's own; ``cpu_seconds``: None where the run did not count them."""
+    """One finished run. ``folder``: below the report's own; ``cpu_seconds``: None where the run did not count them;
+    ``diffuser``: what tells the fit that it began with from any other."""
 
     seed: int
     folder: str
     curve: RunCurve
     wall_seconds: float
     cpu_seconds: float | None = None
+    diffuser: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ _LARGE_SHARE = 0.25
 
 
 def warnings(study: Study) -> list[str]:
-    """Lines on what misleads: final returns over much of a run, runs of unequal length, arms of one run."""
-    return [*_long_finals(study), *_unequal_lengths(study), *_single_runs(study)]
+    """Lines on what misleads: final returns over much of a run, runs of unequal length, arms of one run or of several
+    fits."""
+    return [*_long_finals(study), *_unequal_lengths(study), *_single_runs(study), *_several_fits(study)]
 
 
 def _long_finals(study: Study) -> list[str]:
@@ -50,6 +51,16 @@ def _single_runs(study: Study) -> list[str]:
         return []
     named = "; ".join(alone) if len(alone) < len(study.pairs()) else "every arm on every task"
     return [f"One run has no spread, so that its brackets say nothing: {named}."]
+
+
+def _several_fits(study: Study) -> list[str]:
+    """A line on arms whose runs on a task began with different diffusers, as where one was deleted and fitted anew."""
+    fits = {
+        f"{arm.label} on {task.label}": len({run.diffuser for run in study.runs[task.label, arm.label]} - {None})
+        for task, arm in study.pairs()
+    }
+    mixed = [f"{pair} ({count})" for pair, count in fits.items() if count > 1]
+    return [f"Mind that runs of one arm began with different fits of a diffuser: {'; '.join(mixed)}."] if mixed else []
 
 
 def _final_share(study: Study, task: StudyTask) -> float:

@@ -65,6 +65,7 @@ def test_plain_runs_read_offline_rows_and_go_on_with_the_same_ones(tiny_run: Run
     manifest = json.loads(RunFolder(folder).manifest.read_text())
     assert manifest["offline_data"] == open_trajectories(prepare_data(run)).content_hash
     assert manifest["diffuser"] is None
+    assert RunFolder(folder).began_with() is None
     assert float(last_row(folder)["replay/synthetic_rows"]) == 0
     assert returns(resumed(run)) == returns(folder)
     others = replace(run.data, collect=replace(run.data.collect, seed=5))
@@ -76,6 +77,7 @@ def test_offline_rows_and_imagined_ones_join(tiny_run: RunConfig) -> None:
     folder = train(arm(tiny_run, "atradiff", 0.25))
     manifest = json.loads(RunFolder(folder).manifest.read_text())
     assert manifest["offline_data"] == manifest["diffuser"]["data_hash"]
+    assert json.loads(RunFolder(folder).began_with() or "") == manifest["diffuser"]
     assert float(last_row(folder)["replay/synthetic_rows"]) > 0
 
 

@@ -105,8 +105,11 @@ def test_a_diffuser_that_cannot_be_made_leaves_other_cells_of_the_same_data_alon
     monkeypatch.setattr("cluster.cell_runner.prepare", make)
     made = [_prepared(run) for run in runs]
     monkeypatch.setattr("cluster.cell_runner._prepare", ray.remote(lambda _: made))
+    done = Cell("car", "complete", replace(runs[1], seed=1))
+    done.folder.path.mkdir(parents=True)
+    done.folder.summary.touch()
     kept, failures = prepare_cells(
-        [Cell("car", name, run) for name, run in zip(("ours", "SynthER"), runs, strict=True)]
+        [*(Cell("car", name, run) for name, run in zip(("ours", "SynthER"), runs, strict=True)), done]
     )
     assert [(failure.cell.arm, failure.error) for failure in failures] == [("SynthER", "KeyError: 'rewards'")]
     assert kept[0].run.generator.path == "models/ours"
@@ -117,8 +120,8 @@ def test_what_a_cell_died_of_is_told_by_name(tiny_run: RunConfig, monkeypatch: p
         raise MemoryError
 
     monkeypatch.setattr("cluster.cell_runner._train_cell", ray.remote(run_out_of_memory))
-    (failure,) = train_cells([Cell("car", "SAC", plain(tiny_run))])
-    assert failure.error == "MemoryError: "
+    failures = train_cells([Cell(task, "SAC", plain(tiny_run)) for task in ("car", "the same car")])
+    assert [(f.cell.task, f.error) for f in failures] == [("car", "MemoryError: "), ("the same car", "MemoryError: ")]
 
 
 def test_a_report_says_of_which_seeds_it_is(tmp_path: Path) -> None:

@@ -289,6 +289,18 @@ def test_runs_of_unequal_length_and_arms_of_one_run_are_told(study: Study, tmp_p
     assert not re.search("Mind that|One run", (tmp_path / "report.md").read_text())
 
 
+@pytest.mark.usefixtures("without_pictures")
+def test_runs_that_began_with_different_fits_are_told(study: Study, tmp_path: Path) -> None:
+    plain, ours = study.runs["flat", "SAC"], study.runs["hard", "SAC + X"]
+    fitted = tuple(replace(run, diffuser=f"fit {run.seed}") for run in ours)
+    write_study(replace(study, runs={("flat", "SAC"): plain, ("hard", "SAC + X"): fitted}), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "began with different fits of a diffuser: SAC + X on hard (2)." in text
+    alike = tuple(replace(run, diffuser="one fit") for run in ours)
+    write_study(replace(study, runs={("flat", "SAC"): plain, ("hard", "SAC + X"): alike}), tmp_path)
+    assert "different fits" not in (tmp_path / "report.md").read_text()
+
+
 def test_without_shared_tasks_there_are_tables_per_task_only(study: Study, tmp_path: Path) -> None:
     write_study(study, tmp_path)  # what it says over tasks must not stand beside the next report
     runs = {pair: study.runs[pair] for pair in (("flat", "SAC"), ("hard", "SAC + X"))}
