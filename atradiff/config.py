@@ -156,6 +156,8 @@ class SamplingConfig(_JsonConfig):
     steps on each call's estimate of the windows, before sampling goes on from it, whatever ``refine`` does afterwards.
     ``inner_roll`` has each call's estimate but the last one's follow the one-step model instead, from row to row, by
     that share (1: a roll, as in ``refine: dynamics``), so that later calls plan for states within reach.
+    ``disagreement``: projected and re-rolled trajectories end before members of the one-step model are so many times
+    as far apart as one row in a thousand of the data makes them; less gives shorter and truer ones.
     """
 
     horizon: int | None = None
@@ -170,6 +172,7 @@ class SamplingConfig(_JsonConfig):
     projection_steps: int = PROJECTION_STEPS
     inner_projection_steps: int = 0
     inner_roll: float = 0.0
+    disagreement: float = 3.0
 
     def __post_init__(self) -> None:
         for name in ("horizon", "length", "calls"):
@@ -188,6 +191,7 @@ class SamplingConfig(_JsonConfig):
         inner = self.inner_projection_steps
         require(inner >= 0, "inner_projection_steps", inner, "must not be negative")
         require(0 <= self.inner_roll <= 1, "inner_roll", self.inner_roll, "must lie in 0..1: it is a share")
+        require(self.disagreement > 0, "disagreement", self.disagreement, "must be positive")
         either = inner == 0 or self.inner_roll == 0
         require(either, "inner_roll", self.inner_roll, "must be 0 beside inner_projection_steps: choose one of them")
 
@@ -216,6 +220,7 @@ class SamplingOptions(TypedDict, total=False):
     projection_steps: int | None
     inner_projection_steps: int | None
     inner_roll: float | None
+    disagreement: float | None
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class Calibration:
     """How far the diffuser's states move where they should stand still: the gate of pruning opens with it."""
     residual_limit: float = float("inf")
     disagreement_limit: float = float("inf")
+    """Three times what one row in a thousand of the data exceeds: that of ``disagreement: 3``, the default."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class TrajectoryDiffuser:
 
     def roll(self, states: FloatArray, act: Choose, rows: int) -> SyntheticTrajectories:
         """See :class:`atradiff.ports.RollsPolicies` and :func:`atradiff.rollout.rollout`."""
-        states, limit = require_states(states, self.spaces.observation_size), self.calibration.disagreement_limit
+        states, limit = require_states(states, self.spaces.observation_size), self.disagreement_limit(self.sampling)
         task = self._checked_task(None, len(states))
         rolled = rollout(self.dynamics, limit, states, act, rows, task, self._version)
         require_finite(rolled)
@@ -275,6 +276,10 @@ class TrajectoryDiffuser:
 
         push_model(self, repo_id, private)
 
+    def disagreement_limit(self, sampling: SamplingConfig) -> float:
+        """How far apart members of the one-step model may be before a trajectory ends, in units of differences."""
+        return self.calibration.disagreement_limit * (sampling.disagreement / SamplingConfig.disagreement)
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
@@ -287,7 +292,7 @@ class TrajectoryDiffuser:
             refine=sampling.refine or self.config.refine,
             delta_scale=self.codec.normalizer.delta_scale,
             noise=self.calibration.noise,
-            thresholds=Thresholds(self.calibration.residual_limit, self.calibration.disagreement_limit),
+            thresholds=Thresholds(self.calibration.residual_limit, self.disagreement_limit(sampling)),
             alive=alive,
             projection_steps=sampling.projection_steps,
         )

@@ -109,6 +109,7 @@ def test_wrong_states_are_refused(diffuser, states, message):
         ({"inner_projection_steps": -1}, "inner_projection_steps must not be negative"),
         ({"inner_roll": 1.5}, r"inner_roll must lie in 0\.\.1"),
         ({"inner_roll": 0.5, "inner_projection_steps": 2}, "inner_roll must be 0 beside inner_projection_steps"),
+        ({"disagreement": 0}, "disagreement must be positive"),
         ({"prune": "magic"}, "prune must be one of"),
         ({"task": np.zeros((1, 3), np.float32)}, "fitted without tasks"),
     ],

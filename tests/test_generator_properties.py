@@ -50,6 +50,7 @@ OPTIONS = st.fixed_dictionaries(
         "temperature": st.sampled_from([0.1, 1.0]),
         "state_temperature": st.sampled_from([None, 0.0, 0.5]),
         "guidance_scale": st.sampled_from([0.0, 1.0, 3.0]),
+        "disagreement": st.sampled_from([0.01, 3.0]),
     }
 ).map(lambda options: {**options.pop("inner"), **options})
 

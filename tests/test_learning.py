@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from atradiff.config import DiffuserConfig, FitConfig
 from atradiff.fit import fit
@@ -68,6 +69,24 @@ def test_lengths_shrink_towards_the_goal(learned):
     states = np.array([[-1.0, 0.05], [0.95, 0.15]], np.float32)
     trajectories = learned.generate(states, generator_seed=0, refine="none")
     assert trajectories.lengths[0] > trajectories.lengths[1]
+
+
+@pytest.mark.parametrize("refine", ["project", "dynamics"])
+def test_members_are_no_farther_apart_than_so_many_times_the_data_make_them(learned, starts, refine):
+    def apart(rows):
+        return learned.dynamics.predict(
+            torch.from_numpy(rows.observations), torch.from_numpy(rows.actions)
+        ).disagreement.numpy()
+
+    one_in_a_thousand = np.quantile(apart(chain_data(200).columns), 0.999)
+    lengths = []
+    for times in (3.0, 0.3):
+        made = learned.generate(starts, generator_seed=0, refine=refine, horizon=40, disagreement=times)
+        ends = np.cumsum(made.lengths)
+        within = np.delete(apart(made.to_transitions()), [0, *ends[:-1], *ends - 1])  # a window's first row is kept
+        assert within.max() <= 1.1 * times * one_in_a_thousand  # the fit looked at other rows of the same chain
+        lengths.append(made.lengths.mean())
+    assert lengths[1] < lengths[0]
 
 
 def test_calibration_is_of_the_right_size(learned):

@@ -43,6 +43,7 @@ def fidelity_command(
     projection_steps: int = _SAMPLING.projection_steps,
     inner_projection_steps: int = 0,
     inner_roll: float = 0.0,
+    disagreement: float = _SAMPLING.disagreement,
     run: Path | None = None,
     states: Path | None = None,
     task: Sequence[float] | None = None,
@@ -71,6 +72,8 @@ def fidelity_command(
         projection_steps: of the table's windows that are projected after sampling.
         inner_projection_steps: of projection on the one-step model in each call.
         inner_roll: how far each call's estimate but the last one's follows the one-step model.
+        disagreement: how far apart members of the one-step model may be before trajectories end; 1: as one row in a
+            thousand of the data makes them.
         run: folder of a run; the model is judged at the states of its saved replay, too (early, middle, late).
         states: the same for states (N, S) in a .npy file, in the order in which an agent came through.
         task: for a model of several tasks, the vector of the one to judge it on, by the data's episodes of that task.
@@ -95,6 +98,7 @@ def fidelity_command(
         projection_steps=projection_steps,
         inner_projection_steps=inner_projection_steps,
         inner_roll=inner_roll,
+        disagreement=disagreement,
     )
     diffuser.tell_task(task)
     visited = _visited(run, states, stored.spaces.observation_size)
@@ -168,7 +172,7 @@ def _report(
         report = replace(report, chains=chains)
     if asked.visited is not None:
         parts = {"held-out": Stage(held_out.columns.observations), **_stages(asked.visited)}
-        limit = model.calibration.disagreement_limit
+        limit = model.disagreement_limit(model.sampling)
         stages = stage_fidelity(model, parts, judge, one_step=one_step_of(model), limit=limit, **windows)
         report = replace(report, stages=stages)
     return report
