@@ -8,7 +8,7 @@ import torch
 from atradiff.data.tasks import TaskRows
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import WindowSampler
-from atradiff.generator import Calibration, TrajectoryDiffuser
+from atradiff.generator import LIMIT_TIMES, Calibration, TrajectoryDiffuser
 from atradiff.pruning import kept_rows, step_similarity
 from atradiff.types import ActionArray, FloatArray, IntArray, Transitions
 
@@ -29,7 +29,9 @@ def calibrate(model: TrajectoryDiffuser, data: Trajectories, held_out: Trajector
     return Calibration(
         noise=_harmless(_standing_noise(model, held_out, rng), model, held_out, rng),
         residual_limit=float(1.5 * np.quantile(_residuals(model, *_some_rows(model, held_out, rng)), 0.9)),
-        disagreement_limit=float(3 * np.quantile(_disagreements(model, *_some_rows(model, data, rng)), 0.999)),
+        disagreement_limit=float(
+            LIMIT_TIMES * np.quantile(_disagreements(model, *_some_rows(model, data, rng)), 0.999)
+        ),
     )
 
 

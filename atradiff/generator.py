@@ -34,6 +34,9 @@ from atradiff.rollout import Choose, rollout
 from atradiff.types import BoolArray, FloatArray, IntArray, Spaces, SyntheticTrajectories, Transitions
 from atradiff.weights import check_weights, copy_weights, weights_of
 
+LIMIT_TIMES = 3.0
+"""A model's card holds its disagreement limit at so many times what one row in a thousand of the data exceeds."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -43,7 +46,7 @@ class Calibration:
     """How far the diffuser's states move where they should stand still: the gate of pruning opens with it."""
     residual_limit: float = float("inf")
     disagreement_limit: float = float("inf")
-    """Three times what one row in a thousand of the data exceeds: that of ``disagreement: 3``, the default."""
+    """Of the one-step model's members, at ``LIMIT_TIMES``; see :meth:`TrajectoryDiffuser.disagreement_limit`."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +281,7 @@ class TrajectoryDiffuser:
 
     def disagreement_limit(self, sampling: SamplingConfig) -> float:
         """How far apart members of the one-step model may be before a trajectory ends, in units of differences."""
-        return self.calibration.disagreement_limit * (sampling.disagreement / SamplingConfig.disagreement)
+        return self.calibration.disagreement_limit * (sampling.disagreement / LIMIT_TIMES)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
