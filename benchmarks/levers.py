@@ -187,7 +187,7 @@ def _judged(model: TrajectoryDiffuser, data: Trajectories, plan: Plan) -> Fideli
     )
     if plan.horizon is None:
         return report
-    chains = chain_fidelity(model, held_out, judge, horizon=plan.horizon, length=5, variants=VARIANTS)
+    chains = chain_fidelity(model, held_out, judge, train, horizon=plan.horizon, length=5, variants=VARIANTS)
     return replace(report, chains=chains)
 
 

@@ -164,6 +164,7 @@ def _report(
             model,
             held_out,
             judge,
+            train,
             horizon=asked.horizon,
             length=asked.length,
             stretch=asked.stretch,

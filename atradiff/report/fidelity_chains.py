@@ -59,6 +59,8 @@ class ChainFidelity:
     mean_return: float | None
     real_mean_return: float | None
     real_ended_terminal: float | None  # share of the data that terminates within ``horizon`` rows
+    real_episodes: int  # that these two are of: few say little
+    learned_ended_terminal: float | None  # the same share of the training data; None where those are not known
     transitions_per_cpu_second: float
     links: tuple[LinkFigures, ...]
 
@@ -71,6 +73,7 @@ def chain_fidelity(
     model: FidelityModel,
     held_out: Trajectories,
     judge: Judge,
+    train: Trajectories | None = None,
     *,
     horizon: int,
     length: int | None = None,
@@ -81,18 +84,22 @@ def chain_fidelity(
 ) -> dict[str, ChainFidelity]:
     """Chained trajectories of ``horizon`` rows at most, from held-out states (:func:`chain_starts`), by variant.
 
+    ``train`` (what the model learned from) says how often those episodes end: a share of few held-out ones is a guess.
     Links are stretches of ``stretch`` rows; by default of ``length``, and where that is None, too (windows are as long
     as the length estimator says), of ``longest``.
     """
     require_known(variants)
     starts = chain_starts(held_out, horizon, trajectories, judge.seed)
+    real = _Continuations(held_out, starts, horizon)
+    learned = None if train is None else _share_ending(train, horizon)
     found = {}
     for name in variants:
         states = held_out.columns.observations[starts]
         started = time.process_time()
         imagined, account = imagine_variant(model, name, states, seed=judge.seed, length=length, horizon=horizon)
         made = _Made(imagined, account, max(time.process_time() - started, 1e-9))
-        found[name] = _chains(made, held_out, starts, judge, horizon, length, stretch or length or longest)
+        links = tuple(_links(imagined, held_out, judge, stretch or length or longest))
+        found[name] = _chains(made, real, learned, links, horizon, length)
     return found
 
 
@@ -107,15 +114,13 @@ class _Made:
 
 def _chains(
     made: _Made,
-    held_out: Trajectories,
-    starts: IntArray,
-    judge: Judge,
+    real: _Continuations,
+    learned: float | None,
+    links: tuple[LinkFigures, ...],
     horizon: int,
     length: int | None,
-    stretch: int,
 ) -> ChainFidelity:
     imagined, account = made.imagined, made.account
-    real = _Continuations(held_out, starts, horizon)
     windows = account.windows / len(imagined)  # shares of windows become shares of trajectories: one ends in one window
     at_end = imagined.terminated[np.arange(len(imagined)), imagined.lengths - 1]
     return ChainFidelity(
@@ -136,8 +141,10 @@ def _chains(
         mean_return=real.mean_of(np.where(imagined.mask, imagined.rewards, 0).sum(1, dtype=np.float64)),
         real_mean_return=real.mean_of(real.returns),
         real_ended_terminal=real.mean_of(real.terminated),
+        real_episodes=real.episodes,
+        learned_ended_terminal=learned,
         transitions_per_cpu_second=float(imagined.lengths.sum()) / made.cpu_seconds,
-        links=tuple(_links(imagined, held_out, judge, stretch)),
+        links=links,
     )
 
 
@@ -155,7 +162,7 @@ def chain_starts(data: Trajectories, horizon: int, count: int, seed: int) -> Int
 class _Continuations:
     """How the data go on from the rows ``starts`` (B,): ``horizon`` rows, or less where an episode ends.
 
-    ``known`` (B,) are those that had room for ``horizon`` rows and that no time-out cut short.
+    ``known`` (B,), of ``episodes`` episodes, had room for ``horizon`` rows and were not cut short by a time-out.
     """
 
     def __init__(self, data: Trajectories, starts: IntArray, horizon: int) -> None:
@@ -165,11 +172,21 @@ class _Continuations:
         self.returns = total[starts + rows] - total[starts]
         self.terminated = data.columns.terminated[starts + rows - 1]
         self.known = (self.terminated | (left >= horizon)) & with_room(data, horizon)[starts]
+        self.episodes = len(np.unique(np.searchsorted(data.offsets, starts[self.known], side="right")))
         self.reward_per_row = float(self.returns.sum() / rows.sum())
 
     def mean_of(self, values: NDArray[Any]) -> float | None:
         """Mean of ``values`` (B,) over the known ones; None where none is."""
         return float(values[self.known].mean()) if self.known.any() else None
+
+
+def _share_ending(data: Trajectories, horizon: int) -> float | None:
+    """Of all that could go on for ``horizon`` rows, how much terminates within them; None where nothing could."""
+    starts = np.flatnonzero(with_room(data, horizon))
+    if not len(starts):
+        return None
+    real = _Continuations(data, starts, horizon)
+    return real.mean_of(real.terminated)
 
 
 def _links(imagined: SyntheticTrajectories, held_out: Trajectories, judge: Judge, stretch: int) -> list[LinkFigures]:

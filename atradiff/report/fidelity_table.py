@@ -71,7 +71,6 @@ def _copies(report: FidelityReport) -> Iterator[str]:
 
 def _chains(chains: Mapping[str, ChainFidelity]) -> str:
     first = next(iter(chains.values()))
-    ended = _cell(first.real_ended_terminal, ".0%")
     header = [
         "chains",
         "length",
@@ -96,8 +95,8 @@ def _chains(chains: Mapping[str, ChainFidelity]) -> str:
         for number in _some(len(chain.links))
     ]
     notes = [
-        f"Chains of at most {first.horizon} rows, by what ended them. Of the data {ended} end in a terminal row within",
-        f"as many. return: of {first.compared} chains, from states after which no time-out cuts the data short;",
+        _wrapped(f"Chains of at most {first.horizon} rows, by what ended them. {_data_end(first)}"),
+        f"return: of {first.compared} chains, from states after which no time-out cuts the data short;",
         "real: of the data from the same states.",
         "",
         aligned([links, *drift]),
@@ -105,6 +104,15 @@ def _chains(chains: Mapping[str, ChainFidelity]) -> str:
         "held-out states lie.",
     ]
     return "\n".join([aligned([header, *lines]), *notes])
+
+
+def _data_end(chain: ChainFidelity) -> str:
+    if chain.real_ended_terminal is None:
+        return "No episode of the data has room for as many rows."
+    real = f"Of the data {chain.real_ended_terminal:.0%} end in a terminal row within as many"
+    learned = chain.learned_ended_terminal
+    told = "" if learned is None else f"; {learned:.0%} of those that the model learned from"
+    return f"{real} ({chain.real_episodes} held-out episodes{told})."
 
 
 def _chain_cells(chain: ChainFidelity) -> list[str]:

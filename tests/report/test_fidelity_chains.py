@@ -110,8 +110,25 @@ def test_returns_are_compared_where_the_data_are_not_cut_short() -> None:
     assert chain.real_mean_return == pytest.approx(np.mean(returns), rel=1e-5)
     assert 0 < chain.real_ended_terminal < 1
     assert chain.real_ended_terminal == pytest.approx(np.mean(ended))
+    assert chain.real_episodes == sum(n > 0 for n in np.histogram(starts, data.offsets)[0])
+    assert chain.learned_ended_terminal is None
     assert chain.real_reward_per_row == pytest.approx(np.sum(returns) / np.sum(rows), rel=1e-5)
     assert chain.mean_return == pytest.approx(HORIZON * data.columns.rewards.mean(), rel=1e-4)
+
+
+def test_training_episodes_say_how_often_they_end(data: tuple[Trajectories, Judge]) -> None:
+    held_out, judge = data
+    learned = collect("Hopper-v5", 40, steps=30)
+
+    def chain_of(horizon: int) -> Any:
+        few = {"horizon": horizon, "trajectories": 20, "variants": ("raw",)}
+        return chain_fidelity(Still(held_out), held_out, judge, learned, **few)["raw"]  # type: ignore[arg-type]
+
+    chain = chain_of(30)
+    last = learned.offsets[1:] - 1
+    assert 0 < chain.learned_ended_terminal < 1
+    assert chain.learned_ended_terminal == pytest.approx(learned.columns.terminated[last].mean())
+    assert chain_of(31).learned_ended_terminal is None  # no episode has room for so many
 
 
 def test_data_without_room_say_nothing_of_whole_trajectories() -> None:
