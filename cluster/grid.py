@@ -18,10 +18,14 @@ PLAIN = "none"
 
 @dataclass(frozen=True)
 class GridTask:
-    """Settings of the task, with its base file's and the common ones, and its own score range if it gives one."""
+    """Settings of the task, with its base file's and the common ones, and its own score range if it gives one.
+
+    ``algorithms`` holds what some algorithms have otherwise on this task, by their labels.
+    """
 
     settings: Settings
     scores: ScoreRange | None
+    algorithms: Mapping[str, Settings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,12 @@ class Grid:
         known = [*self.augmentations, *self.algorithms, *self.arms()]
         if self.baseline not in known:
             raise ValueError(f"baseline {self.baseline!r} is none of the labels; choose one of {', '.join(known)}.")
+        for label, task in self.tasks.items():
+            if unknown := [name for name in task.algorithms if name not in self.algorithms]:
+                raise ValueError(
+                    f"tasks.{label}.algorithms: there is no algorithm {', '.join(map(repr, unknown))}; choose among "
+                    f"{', '.join(self.algorithms)}."
+                )
         for rule in self.exclude:
             for kind, label in vars(rule).items():
                 if label is not None and label not in getattr(self, f"{kind}s"):

@@ -61,9 +61,11 @@ def study_arms(grid: Grid) -> tuple[StudyArm, ...]:
 
 
 def _run(grid: Grid, parser: ArgumentParser, task: str, algorithm: str, augmentation: str) -> RunConfig:
+    on_task = grid.tasks[task].algorithms.get(algorithm, {})
     settings = merged(
         grid.tasks[task].settings,
         _of_the_run(grid.algorithms[algorithm]),
+        _of_the_run(on_task),
         grid.augmentations[augmentation],
         {
             "name": str(Path(slug(task), slug(algorithm), slug(augmentation))),

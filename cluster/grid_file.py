@@ -73,8 +73,14 @@ def _task(value: Any, where: str, common: Settings) -> GridTask:
     """Settings of the base file, then those common to all tasks, then the task's own."""
     own = dict(_settings(value, where))
     base, score = own.pop("base", None), own.pop("score", None)
+    algorithms = _own_algorithms(own.pop("algorithms", {}), f"{where}.algorithms")
     settings = merged({} if base is None else _base(base, where), common, own)
-    return GridTask(settings, None if score is None else _score(score, f"{where}.score"))
+    return GridTask(settings, None if score is None else _score(score, f"{where}.score"), algorithms)
+
+
+def _own_algorithms(value: Any, where: str) -> dict[str, Settings]:
+    """What algorithms have otherwise on one task."""
+    return {label: merged(_settings(own, f"{where}.{label}")) for label, own in _mapping(value, where).items()}
 
 
 def _settings(value: Any, where: str) -> dict[Any, Any]:

@@ -77,6 +77,20 @@ def test_settings_come_from_base_common_task_algorithm_and_augmentation(tmp_path
     assert runs["pendulum", "SAC"].folder == tmp_path / "plain/runs/pendulum/SAC/none/none/seed_3"
 
 
+def test_an_algorithm_may_have_settings_of_its_own_on_a_task(tmp_path: Path) -> None:
+    pendulum = {**PLAIN["tasks"]["pendulum"], "algorithms": {"REDQ": {"utd": 5, "replay.capacity": 700}}}
+    grid = read(tmp_path, tasks={**PLAIN["tasks"], "pendulum": pendulum})
+    runs = {(cell.task, cell.arm): cell.run for cell in grid_cells(grid)}
+    own = runs["pendulum", "REDQ"]
+    assert (own.algorithm.n_critics, own.algorithm.utd, own.replay.capacity) == (10, 5, 700)
+    assert {arm: run.algorithm.utd for (_, arm), run in runs.items() if arm != "REDQ"} == {
+        "SAC": 1,
+        "SAC + ATraDiff": 1,
+        "REDQ + ATraDiff": 20,
+    }
+    assert runs["hopper", "REDQ"].algorithm.utd == 20
+
+
 @pytest.mark.parametrize(
     ("baseline", "against"),
     [
@@ -119,6 +133,12 @@ def test_scores_are_the_grids_own_or_d4rls(tmp_path: Path) -> None:
         ({"tasks": {"x": {"base": "configs/none.yaml"}}}, r"tasks.x.base: .*/configs/none.yaml does not exist"),
         ({"tasks": {"x": {"score": {"random": 0}}}}, r"tasks.x.score must be \{random: RETURN"),
         ({"tasks": {"x": {"score": {"random": 5, "reference": 1}}}}, "random 5.0 and reference 1.0"),
+        (
+            {"tasks": {"x": {"algorithms": {"RLPD": {}}, "score": {"random": 0, "reference": 1}}}},
+            "tasks.x.algorithms: there is no algorithm 'RLPD'; choose among SAC, REDQ",
+        ),
+        ({"tasks": {"x": {"algorithms": ["REDQ"]}}}, "tasks.x.algorithms must be a mapping of names"),
+        ({"tasks": {"x": {"algorithms": {"REDQ": {"seed": 1}}}}}, "tasks.x.algorithms.REDQ sets seed, which"),
         ({"exclude": [{"task": "hoper"}]}, "there is no task 'hoper'; choose one of pendulum, hopper"),
         ({"exclude": [{"env": "hopper"}]}, "exclude does not know env"),
         (
