@@ -31,6 +31,7 @@ class LinkFigures:
     start: int
     stop: int
     running: float  # share of the chains that have row ``start``
+    learned_running: float | None  # the same of the training data; None where those are not known
     rows: int
     relative_dynamics_error: float | None
     relative_reward_error: float | None
@@ -91,14 +92,14 @@ def chain_fidelity(
     require_known(variants)
     starts = chain_starts(held_out, horizon, trajectories, judge.seed)
     real = _Continuations(held_out, starts, horizon)
-    learned = None if train is None else _share_ending(train, horizon)
+    learned = None if train is None else _continuations_of_all(train, horizon)
     found = {}
     for name in variants:
         states = held_out.columns.observations[starts]
         started = time.process_time()
         imagined, account = imagine_variant(model, name, states, seed=judge.seed, length=length, horizon=horizon)
         made = _Made(imagined, account, max(time.process_time() - started, 1e-9))
-        links = tuple(_links(imagined, held_out, judge, stretch or length or longest))
+        links = tuple(_links(imagined, held_out, learned, judge, stretch or length or longest))
         found[name] = _chains(made, real, learned, links, horizon, length)
     return found
 
@@ -115,7 +116,7 @@ class _Made:
 def _chains(
     made: _Made,
     real: _Continuations,
-    learned: float | None,
+    learned: _Continuations | None,
     links: tuple[LinkFigures, ...],
     horizon: int,
     length: int | None,
@@ -142,7 +143,7 @@ def _chains(
         real_mean_return=real.mean_of(real.returns),
         real_ended_terminal=real.mean_of(real.terminated),
         real_episodes=real.episodes,
-        learned_ended_terminal=learned,
+        learned_ended_terminal=None if learned is None else learned.mean_of(learned.terminated),
         transitions_per_cpu_second=float(imagined.lengths.sum()) / made.cpu_seconds,
         links=links,
     )
@@ -167,7 +168,7 @@ class _Continuations:
 
     def __init__(self, data: Trajectories, starts: IntArray, horizon: int) -> None:
         left = np.repeat(data.offsets[1:], data.lengths)[starts] - starts
-        rows = np.minimum(left, horizon)
+        self.rows = rows = np.minimum(left, horizon)
         total = np.concatenate([[0], np.cumsum(data.columns.rewards, dtype=np.float64)])
         self.returns = total[starts + rows] - total[starts]
         self.terminated = data.columns.terminated[starts + rows - 1]
@@ -180,25 +181,30 @@ class _Continuations:
         return float(values[self.known].mean()) if self.known.any() else None
 
 
-def _share_ending(data: Trajectories, horizon: int) -> float | None:
-    """Of all that could go on for ``horizon`` rows, how much terminates within them; None where nothing could."""
+def _continuations_of_all(data: Trajectories, horizon: int) -> _Continuations | None:
+    """From all rows with room for ``horizon`` rows; None where there are none."""
     starts = np.flatnonzero(with_room(data, horizon))
-    if not len(starts):
-        return None
-    real = _Continuations(data, starts, horizon)
-    return real.mean_of(real.terminated)
+    return _Continuations(data, starts, horizon) if len(starts) else None
 
 
-def _links(imagined: SyntheticTrajectories, held_out: Trajectories, judge: Judge, stretch: int) -> list[LinkFigures]:
+def _links(
+    imagined: SyntheticTrajectories, held_out: Trajectories, learned: _Continuations | None, judge: Judge, stretch: int
+) -> list[LinkFigures]:
     total = int(imagined.lengths.max())
     starts = range(0, total, stretch)
     limit = max(judge.simulated_rows // len(starts), _LEAST_ROWS)
     usual = float(metrics.step_sizes(held_out.columns, judge.scales).mean())
-    return [_link(imagined, start, min(start + stretch, total), judge, limit, usual) for start in starts]
+    return [_link(imagined, start, min(start + stretch, total), learned, judge, limit, usual) for start in starts]
 
 
 def _link(
-    imagined: SyntheticTrajectories, start: int, stop: int, judge: Judge, limit: int, usual_step: float
+    imagined: SyntheticTrajectories,
+    start: int,
+    stop: int,
+    learned: _Continuations | None,
+    judge: Judge,
+    limit: int,
+    usual_step: float,
 ) -> LinkFigures:
     rows = rows_between(imagined, start, stop)
     figures = judge.simulated(rows, {}, limit)
@@ -206,6 +212,7 @@ def _link(
         start=start,
         stop=stop,
         running=float((imagined.lengths > start).mean()),
+        learned_running=None if learned is None else learned.mean_of(learned.rows > start),
         rows=len(rows),
         relative_dynamics_error=figures.get("relative_dynamics_error"),
         relative_reward_error=figures.get("relative_reward_error"),

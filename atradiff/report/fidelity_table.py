@@ -88,7 +88,7 @@ def _chains(chains: Mapping[str, ChainFidelity]) -> str:
         "rows/CPU s",
     ]
     lines = [[name, *_chain_cells(chain)] for name, chain in chains.items()]
-    links = ["link", "rows", "running", "dynamics", "reward", "step ratio", "distance"]
+    links = ["link", "rows", "running", "data", "dynamics", "reward", "step ratio", "distance"]
     drift = [
         [f"{name} {number + 1}", *_link_cells(chain.links[number])]
         for name, chain in chains.items()
@@ -100,8 +100,8 @@ def _chains(chains: Mapping[str, ChainFidelity]) -> str:
         "real: of the data from the same states.",
         "",
         aligned([links, *drift]),
-        "running: share of the chains that come so far. distance: of their states from training states, 1 is as far as",
-        "held-out states lie.",
+        "running: share of the chains that come so far; data: of the training data. distance: of the chains' states",
+        "from training states, 1 is as far as held-out states lie.",
     ]
     return "\n".join([aligned([header, *lines]), *notes])
 
@@ -129,7 +129,8 @@ def _chain_cells(chain: ChainFidelity) -> list[str]:
 
 def _link_cells(link: LinkFigures) -> list[str]:
     ratios = [link.relative_dynamics_error, link.relative_reward_error, link.step_size, link.state_distance]
-    return [f"{link.start}-{link.stop - 1}", f"{link.running:.0%}", *(_cell(value, ".3f") for value in ratios)]
+    running = [f"{link.running:.0%}", _cell(link.learned_running, ".0%")]
+    return [f"{link.start}-{link.stop - 1}", *running, *(_cell(value, ".3f") for value in ratios)]
 
 
 def _some(count: int) -> list[int]:

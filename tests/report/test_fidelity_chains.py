@@ -128,6 +128,9 @@ def test_training_episodes_say_how_often_they_end(data: tuple[Trajectories, Judg
     last = learned.offsets[1:] - 1
     assert 0 < chain.learned_ended_terminal < 1
     assert chain.learned_ended_terminal == pytest.approx(learned.columns.terminated[last].mean())
+    assert [link.learned_running for link in chain.links] == pytest.approx(
+        [(learned.lengths > link.start).mean() for link in chain.links]
+    )
     assert chain_of(31).learned_ended_terminal is None  # no episode has room for so many
 
 
