@@ -46,8 +46,8 @@ class ReplayActorConfig:
     """How the replay keeps its journal, where it has one, and how learners fetch batches from it.
 
     Args:
-        snapshot_every: Rows after which the whole replay is saved and the journal starts again. While that is written
-            (a second for a million rows) nobody is answered.
+        snapshot_every: Rows after which the whole replay is saved and the journal starts again, as it does with every
+            checkpoint. While that is written (a second for a million rows) nobody is answered.
         sync: Wait for the disk with every chunk (fsync): rows survive the machine, too, if the journal's folder does.
         prefetch: Batches that are on their way to a learner while it learns; 0: each is asked for when it is needed.
         batches_per_call: Batches that one answer of the actor carries.

@@ -133,10 +133,15 @@ class SharedReplay:
             }
 
     def save(self, folder: Path) -> None:
-        """Write everything that is needed to go on into ``folder``, which is made where it is missing."""
+        """Write everything that is needed to go on into ``folder``, which is made where it is missing.
+
+        The journal goes on from here, too: who recovers from it later than this has all that ``folder`` has, and not
+        only the real rows.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         with self._changed:
             self._replay.save(folder)
+            self._snapshot()
 
     def load(self, folder: Path) -> None:
         """Become what :meth:`save` wrote; the journal starts a new generation. ``ValueError`` where it does not fit."""
@@ -155,8 +160,12 @@ class SharedReplay:
                 self._journal.close()
 
     def _snapshot_if_due(self) -> None:
-        """The chunk is in the journal by now, and acknowledged, whether there is room for a snapshot or not."""
-        if self._journal is None or not self._journal.snapshot_due:
+        if self._journal is not None and self._journal.snapshot_due:
+            self._snapshot()
+
+    def _snapshot(self) -> None:
+        """Every chunk is in the journal by now, whether there is room for a snapshot or not."""
+        if self._journal is None:
             return
         try:
             self._journal.snapshot(self._replay)

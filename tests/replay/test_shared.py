@@ -192,6 +192,22 @@ def test_a_watcher_hears_of_real_rows_and_comes_back_with_them(tmp_path: Path) -
     assert again.consult(lambda replay: replay.watcher) is later
 
 
+def test_a_checkpoint_is_a_snapshot_too(tmp_path: Path) -> None:
+    """A run that is killed goes on from its journal: the imagined rows that its checkpoint has are there as well."""
+    notes = Notes()
+    shared = _shared(tmp_path / "journal", watcher=notes)
+    shared.store(chunk(0, 6))
+    shared.store_synthetic(shared.wait_for_requests(4, 0.0), answer(4, 3, version=5))
+    shared.save(tmp_path / "checkpoint")
+    shared.store(chunk(6, 2, sequence=1))
+    shared.close()
+    again = _shared(tmp_path / "journal", watcher=Notes())
+    assert again.env_steps == 8
+    assert (again.status()["synthetic_rows"], again.status()["generator_version"]) == (12, 5)
+    assert again.consult(lambda replay: replay.real["rewards"][:8].tolist()) == list(range(8))
+    assert [request.request_id for request in again.wait_for_requests(8, 0.0)] == [4, 5, 6, 7]  # no one twice
+
+
 def test_loading_starts_the_journal_anew(tmp_path: Path) -> None:
     first = _shared(tmp_path / "journal")
     first.store(chunk(0, 6))
