@@ -88,6 +88,7 @@ class _Starter:
 
     def __init__(self, it: ClusterRun, crew: Crew, placement: Placement, waiting: Waiting) -> None:
         self._it, self._crew, self._placement, self._waiting = it, crew, placement, waiting
+        self._started_once = False
 
     def start(self, cause: Exception | None) -> ActorHandle:
         """The first trainer, or (after ``cause``) the next one; returns once it is where it has to be."""
@@ -98,10 +99,9 @@ class _Starter:
                 if not begin.replay_lives:
                     self._crew.restore_replay(begin.checkpoint)
         else:
-            checkpoint = self._it.store.checkpoints.newest_whole()
-            begin = StartingPoint(checkpoint, replay_lives=not isinstance(cause, RowsLostError))
+            begin = self._next_point(cause)
             if not begin.replay_lives:
-                self._crew.restore_replay(checkpoint)
+                self._crew.restore_replay(begin.checkpoint)
         self._note_generation()
         return self._started(begin)
 
@@ -112,7 +112,17 @@ class _Starter:
         except BaseException:
             ray.kill(trainer)  # its places are needed by the next one
             raise
+        self._started_once = True
         return trainer
+
+    def _next_point(self, cause: Exception) -> StartingPoint:
+        """After a trainer that died of ``cause``. The future of a checkpoint that was asked for by name is there until
+        a trainer has gone back to it: as long as none has, it is not what a run goes on from."""
+        it = self._it
+        if it.store.names_checkpoint and not self._started_once:
+            return StartingPoint(it.checkpoint, replay_lives=False)
+        checkpoint = it.store.checkpoints.newest_whole()
+        return StartingPoint(checkpoint, replay_lives=not isinstance(cause, RowsLostError))
 
     def _first_point(self) -> StartingPoint:
         """A journal that is ahead of the checkpoint holds real rows that cost env steps: they are not thrown away,

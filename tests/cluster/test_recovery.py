@@ -69,14 +69,15 @@ def test_a_journal_from_before_the_replay_was_elsewhere_is_not_believed(at_a: tu
 @pytest.mark.parametrize("restarted", [True, False])
 def test_a_damaged_journal_is_set_aside(at_a: tuple[Path, str], restarted: bool) -> None:
     folder, claimed = at_a
-    shutil.rmtree(folder / "snapshot-000001" / "real")
+    (snapshot,) = folder.glob("snapshot-*")
+    shutil.rmtree(snapshot / "real")
     recover = partial(recovered, partial(open_replay, folder), folder, claimed if restarted else None)
     if restarted:
         with pytest.raises(RowsLostError, match=r"damaged .* kept in .*journal.damaged-1"):
             recover()
     else:
         assert recover().env_steps == 0
-    assert (folder.with_name("journal.damaged-1") / "snapshot-000001").is_dir()
+    assert (folder.with_name("journal.damaged-1") / snapshot.name).is_dir()
 
 
 Point = Callable[..., Any]
@@ -121,3 +122,30 @@ def test_a_journal_of_an_abandoned_branch_is_not_believed(
 def test_a_new_run_takes_no_rows_of_another(first_point: Point) -> None:
     with pytest.raises(ValueError, match="holds 20 rows of another run"):
         first_point(20, "a", "a", None, resumed=False)
+
+
+def test_a_trainer_that_dies_at_its_start_leaves_a_run_at_the_checkpoint_that_was_asked_for(tmp_path: Path) -> None:
+    """Newer checkpoints are there until a trainer has gone back; after that the newest one counts."""
+    asked, newest = (SimpleNamespace(state={"env_steps": steps}) for steps in (5, 10))
+    checkpoints = SimpleNamespace(newest_whole=lambda: newest)
+    store = SimpleNamespace(location=Location.of(tmp_path), names_checkpoint=True, checkpoints=checkpoints)
+    restored: list[Any] = []
+    crew = SimpleNamespace(env_steps=20, generation="a", restore_replay=restored.append, restore_adapter=lambda _: None)
+    unused: Any = None
+    it: Any = SimpleNamespace(resumed=True, checkpoint=asked, store=store)
+    starter, begun = _Starter(it, cast(Any, crew), unused, unused), []
+
+    def started(begin: Any) -> Any:
+        begun.append((begin.checkpoint, begin.replay_lives))
+        if len(begun) == 1:
+            raise RuntimeError("died as it started")
+        starter._started_once = True
+
+    starter._started = started  # type: ignore[method-assign]
+    starter._note_generation()
+    with pytest.raises(RuntimeError, match="died"):
+        starter.start(None)
+    for _ in range(2):
+        starter.start(RuntimeError("died"))
+    assert begun == [(asked, False), (asked, False), (newest, True)]
+    assert restored == [asked, asked]
