@@ -19,7 +19,7 @@ from atradiff.progress_bar import ProgressBar
 from cluster.cells import Cell, data_key, distinct_runs, env_steps_done, needs_preparation, preparation_key
 from cluster.config import RunConfig
 from cluster.prepare import prepare
-from cluster.ray_runtime import start_ray
+from cluster.ray_runtime import hide_unreserved_gpus, start_ray
 from cluster.run_folder import RunFolder
 from cluster.stop_signal import stop_signal
 
@@ -120,6 +120,7 @@ def _train_cell(run: RunConfig) -> None:
     from cluster.run import train
     from cluster.session import Progress
 
+    hide_unreserved_gpus()
     folder = RunFolder(run.folder)
     if folder.complete:  # another command has trained it since this one began
         return
@@ -138,6 +139,7 @@ def _train_cell(run: RunConfig) -> None:
 @ray.remote(max_retries=0)
 def _prepare(runs: Sequence[RunConfig]) -> list[tuple[Path | None, str | None]]:
     """What each run begins with, or what kept it from being made: one failure leaves the others alone."""
+    hide_unreserved_gpus()
     return [_prepared(run) for run in runs]
 
 

@@ -34,6 +34,14 @@ def start_ray(at_least: float = 0.0) -> None:
             ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 
+def hide_unreserved_gpus() -> None:
+    """In a task: see no GPU where none was reserved for it. Ray hides the others from who has some, and none from who
+    asked for none: every such task would work on the first one.
+    """
+    if ray.is_initialized() and not ray.get_gpu_ids():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def answer_of(call: ObjectRef[Any]) -> Any:
     """``ray.get``; but what an actor raised is raised as it was, and Ray's account of it, in pages, is its cause."""
     try:

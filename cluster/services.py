@@ -115,9 +115,9 @@ def _plan(services: ActorServices, order: ServiceOrder, begun: ExitStack) -> Act
     journal = None if parent is None else begun.enter_context(_own_folder(Path(parent)))
     if order.generator is None:
         return ActorPlan(services.replay, services.pool, journal)
-    asked, there = services.adaptation, ray.cluster_resources()
+    asked, free = services.adaptation, ray.available_resources()  # RLlib's learners have theirs by now
     taken = services.replay.resources.num_gpus + (0.0 if asked is None else asked.resources.num_gpus)
-    pool = services.pool.decided({**there, "GPU": there.get("GPU", 0.0) - taken})
+    pool = services.pool.decided({"GPU": free.get("GPU", 0.0) - taken})
     adaptation = None if asked is None else _adaptation(asked, order, begun)
     return ActorPlan(services.replay, pool, journal, adaptation)
 

@@ -13,6 +13,7 @@ from ray.tune import PlacementGroupFactory
 from cluster.cluster_config import ClusterConfig
 from cluster.config import RunConfig, load_run_config
 from cluster.placement import Bundle, as_ray, total
+from cluster.ray_runtime import hide_unreserved_gpus
 from cluster.run_folder import RunFolder
 from cluster.tune_space import overrides
 
@@ -70,6 +71,7 @@ def run_trial(settings: dict[str, Any], plan: TrialPlan) -> None:
 
     from cluster.run import train
 
+    hide_unreserved_gpus()
     run = plan.run(settings, tune.get_context().get_trial_id())
     folder, reporter = RunFolder(run.folder), _Reporter(run, tune.report)
     # Ray Tune runs a trial once at a time, and may leave the process of one that was cut off behind: it hangs, locked.
