@@ -110,6 +110,7 @@ class Session:
             self._take_over(checkpoint)
             with checkpoint.part(ALGORITHM_PART).open() as folder:
                 self._algorithm.load_learner_state(folder)
+        self._algorithm.go_on_elsewhere()
         self._algorithm.owe_at_most(2 * self._run.checkpoint.every)
         self._env_steps, self._behind = self._algorithm.env_steps, True
         told = MetricsFile(self._store.folder.metrics).newest("wall_seconds")

@@ -189,8 +189,9 @@ class EnsembleSAC(Algorithm):
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
         """As RLlib's, and count those that came back."""
         restored: list[int] = super().restore_env_runners(env_runner_group)
-        if env_runner_group is self.env_runner_group:
+        if env_runner_group is self.env_runner_group and restored:
             self._sampler.restored(restored)
+            self._start_over(self.env_steps, runners=restored)
         return restored
 
     def _learn(self) -> bool:
@@ -233,6 +234,7 @@ class EnsembleSAC(Algorithm):
 
     def load_state(self, folder: Path) -> None:
         """Become the run that :meth:`save_state` wrote; raises ``ValueError`` where the configuration differs."""
+        self._start_over()  # what runners are at is over before the replay is another one
         read_state(folder, self)
         self._go_on_from_here()
 
@@ -249,9 +251,19 @@ class EnsembleSAC(Algorithm):
         self.env_runner_group.foreach_env_runner(lambda runner: runner.expect_any_weights())
         self.learners.sync(self.env_runner_group)
 
-    def _start_over(self) -> None:
-        seeds = (self.seed, self.checkpoints)
-        self.env_runner_group.foreach_env_runner(lambda runner: runner.start_over(*seeds))
+    def go_on_elsewhere(self) -> None:
+        """Have the env runners begin where no one has been: for a run whose learner is from before its last env steps.
+
+        With seeds of the checkpoint alone they would live those steps once more.
+        """
+        self._start_over(self.env_steps)
+
+    def _start_over(self, *seeds: int, runners: list[int] | None = None) -> None:
+        """All env runners, or those of these numbers, drop their episodes; their seeds are ``seeds`` and the run's."""
+        all_seeds = (self.seed, self.checkpoints, *seeds)
+        self.env_runner_group.foreach_env_runner(
+            lambda runner: runner.start_over(*all_seeds), remote_worker_ids=runners, local_env_runner=runners is None
+        )
 
     def get_checkpointable_components(self) -> list[tuple[str, Checkpointable]]:
         """RLlib's components, then the run's whole state, which has the last word when restoring."""

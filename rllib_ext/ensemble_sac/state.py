@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +34,8 @@ _FORMAT = 2
 _WEIGHTS, _OPTIMIZERS, _REPLAY = "weights.safetensors", "optimizers.safetensors", "replay"
 _METRICS, _ALGORITHM = "metrics.json", "algorithm.json"
 _NOISE = "noise"
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def _optimizer_tensors(learner: EnsembleSACLearner) -> dict[str, Tensor]:
 
 
 def _load_optimizers(learner: EnsembleSACLearner, tensors: dict[str, Tensor]) -> None:
-    learner.updater.generator.set_state(tensors.pop(_NOISE))
+    _go_on_with_noise(learner.updater.generator, tensors.pop(_NOISE))
     for name, optimizer in learner.named_optimizers().items():
         state: dict[int, dict[str, Tensor]] = {}
         for path, tensor in tensors.items():
@@ -161,6 +165,15 @@ def _load_optimizers(learner: EnsembleSACLearner, tensors: dict[str, Tensor]) ->
             if owner == name:
                 state.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _go_on_with_noise(generator: torch.Generator, state: Tensor) -> None:
+    """A CPU's state means nothing to a GPU's generator, nor the other way: noise goes on from a seed made of it."""
+    if state.numel() == generator.get_state().numel():
+        generator.set_state(state)
+        return
+    _logger.warning("The checkpoint is of another kind of device than %s: its noise goes on anew.", generator.device)
+    generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
 
 
 def plain(value: Any) -> Any:

@@ -42,6 +42,8 @@ class Algorithm:
 
     def owe_at_most(self, steps: int) -> None: ...
 
+    def go_on_elsewhere(self) -> None: ...
+
     def save_state(self, folder: Path) -> None:
         (folder / "weights").touch()
 

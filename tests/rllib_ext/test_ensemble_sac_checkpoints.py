@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ensemble_sac_worlds import MatchTheState, tiny
+from safetensors.torch import load_file, save_file
 from toy_worlds import ConstantGenerator, spaces_of
 
 from atradiff.config import ServingConfig
@@ -170,3 +172,20 @@ def test_a_new_learner_on_an_old_replay_owes_no_whole_run(build: Build, tmp_path
     algorithm.owe_at_most(0)
     algorithm.load_state(tmp_path)
     assert algorithm.updates_forgiven == 380
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_gone_on_from_with_other_noise(
+    build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A GPU's generator has 16 bytes of state, a CPU's thousands."""
+    build().save_state(tmp_path)
+    optimizers = load_file(tmp_path / "optimizers.safetensors")
+    save_file({**optimizers, "noise": torch.arange(16, dtype=torch.uint8)}, tmp_path / "optimizers.safetensors")
+    drawn = []
+    for _ in range(2):
+        algorithm = build()
+        algorithm.load_state(tmp_path)
+        drawn.append(algorithm.learners.first(lambda learner: torch.rand(3, generator=learner.updater.generator)))
+        algorithm.train()
+    torch.testing.assert_close(*drawn, rtol=0, atol=0)
+    assert "its noise goes on anew" in caplog.text

@@ -80,6 +80,12 @@ class MailboxServices:
         return MailboxReplay(order)
 
 
+def _seeds(algorithm: EnsembleSAC) -> list[int]:
+    """What environments and noise of each runner began with."""
+    group = algorithm.env_runner_group
+    return list(group.foreach_env_runner(lambda runner: runner._seed, local_env_runner=False))
+
+
 class SlowPendulum(gym.Wrapper):
     """A fragment of 20 steps takes a second: whoever kills its runner meets it at work."""
 
@@ -151,6 +157,7 @@ def test_a_killed_runner_comes_back_and_training_goes_on_meanwhile(tmp_path: Pat
     algorithm = build("slow-pendulum")
     try:
         algorithm.train()
+        seeds = set(_seeds(algorithm))
         pids = algorithm.env_runner_group.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False)
         algorithm.train()
         os.kill(pids[0], signal.SIGKILL)
@@ -163,6 +170,7 @@ def test_a_killed_runner_comes_back_and_training_goes_on_meanwhile(tmp_path: Pat
         now = set(algorithm.env_runner_group.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False))
         assert len(now) == 2
         assert now - {pids[1]} != {pids[0]}
+        assert len(seeds & set(_seeds(algorithm))) == 1  # who comes back does not live the same steps again
         result = algorithm.train()
         assert result["learner"]["updates"] == algorithm.env_steps - 20
         assert result["sampling"]["fragments_lost"] == 1
