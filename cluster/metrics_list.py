@@ -105,17 +105,17 @@ METRICS: tuple[Metric, ...] = (
     _of_result(
         "learner/critic_loss",
         "reward^2",
-        "Mean squared TD error of the last update. Rises with the scale of Q; a steady climb over orders of magnitude "
-        "is divergence.",
+        "Mean squared TD error, summed over the critics. This and the next ones are means over the updates of the "
+        "learner's last call. Rises with the scale of Q; a steady climb over orders of magnitude is divergence.",
     ),
     _of_result("learner/actor_loss", "reward", "alpha * log pi - Q. Roughly minus `learner/q_mean`."),
     _of_result(
         "learner/q_mean",
         "reward",
-        "Mean Q of the last batch. Far above what `gamma` and the rewards allow: overestimation, often from untrue "
+        "Mean Q of its batches. Far above what `gamma` and the rewards allow: overestimation, often from untrue "
         "synthetic rows; try `layer_norm`.",
     ),
-    _of_result("learner/td_error", "reward", "Mean absolute TD error of the last batch."),
+    _of_result("learner/td_error", "reward", "Mean absolute TD error of its batches."),
     _of_result(
         "learner/alpha",
         "-",

@@ -90,10 +90,16 @@ class MetricsFile:
         self._path = path
 
     def append(self, row: Mapping[str, float | int | None]) -> None:
-        """Add one row; the first row decides the columns, and every later row must have the same."""
+        """Add one row; the first row decides the columns, and every later row must have the same.
+
+        It stands in for a last row of the same ``env_steps``: a run that died after its last evaluation and before its
+        last checkpoint evaluates a second time.
+        """
         columns = self._columns()
         if columns and list(row) != columns:
             raise ValueError(f"{self._path} has columns {columns}, a row has {list(row)}.")
+        if columns and self.newest("env_steps") == row["env_steps"]:
+            self.keep_until(int(row["env_steps"] or 0) - 1, columns)
         with self._path.open("a", newline="") as file:
             writer = csv.writer(file)
             if not columns:

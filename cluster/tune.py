@@ -27,8 +27,8 @@ from cluster.storage import is_uri
 from cluster.tune_space import Space, corners, default_space, overrides, read_space, to_tune
 from cluster.tune_trial import METRIC, TIME, TrialPlan, cpus_of_trial, run_trial, trial_resources
 
-_OF_THE_DIFFUSER = ("generator.model", "generator.fit", "data.")
-"""Settings that ask for another diffuser: each trial then fits its own."""
+_OF_THE_GENERATOR = ("generator.model", "generator.fit", "synther.", "data.")
+"""Settings that ask for another diffuser or SynthER: each trial then fits its own."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,7 @@ def _prepare(run: RunConfig, space: Space, plan: TrialPlan) -> None:
     write_text(Path(plan.base), run.to_yaml())
     for settings in corners(space):
         plan.run(settings, "check")
-    own_diffusers = any(name.startswith(_OF_THE_DIFFUSER) for name in space)
-    if own_diffusers:
+    if any(name.startswith(_OF_THE_GENERATOR) for name in space):
         return
     run.require_data()
     model = prepare(run)

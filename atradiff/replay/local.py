@@ -74,8 +74,13 @@ class LocalReplay:
         try:
             told = json.loads((folder / _SERVING_FILE).read_text())
             seed, own_rows = int(told["seed"]), int(told.get("own_rows", 0))
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"{folder} has no {_SERVING_FILE}: it is damaged, or the checkpoint is of a run as actors, which only "
+                "goes on as actors."
+            ) from error
         except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{folder / _SERVING_FILE} is missing or damaged: take another checkpoint.") from error
+            raise ValueError(f"{folder / _SERVING_FILE} is damaged: take another checkpoint.") from error
         self.replay.load(folder)
         self._seed = seed
         self.server = self._build_server()

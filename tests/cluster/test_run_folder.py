@@ -47,3 +47,11 @@ def test_a_row_of_other_columns_is_refused(tmp_path: Path) -> None:
     metrics.append({"env_steps": 1, "eval_return": 0.0})
     with pytest.raises(ValueError, match="eval_length"):
         metrics.append({"env_steps": 2, "eval_length": 0.0})
+
+
+def test_a_second_row_of_the_last_step_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.csv")
+    for step, value in ((0, 0.0), (0, 0.5), (100, 1.0), (200, 2.0), (200, 3.0)):
+        metrics.append({"env_steps": step, "eval_return": value})
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert list(csv.reader(file))[1:] == [["0", "0.5"], ["100", "1.0"], ["200", "3.0"]]

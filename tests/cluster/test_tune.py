@@ -14,7 +14,7 @@ from cluster.config import RunConfig, load_run_config
 from cluster.placement import Resources
 from cluster.run_folder import RunFolder
 from cluster.session import Progress
-from cluster.tune import SearchResult, SearchSettings, search
+from cluster.tune import SearchResult, SearchSettings, _prepare, search
 from cluster.tune_space import corners, default_space, overrides, read_space, to_tune
 from cluster.tune_trial import TrialPlan, _Reporter, cpus_of_trial, run_trial, trial_resources
 
@@ -200,3 +200,16 @@ def test_a_search_that_was_cut_off_goes_on_from_its_checkpoints(
     result = search(run, space, one, resume=True)
     (trial,) = result.trials
     assert (trial.trial, trial.env_steps, trial.error) == (folder.name, 400, None)
+
+
+def test_a_space_of_synthers_settings_leaves_fits_to_the_trials(
+    tiny_run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shared_fit(_: RunConfig) -> None:
+        pytest.fail("a fit that all trials share hides what they draw")
+
+    monkeypatch.setattr("cluster.tune.prepare", shared_fit)
+    plan = TrialPlan(str(tmp_path / "base.yaml"), str(tmp_path))
+    space = {"synther.fit.cpu_minutes": {"choice": [1, 2]}}
+    _prepare(replace(tiny_run, augmentation="synther"), space, plan)
+    assert (tmp_path / "base.yaml").is_file()
