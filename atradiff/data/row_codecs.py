@@ -138,6 +138,8 @@ class ResidualRows(DifferenceRows):
         if not bounded(self.normalizer.alive_low, self.normalizer.alive_high):
             ended = torch.from_numpy(np.cumsum(rows[..., -1] > 0, axis=1) > (rows[..., -1] > 0))
         columns, actions = rows[..., self.state_columns], rows[..., : self.spaces.action_size]
+        if self.spaces.discrete:  # what is expected is expected of the action that is taken
+            actions = self.encode_actions(actions.argmax(-1))
         start = self.normalizer.states(states)
         moves = self.moves()(torch.from_numpy(columns), torch.from_numpy(actions), torch.from_numpy(start), ended)
         return self._path(states, moves.numpy())

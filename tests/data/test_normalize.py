@@ -160,6 +160,19 @@ def test_residual_rows_hold_what_the_expectation_leaves_in_units_of_its_spread()
     assert not rows[windows.padding][:, 1:4].any()  # nothing is expected after the end
 
 
+def test_a_residual_row_moves_as_the_action_that_it_takes():
+    """A diffused one-hot is never crisp: what counts is the action that it is decoded to."""
+    codec, windows = codec_and_windows(random_data([40, 30], [False, False], spaces=DISCRETE), rows=ResidualRows)
+    rows = codec.encode(windows)
+    actions = slice(0, DISCRETE.n_actions)
+    smeared = rows.copy()
+    smeared[..., actions] += np.random.default_rng(0).uniform(-0.4, 0.4, smeared[..., actions].shape)
+    crisp, decoded = (codec.decode(windows.states[:, 0], x) for x in (rows, smeared))
+    np.testing.assert_array_equal(decoded.actions, crisp.actions)
+    np.testing.assert_allclose(decoded.states, crisp.states, atol=1e-6)
+    np.testing.assert_allclose(decoded.rewards, crisp.rewards, atol=1e-6)
+
+
 def columns_std(columns):
     return (columns.next_observations - columns.observations).std(0)
 
