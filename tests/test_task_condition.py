@@ -74,6 +74,14 @@ def test_it_is_adapted_in_its_own_task_and_keeps_the_other(model):
     assert imagined(agent, LEFT, refine="none")[1] < -1.5
 
 
+def test_an_adapter_is_opened_in_a_task(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    opened = Adapter.open(tmp_path / "model", both_ways(), QUICK, 0, task=RIGHT, device="cpu")
+    assert opened.version == model.version
+    with pytest.raises(ValueError, match="task must be"):
+        Adapter.open(tmp_path / "model", both_ways(), QUICK, 0, device="cpu")
+
+
 def test_tasks_can_be_left_out_and_must_fit_where_they_are_not(model):
     settings = tiny_fit(4)
     plain = fit(both_ways(), config=TINY, settings=settings, device="cpu", quiet=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,11 +94,20 @@ class Adapter:
 
     @classmethod
     def open(
-        cls, folder: Path, data: Trajectories, config: AdaptationConfig, seed: int, *, device: str = "auto"
+        cls,
+        folder: Path,
+        data: Trajectories,
+        config: AdaptationConfig,
+        seed: int,
+        *,
+        task: Sequence[float] | None = None,
+        device: str = "auto",
     ) -> Adapter:
-        """From a model folder, with the training state of the fit where the folder has one."""
+        """From a model folder, with the training state of the fit where the folder has one; ``task`` is the agent's,
+        for a model of tasks."""
         state = folder / STATE_FILE
         model = TrajectoryDiffuser.from_pretrained(folder, device=device)
+        model.tell_task(task)
         return cls(model, data, config, seed, state if state.is_file() else None)
 
     @property

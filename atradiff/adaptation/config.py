@@ -92,6 +92,7 @@ class AdaptationConfig:
     min_windows: int = 256
     """With fewer whole windows among the picked rows there is no update."""
     threads: int = 1
+    """Of an adapter in a process of its own; in a run's process an update has the run's."""
 
     def __post_init__(self) -> None:
         require_one_of("networks", self.networks, ("all", "dynamics"))

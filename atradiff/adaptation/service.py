@@ -69,6 +69,7 @@ class AdaptingServices:
     training_state: Path | None = None
 
     def start(self, order: ServiceOrder) -> AdaptingReplay:
-        """A replay with an adapter of its own; the order's generator is replaced by the diffuser."""
+        """A replay with an adapter of its own; the order's generator is replaced by copies of the diffuser."""
         adapter = Adapter(self.diffuser, self.data, self.config, order.seed, self.training_state)
-        return AdaptingReplay(order, adapter, WithOriginal(self.diffuser, self.config.original_share))
+        adapted = self.diffuser.on(str(self.diffuser.device))  # the next service starts from what this one did
+        return AdaptingReplay(order, adapter, WithOriginal(adapted, self.config.original_share, self.diffuser))

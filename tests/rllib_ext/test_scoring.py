@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -90,7 +89,7 @@ def build(local_ray: None) -> Iterator[Build]:  # noqa: ARG001
         adaptation = AdaptationConfig(
             pick_up, every=40, steps=2, tokens_per_step=24, dynamics_updates=1, min_windows=2, max_forgetting=None
         )
-        services = AdaptingServices(copy.deepcopy(DIFFUSER), DATA, adaptation)
+        services = AdaptingServices(DIFFUSER, DATA, adaptation)
         config = tiny().augmentation(generator=DIFFUSER, replay=ReplayConfig(capacity=500), services=services)
         built.append(config.build_algo())
         return built[-1]
@@ -110,6 +109,7 @@ DIFFUSER = tiny_diffuser(DATA)
 
 def test_the_index_is_scored_by_the_learner_before_each_pick_and_runs_repeat(build: Build) -> None:
     pick_up = PickUpConfig("td", entries=60, picked=20)
+    fitted = DIFFUSER.weights()
     first, again = build(pick_up), build(pick_up)
     scored: list[tuple[int, Any]] = []
     ask = first.learners.score
@@ -126,6 +126,8 @@ def test_the_index_is_scored_by_the_learner_before_each_pick_and_runs_repeat(bui
         assert torch.equal(value, theirs.weights[name]), name
     for name, value in first.service.adaptation.adapter.weights().items():
         np.testing.assert_array_equal(value, again.service.adaptation.adapter.weights()[name])
+    for name, value in DIFFUSER.weights().items():  # what the next service of the same diffuser begins with
+        np.testing.assert_array_equal(value, fitted[name])
 
 
 def test_scoring_is_a_switch_and_leaves_no_trace_in_the_learner(build: Build) -> None:

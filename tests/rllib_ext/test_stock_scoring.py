@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -105,7 +104,7 @@ def test_the_index_is_scored_by_the_learner_before_each_pick(monkeypatch: pytest
         pick_up, every=40, steps=2, tokens_per_step=24, dynamics_updates=1, min_windows=2, max_forgetting=None
     )
     diffuser = tiny_diffuser(data)
-    services = AdaptingServices(copy.deepcopy(diffuser), data, adaptation)
+    services = AdaptingServices(diffuser, data, adaptation)
     callback = ATraDiffCallback.using(diffuser, services=services, requests_per_batch=4, expected_length=4)
     algorithm = tiny_config("SAC").callbacks(callback).build_algo()
     try:
