@@ -186,7 +186,7 @@ def imagine(
     while len(active):
         here = sheet.observations[active, sheet.lengths[active]]
         history = sheet.before(active, source.history) if source.history else None
-        link = make_link(source, model, ending, here, active, history)
+        link = _within(make_link(source, model, ending, here, active, history), total - sheet.lengths[active])
         sheet.append(active, link)
         links.append(link)
         goes_on = ~link.ended & (sheet.lengths[active] < total)
@@ -197,6 +197,18 @@ def imagine(
         active = active[running] if chained else active[:0]
     trajectories = sheet.finish(version)
     return trajectories, _report(trajectories, links, ending, estimated)
+
+
+def _within(link: Link, room: IntArray) -> Link:
+    """The link without what happens beyond the ``room`` (B,) that is left of a horizon: nobody gets there."""
+    there = link.lengths <= room
+    return replace(
+        link,
+        stopped=link.stopped & there,
+        stands_still=link.stands_still & there,
+        left_data=link.left_data & there,
+        denied=link.denied & there,
+    )
 
 
 def require_finite(imagined: SyntheticTrajectories) -> None:

@@ -77,6 +77,19 @@ def test_the_horizon_cuts_without_terminating():
     assert trajectories.to_transitions().truncated.tolist() == [False] * 7 + [True]
 
 
+def test_what_a_window_meets_beyond_the_horizon_ends_nothing():
+    class StandsStillAfterSix(Counter):
+        def windows_for(self, states, lengths, rows, history):
+            window = super().windows_for(states, lengths, rows, history)
+            window.states[:, 7:] = window.states[:, 6:7]
+            return window
+
+    for horizon, still in ((5, 0.0), (6, 1.0), (9, 1.0)):
+        trajectories, report = run(StandsStillAfterSix(10), [0], horizon, True, prune="gated")
+        assert trajectories.lengths.tolist() == [min(horizon, 6)]
+        assert report.still == still
+
+
 def test_rows_after_the_end_are_zero():
     trajectories, _ = run(Counter(5, goal=12), [0, 9], 50, True)
     after = ~trajectories.mask

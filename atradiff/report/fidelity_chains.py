@@ -123,19 +123,21 @@ def _chains(
 ) -> ChainFidelity:
     imagined, account = made.imagined, made.account
     windows = account.windows / len(imagined)  # shares of windows become shares of trajectories: one ends in one window
-    at_end = imagined.terminated[np.arange(len(imagined)), imagined.lengths - 1]
+    ended = {
+        "ended_terminal": float(imagined.terminated[np.arange(len(imagined)), imagined.lengths - 1].mean()),
+        "ended_disagreement": (account.disagreement - account.left_data) * windows,
+        "ended_range": account.left_data * windows,
+        "ended_residual": account.cut * windows,
+        "ended_still": account.still * windows,
+        "ended_estimate": account.estimated * windows,
+    }
     return ChainFidelity(
         horizon=horizon,
         length=length,
         trajectories=len(imagined),
         mean_length=mean_length(imagined),
-        ended_terminal=float(at_end.mean()),
-        ended_disagreement=(account.disagreement - account.left_data) * windows,
-        ended_range=account.left_data * windows,
-        ended_residual=account.cut * windows,
-        ended_still=account.still * windows,
-        ended_estimate=account.estimated * windows,
-        full_length=float(np.mean((imagined.lengths == horizon) & ~at_end)),
+        **ended,
+        full_length=max(1 - sum(ended.values()), 0.0),
         reward_per_row=float(imagined.rewards[imagined.mask].mean()),
         real_reward_per_row=real.reward_per_row,
         compared=int(real.known.sum()),
