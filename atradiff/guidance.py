@@ -101,7 +101,7 @@ def fitted_curiosity(
     The diffuser's own one-step model cannot serve: when a fit begins it knows nothing yet.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not the GPUs' generators, as torch.manual_seed does
         model = DynamicsEnsemble.of(config, codec).to(device)
     tasks = TaskRows.of(data) if config.task_size else None
     model.update(data.columns, _CURIOSITY_UPDATES, seed=seed, rate=1e-3, tasks=tasks)

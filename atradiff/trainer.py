@@ -120,7 +120,7 @@ class Trainer:
     ) -> None:
         self.material, self.codec, self.config, self.fit, self.device = material, codec, config, fit, device
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(fit.seed)
+            torch.default_generator.manual_seed(fit.seed)  # not the GPUs' generators, as torch.manual_seed does
             self.networks = Networks(config, codec).to(device)
         self.average = AveragedModel(self.networks.diffuser, multi_avg_fn=warmed_average(fit.ema_decay))
         self.optimizers = _optimizers(self.networks, fit)

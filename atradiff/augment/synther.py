@@ -160,7 +160,7 @@ class SyntherDiffuser:
 def new_network(config: SyntherConfig, codec: TransitionRows, seed: int) -> ResidualMLP:
     """Fresh weights that depend on ``seed`` alone; nobody else's random stream moves."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not the GPUs' generators, as torch.manual_seed does
         return ResidualMLP(codec.row_size, 0, 1, config.width, config.depth)
 
 

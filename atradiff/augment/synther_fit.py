@@ -44,6 +44,8 @@ def fit_synther(
             trainer.step(share)
             share = _share_done(settings, trainer.steps, started)
             bar.update(min(round(100 * share), 100) - bar.n)
+    if trainer.steps < settings.ema_every:
+        trainer.take_average()
     trainer.network.load_state_dict(trainer.average.module.state_dict())
     require_finite_weights(trainer.network, "learning_rate")
     spent = {"steps_done": trainer.steps, "cpu_seconds": time.process_time() - started, "rows": len(transitions)}
@@ -97,7 +99,11 @@ class _Trainer:
         self.steps += 1
         if self.steps % settings.ema_every == 0:
             _require_finite(loss.item(), self.steps)
-            self.average.update_parameters(self.network)
+            self.take_average()
+
+    def take_average(self) -> None:
+        """Take the weights of this moment into their average; the first ones take the place of the untrained ones."""
+        self.average.update_parameters(self.network)
 
 
 def _share_done(settings: SyntherFit, steps: int, started: float) -> float:

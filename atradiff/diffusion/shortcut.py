@@ -27,14 +27,15 @@ def shortcut_loss(
 ) -> Tensor:
     """Mean squared error of the velocity over a batch of rows (B, K, R); ``target`` holds the EMA weights."""
     noise = torch.randn(rows.shape, generator=generator, device=rows.device)
-    split = max(int(len(rows) * SELF_CONSISTENT_SHARE), 1)
+    split = int(len(rows) * SELF_CONSISTENT_SHARE)  # none of fewer than four: there is no learning from oneself alone
     step = torch.zeros(len(rows), device=rows.device)
     step[:split] = _step_sizes(split, generator, rows.device)
     time = torch.rand(len(rows), generator=generator, device=rows.device)
     time[:split] = torch.floor(time[:split] / step[:split]) * step[:split]
     noisy = torch.lerp(noise, rows, time[:, None, None])
     velocity = rows - noise
-    velocity[:split] = _two_half_steps(target, noisy[:split], time[:split], step[:split], condition[:split])
+    if split:
+        velocity[:split] = _two_half_steps(target, noisy[:split], time[:split], step[:split], condition[:split])
     return (network(noisy, time, step, condition) - velocity).square().mean()
 
 

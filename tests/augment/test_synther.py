@@ -109,6 +109,13 @@ def test_the_server_stores_its_rows(synther):
     assert server.serve() == replay.counters.trajectories > 0
 
 
+def test_a_fit_of_fewer_steps_than_there_are_between_averages_is_a_fit():
+    data, settings = chain_data(4).columns, SyntherFit(steps=9, ema_every=10)
+    fitted = fit_synther(CHAIN, data, SMALL, settings, device="cpu", quiet=True).network.state_dict()
+    untrained = new_network(SMALL, TransitionRows.fit(CHAIN, data), settings.seed).state_dict()
+    assert any((value != untrained[name]).any() for name, value in fitted.items())
+
+
 def test_the_same_global_random_stream_afterwards_and_the_same_fit_again():
     data, settings = chain_data(4).columns, SyntherFit(steps=3)
     state = torch.get_rng_state()

@@ -88,6 +88,14 @@ def test_shortcut_loss_of_a_silent_network_is_the_variance_of_the_velocity():
     )  # a quarter of the batch asks for the silent network's own steps
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_few_rows_are_learned_from_the_data_and_not_from_the_network_itself(count):
+    """Closed form: the exact velocity is what a network of all data at 0.7 has; its own guesses are other ones here."""
+    rows, wrong = torch.full((count, 4, 3), 0.7), PointFlow(-50.0)
+    loss = shortcut_loss(PointFlow(0.7), wrong, rows, condition(count), torch.Generator().manual_seed(0))
+    assert loss.item() < 1e-3
+
+
 @pytest.mark.parametrize("solver", ["dpm++", "heun"])
 def test_edm_samples_approach_the_spread_of_the_data(solver):
     noise = torch.randn(4000, 4, 3, generator=torch.Generator().manual_seed(0))
