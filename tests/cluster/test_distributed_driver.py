@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,10 +46,25 @@ def curve(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def journalled(folder: Path) -> list[tuple[str, int, int]]:
-    """Source, sequence and rows of each chunk in the run's journal, which began no second segment."""
-    (segment,) = (folder / ".journal").glob("segment-*.log")
-    return [(str(chunk.source), chunk.sequence, len(chunk.rows)) for chunk, _ in read_records(segment)]
+@dataclass(frozen=True)
+class Journalled:
+    """What a journal holds: rows that its snapshot counts, imagined rows in that, and the chunks since."""
+
+    rows: int
+    imagined: int
+    chunks: list[tuple[str, int, int]]  # source, sequence, rows
+
+    @classmethod
+    def of(cls, run: Path) -> Journalled:
+        (segment,), (snapshot,) = ((run / ".journal").glob(names) for names in ("segment-*.log", "snapshot-*"))
+        counters = json.loads((snapshot / "replay.json").read_text())["counters"]
+        ring = json.loads((snapshot / "synthetic" / "ring.json").read_text())
+        chunks = [(str(chunk.source), chunk.sequence, len(chunk.rows)) for chunk, _ in read_records(segment)]
+        return cls(counters["env_steps"], ring["total_added"], chunks)
+
+    @property
+    def all_rows(self) -> int:
+        return self.rows + sum(rows for _, _, rows in self.chunks)
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -76,16 +92,17 @@ def test_a_killed_driver_loses_no_row_and_counts_none_twice(tmp_path: Path, made
     assert actors, (tmp_path / "log").read_text()
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in actors))
 
-    lived, chunks = curve(folder), journalled(folder)
-    kept = sum(rows for _, _, rows in chunks)
+    lived, known = curve(folder), Journalled.of(folder)
     checkpoint = RunStore.of(folder).checkpoints.newest_whole()
     assert checkpoint is not None
-    assert kept > checkpoint.step >= 400
-    command(["--resume", str(folder), f"--env_steps={kept + 100}"])
+    assert known.all_rows > known.rows >= checkpoint.step >= 400
+    assert len(set(known.chunks)) == len(known.chunks)
+    assert known.imagined > 0
+    command(["--resume", str(folder), f"--env_steps={known.all_rows + 100}"])
 
-    assert journalled(folder)[: len(chunks)] == chunks
     done = json.loads((folder / "summary.json").read_text())["env_steps"]
-    assert sum(rows for _, _, rows in journalled(folder)) == done >= kept + 100
+    assert Journalled.of(folder).all_rows == done >= known.all_rows + 100
+    assert float(curve(folder)[len(lived)]["replay/synthetic_rows"]) >= min(known.imagined, run.replay.capacity)
     assert balance(run)["env steps = rows ever stored"] == (done, done)
     assert all(one == other for one, other in balance(run).values())
     assert curve(folder)[: len(lived)] == lived
