@@ -71,8 +71,9 @@ def run_trial(settings: dict[str, Any], plan: TrialPlan) -> None:
 
     from cluster.run import train
 
-    hide_unreserved_gpus()
     run = plan.run(settings, tune.get_context().get_trial_id())
+    if run.cluster is None:  # of actors each has its own, and what they begin with is made here
+        hide_unreserved_gpus()
     folder, reporter = RunFolder(run.folder), _Reporter(run, tune.report)
     # Ray Tune runs a trial once at a time, and may leave the process of one that was cut off behind: it hangs, locked.
     if not folder.complete:
