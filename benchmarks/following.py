@@ -47,6 +47,8 @@ def follow(adapter: Adapter, new: Trajectories, updates: int, seed: int) -> dict
     for rows, episodes in _parts(lived, updates):
         replay.store(rows, episodes)
         report = adapter.update(feed, len(replay))
+        if report.windows == 0:
+            raise ValueError(f"{len(rows)} new rows were not enough for an update ({report.outcome}): ask for fewer.")
         losses["new"].append(adapter.loss(fresh))
         losses["held_out"] = losses["held_out"] or [report.held_out_before]
         losses["held_out"].append(report.held_out_after)

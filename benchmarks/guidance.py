@@ -190,7 +190,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     options = parser.parse_args()
-    model, data = TrajectoryDiffuser.from_pretrained(options.model), open_trajectories(options.data)
+    torch.set_num_threads(1)
+    model, data = TrajectoryDiffuser.from_pretrained(options.model, device="cpu"), open_trajectories(options.data)
     env_id = options.env or data.env_id or ""
     bench = Bench(model, model.provenance.split(data)[1], env_id, options.windows, options.seed)
     scales = options.scales if model.config.guide != "none" else []

@@ -106,7 +106,7 @@ def in_process(
     env_id: str, model: Path, sampling: SamplingConfig, rho: float, rounds: int, iterations: int
 ) -> dict[str, object]:
     """Both arms in one process, their iterations in turns."""
-    diffuser = TrajectoryDiffuser.from_pretrained(model)
+    diffuser = TrajectoryDiffuser.from_pretrained(model, device="cpu")
     diffuser.sampling = sampling
     with ray_session():
         arms = {"with": build(env_id, diffuser, rho), "without": build(env_id, None, rho)}

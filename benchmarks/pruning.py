@@ -21,6 +21,7 @@ from atradiff.data.store import open_trajectories
 from atradiff.data.trajectories import Trajectories
 from atradiff.data.windows import Windows, WindowSampler
 from atradiff.pruning import kept_rows, step_similarity
+from atradiff.staging import write_text
 from atradiff.types import FloatArray, IntArray
 
 NOISES = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05)
@@ -100,7 +101,7 @@ def main() -> None:
         shares = measure(data, length=options.length, windows=options.windows)
     if options.json:
         document = {m: {noise: asdict(s) for noise, s in by_noise.items()} for m, by_noise in shares.items()}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        write_text(options.json, json.dumps(document, indent=1) + "\n")
     print("method  noise  standing step  exact end  within one  whole kept")
     for method, by_noise in shares.items():
         for noise, s in by_noise.items():

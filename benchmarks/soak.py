@@ -76,7 +76,7 @@ class _Sniper:
         self._began = self._last_step = 0.0
         self._thread = threading.Thread(target=self._shoot, daemon=True)
         # The last kill leaves time to recover: the end is a checkpoint of a whole run.
-        self.report = SoakReport(kills_planned=int((seconds - every / 2) // every))
+        self.report = SoakReport(kills_planned=max(int((seconds - every / 2) // every), 0))
 
     def watch(self, progress: Progress) -> None:
         """Take note of how far the run is, and of its pauses; the killer begins with the first call."""

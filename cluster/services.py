@@ -8,12 +8,13 @@ One argument more on one's own RLlib config::
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import ray
@@ -61,7 +62,8 @@ class ActorServices:
 
     Args:
         generators: How many there are.
-        num_cpus: CPUs for each.
+        num_cpus: CPUs for each. None: one, or, where fewer are free than there are generators, as much as there is for
+            each.
         num_gpus: GPUs for each; a fraction lets several share one. None: one, or, where the cluster has fewer GPUs than
             generators, as much as there is for each; else none.
         compile: ``torch.compile`` the diffuser network, on GPUs.
@@ -73,7 +75,7 @@ class ActorServices:
     """
 
     generators: int = 1
-    num_cpus: float = 1.0
+    num_cpus: float | None = None
     num_gpus: float | None = None
     compile: bool = False
     replay: ReplayActorConfig = field(default_factory=ReplayActorConfig)
@@ -87,7 +89,8 @@ class ActorServices:
     @property
     def pool(self) -> PoolConfig:
         """What these settings make of a pool; raises ``ValueError`` for what cannot be."""
-        return PoolConfig(self.generators, num_cpus=self.num_cpus, num_gpus=self.num_gpus, compile=self.compile)
+        cpus = 1.0 if self.num_cpus is None else self.num_cpus
+        return PoolConfig(self.generators, num_cpus=cpus, num_gpus=self.num_gpus, compile=self.compile)
 
     def start(self, order: ServiceOrder) -> OwnedReplay:
         """Start what ``order`` needs; without a generator in it that is the replay alone.
@@ -115,9 +118,13 @@ def _plan(services: ActorServices, order: ServiceOrder, begun: ExitStack) -> Act
     journal = None if parent is None else begun.enter_context(_own_folder(Path(parent)))
     if order.generator is None:
         return ActorPlan(services.replay, services.pool, journal)
-    asked, free = services.adaptation, ray.available_resources()  # RLlib's learners have theirs by now
-    taken = services.replay.resources.num_gpus + (0.0 if asked is None else asked.resources.num_gpus)
-    pool = services.pool.decided({"GPU": free.get("GPU", 0.0) - taken})
+    asked = services.adaptation
+    others = [services.replay.resources, *([] if asked is None else [asked.resources])]
+    there = ray.available_resources()  # RLlib's learners have theirs by now
+    free = {name: there.get(name, 0.0) - sum(each.bundle[name] for each in others) for name in ("CPU", "GPU")}
+    pool = services.pool.decided(free)
+    if services.num_cpus is None and 0 < free["CPU"] < pool.generators:  # else an autoscaler may bring them
+        pool = replace(pool, num_cpus=math.floor(1e4 * free["CPU"] / pool.generators) / 1e4)
     adaptation = None if asked is None else _adaptation(asked, order, begun)
     return ActorPlan(services.replay, pool, journal, adaptation)
 

@@ -26,12 +26,13 @@ export PATH="$BIN:$PATH"
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 
+cpus=${SLURM_CPUS_PER_TASK:-1}
+export SRUN_CPUS_PER_TASK=$cpus # since Slurm 22.05 a step has one CPU unless it is told
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | awk '{print $1}')
 # Two jobs on one node do not meet: a port of its own for the head, free ones for all else, and a folder of its own.
 port=$((20000 + SLURM_JOB_ID % 10000))
-cpus=${SLURM_CPUS_PER_TASK:-1}
 gpus=${SLURM_GPUS_ON_NODE:-0}
 shared=(--num-cpus="$cpus" --num-gpus="$gpus" --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0
     --disable-usage-stats --block)

@@ -21,7 +21,14 @@ def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert set(figures["share_of_own_rate_together"]) == {"learner", "generator"}
 
 
-def test_multiply_adds_count_each_weight_once_a_row(tmp_path: Path) -> None:
-    model, _ = gpu.fitted("Pendulum-v1", gpu.TINY, tmp_path, "cpu")
-    weights = sum(p.numel() for p in model.networks.diffuser.parameters())
-    assert gpu.multiply_adds(model, 25) == 25 * weights
+def test_multiply_adds_count_what_reads_a_row_for_each_row_and_the_rest_once(tmp_path: Path) -> None:
+    model, states = gpu.fitted("Pendulum-v1", gpu.TINY, tmp_path, "cpu")
+    network = model.networks.diffuser
+    matrices = {name: p.numel() for name, p in network.named_parameters() if p.ndim == 2 and name != "position"}
+    by_row = sum(n for name, n in matrices.items() if name.startswith(("embed", "blocks", "head")))
+    once = sum(n for name, n in matrices.items() if name.startswith(("encode", "modulate")))
+    width, depth = model.config.width, model.config.depth
+    for length in (10, 25):
+        attention = depth * 2 * length**2 * width
+        expected = length * by_row + once + attention
+        assert gpu.multiply_adds(model, states, length) == pytest.approx(expected, rel=0.05)

@@ -83,6 +83,9 @@ def test_a_file_of_runs_is_gone_on_with(
     before = out.read_text()
     with pytest.raises(ValueError, match="runs of another task"):
         ask("--seeds", "6", "--fragment", "1")
+    stand_in.write_text("import a_library_that_is_missing")
+    with pytest.raises(RuntimeError, match="a_library_that_is_missing"):
+        ask("--seeds", "6")
     assert made == [4, 5, 3]
     assert out.read_text() == before
 

@@ -37,6 +37,12 @@ def test_an_ablation_changes_one_setting(name: str) -> None:
     assert {key: ablation[key] for key in ablation if ablation[key] != paper[key]} == CHANGES[name]
 
 
+@pytest.mark.parametrize("name", ["paper_generator", *CHANGES])
+def test_an_ablations_learner_is_that_of_hopper(name: str) -> None:
+    hopper = load_run_config(FOLDER.parent / "hopper.yaml").algorithm
+    assert load_run_config(FOLDER / f"{name}.yaml").algorithm == hopper
+
+
 def test_guidance_is_all_that_a_guided_run_changes() -> None:
     ours, run = (
         load_run_config(path) for path in (FOLDER.parent / "hopper_atradiff.yaml", FOLDER / "guided_return.yaml")

@@ -19,7 +19,11 @@ from cluster.run_store import RunStore
 ROOT = Path(__file__).parents[2]
 PATIENCE = 250.0
 STAND_INS = {
-    "srun": 'while [[ $1 == --* ]]; do shift; done\nexec "$@"\n',
+    "srun": """
+        [[ $SRUN_CPUS_PER_TASK == "$SLURM_CPUS_PER_TASK" ]] || exit 9
+        while [[ $1 == --* ]]; do shift; done
+        exec "$@"
+    """,
     "scontrol": "printf 'node1\\nnode2\\n'\n",
 }
 

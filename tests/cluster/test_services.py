@@ -6,6 +6,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from cluster.owned_replay import OwnedReplay
 from cluster.placement import NoPlaceError, PlacementConfig, Resources
 from cluster.replay_actor import ReplayActorConfig
 from cluster.rescoring import Rescoring
-from cluster.services import ActorServices, RemoteAdaptation
+from cluster.services import ActorServices, RemoteAdaptation, _plan
 from cluster.starting import Actors
 from rllib_ext import ATraDiffCallback, EnsembleSACConfig
 from rllib_ext.columns import ActionScale
@@ -227,8 +228,16 @@ def test_checkpoints_on_machines_that_share_no_folder(tmp_path: Path) -> None:
         far.load(tmp_path)
 
 
+def test_generators_that_were_promised_nothing_share_what_is_free() -> None:
+    with ExitStack() as begun:
+        plan = _plan(ActorServices(3, replay=SMALL.replay), order(Still()), begun)
+        left = ray.available_resources()["CPU"] - SLIVER.num_cpus
+        assert left / 3 - 1e-4 <= plan.pool.num_cpus <= left / 3 < 1
+        assert _plan(ActorServices(1, replay=SMALL.replay), order(Still()), begun).pool.num_cpus == 1
+
+
 def test_no_room_is_said_at_once() -> None:
-    crowd = ActorServices(50, placement=PlacementConfig(wait_seconds=0.5))
+    crowd = ActorServices(50, num_cpus=1, placement=PlacementConfig(wait_seconds=0.5))
     with pytest.raises(NoPlaceError, match=r"50 x generator: 1 CPU(.|\n)*max_concurrent_trials"):
         crowd.start(order(Still()))
     with pytest.raises(NoPlaceError, match="1 GPU asked for, 0 there"):
