@@ -16,6 +16,7 @@ from atradiff.data.normalize import RowCodec
 from atradiff.data.tasks import TaskRows
 from atradiff.data.trajectories import Trajectories
 from atradiff.dynamics import DynamicsEnsemble
+from atradiff.quantiles import quantiles
 from atradiff.types import FloatArray, IntArray
 
 _LARGEST_TAIL = 0.5
@@ -77,20 +78,6 @@ def following_means(values: FloatArray, offsets: IntArray, rows: int) -> FloatAr
     first = np.arange(len(values))
     end = np.minimum(first + rows, np.repeat(offsets[1:], np.diff(offsets)))
     return ((sums[end] - sums[first]) / (end - first)).astype(np.float32)
-
-
-def quantiles(values: FloatArray) -> FloatArray:
-    """(N,) each value's rank among the finite ones, from 0 (the lowest) to 1 (the highest); equals share the middle of
-    their ranks, and 0.5 where all are equal. What is not finite is NaN.
-    """
-    known = np.isfinite(values)
-    some = np.sort(values[known])
-    ranks = np.full(len(values), np.nan)
-    ranks[known] = np.searchsorted(some, values[known], "left") + np.searchsorted(some, values[known], "right")
-    if len(some) == 0 or some[0] == some[-1]:
-        return np.where(known, 0.5, np.nan).astype(np.float32)
-    low, high = np.nanmin(ranks), np.nanmax(ranks)
-    return ((ranks - low) / (high - low)).astype(np.float32)
 
 
 def fitted_curiosity(

@@ -22,7 +22,7 @@ from atradiff.config import DiffuserConfig, FitConfig, Trained
 from atradiff.data.normalize import RowCodec
 from atradiff.data.tasks import TaskRows
 from atradiff.data.trajectories import Trajectories
-from atradiff.data.windows import Windows, WindowSampler
+from atradiff.data.windows import Remaining, Windows, WindowSampler
 from atradiff.diffusion.conditioning import Condition
 from atradiff.diffusion.edm import edm_loss
 from atradiff.diffusion.guided import with_some_dropped
@@ -32,7 +32,7 @@ from atradiff.diffusion.shortcut import shortcut_loss
 from atradiff.generator import Networks
 from atradiff.lengths import remaining_rows
 from atradiff.muon import muon
-from atradiff.types import FloatArray, IntArray, Transitions
+from atradiff.types import FloatArray, Transitions
 
 _HELD_OUT_WINDOWS = 64
 _Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -58,15 +58,6 @@ class WindowDraws(Protocol):
     def sample(self, length: int, batch: int, rng: np.random.Generator) -> Windows:
         """``batch`` windows of ``length`` rows; ``ValueError`` for a length that is none of :attr:`lengths`."""
         ...
-
-
-@dataclass(frozen=True)
-class Remaining:
-    """B states and how many rows were left from each."""
-
-    states: FloatArray  # (B, S)
-    rows: IntArray  # (B,) in 1..K_max
-    tasks: FloatArray | None = None  # (B, T)
 
 
 class Material(Protocol):

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from atradiff.data.scores import find_task, has_score
 from atradiff.report.study import ScoreRange, StudyArm, StudyTask
 from cluster.cells import Cell, require_one_process, share_runs, with_runs_kept
-from cluster.config import RunConfig, run_parser
+from cluster.config import RunConfig, instantiated, run_parser
 from cluster.config_errors import plain, require_known
 from cluster.grid import Grid, Settings, arm_name, slug
 from cluster.layers import merged
@@ -90,7 +90,7 @@ def _of_the_run(settings: Settings) -> dict[str, Any]:
 
 
 def _parsed(parser: ArgumentParser, settings: dict[str, Any]) -> RunConfig:
-    values = vars(parser.instantiate(parser.parse_object(settings)))
+    values = vars(instantiated(parser, parser.parse_object(settings, defaults=False)))
     return RunConfig(**{name: values[name] for name in _RUN_SETTINGS})
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import torch
 
 from atradiff.adaptation.config import AdaptationConfig
@@ -16,6 +17,7 @@ from atradiff.augment.synther import SyntherDiffuser, read_synther_description
 from atradiff.augment.synther_fit import OnlineSynther, fit_synther
 from atradiff.data.collect import collect
 from atradiff.data.importer import import_data
+from atradiff.data.policies import Policy
 from atradiff.data.store import open_trajectories
 from atradiff.data.trajectories import Trajectories
 from atradiff.diffusion.sample import resolve_device
@@ -28,8 +30,7 @@ from atradiff.ports import TrajectoryGenerator
 from atradiff.training_state import STATE_FILE
 from atradiff.types import Spaces
 from cluster.config import DataConfig, RunConfig, recipe_hash
-from cluster.policy import load_policy
-from rllib_ext.ensemble_sac.rl_module import require_flat_continuous
+from rllib_ext.ensemble_sac.spaces import require_flat_continuous
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def prepare_data(run: RunConfig) -> Path:
     def make() -> None:
         """Collect or import; ``ValueError`` where the run names no data."""
         if data.collect is not None:
-            collect(env, out=store, load_policy=load_policy, **recipe)
+            collect(env, out=store, load_policy=_load_policy, **recipe)
         elif data.source is not None:
             import_data(data.source, store, env=run.env, end_at_reward=data.end_at_reward)
         else:
@@ -223,6 +224,12 @@ def _open_data(run: RunConfig, spaces: Spaces) -> Trajectories:
     store = open_trajectories(path)
     store.spaces.require_equal(spaces, f"the data in {path}", f"environment {run.env}")
     return store
+
+
+def _load_policy(path: str, env: gym.Env[Any, Any]) -> Policy:
+    from cluster.policy import load_policy  # with RLlib, which takes seconds: only where a run's policy is asked for
+
+    return load_policy(path, env)
 
 
 def _source_recipe(data: DataConfig) -> list[Any]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import uuid
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from atradiff.ports import EpisodeRows
 from atradiff.types import ActionArray, FloatArray, Spaces, Transitions
+
+if TYPE_CHECKING:
+    from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 
 @dataclass(frozen=True)

@@ -123,3 +123,17 @@ def test_public_names_are_lazy() -> None:
     code = "import sys, rllib_ext, cluster; print('ray' in sys.modules, dir(rllib_ext), dir(cluster))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "False ['ATraDiffCallback', 'EnsembleSACConfig'] ['ActorServices', 'RemoteAdaptation']"
+
+
+def test_actors_load_what_they_need() -> None:
+    """A replay holds arrays, generators and adapters torch; RLlib, which takes seconds and 100 MB, none of them."""
+    code = (
+        "import sys\n"
+        "import cluster.config, cluster.replay_actor, cluster.generator_actor, atradiff.adaptation.feed\n"
+        "import rllib_ext.columns\n"
+        "arrays = 'torch' in sys.modules\n"
+        "import cluster.adapter_actor, cluster.prepare, rllib_ext.ensemble_sac.snapshot\n"
+        "print(arrays, 'ray.rllib' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert out.stdout.strip() == "False False"

@@ -13,8 +13,8 @@ from atradiff.adaptation.pickup import Picked, PickUp
 from atradiff.adaptation.td_index import TdErrorPickUp
 from atradiff.adaptation.windows import WindowPool, pool_windows
 from atradiff.config import Guide
-from atradiff.guidance import quantiles
 from atradiff.ports import Score
+from atradiff.quantiles import quantiles
 from atradiff.replay.mixed import MixedReplay
 from atradiff.types import FloatArray, IntArray, Transitions
 

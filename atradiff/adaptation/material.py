@@ -6,8 +6,8 @@ import numpy as np
 
 from atradiff.adaptation.windows import WindowPool, concatenate_windows
 from atradiff.data.tasks import TaskRows
-from atradiff.data.windows import Windows
-from atradiff.trainer import OfflineMaterial, Remaining, WindowDraws
+from atradiff.data.windows import Remaining, Windows
+from atradiff.trainer import OfflineMaterial, WindowDraws
 from atradiff.types import IntArray, Transitions
 
 

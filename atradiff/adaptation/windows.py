@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from atradiff.data.windows import Windows, history_of
-from atradiff.trainer import Remaining
+from atradiff.data.windows import Remaining, Windows, history_of
 from atradiff.types import BoolArray, FloatArray, IntArray, Transitions
 
 _ROW_COLUMNS = ("actions", "rewards", "terminated", "padding")

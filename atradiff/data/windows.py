@@ -45,6 +45,15 @@ class Windows:
         )
 
 
+@dataclass(frozen=True)
+class Remaining:
+    """B states and how many rows were left from each."""
+
+    states: FloatArray  # (B, S)
+    rows: IntArray  # (B,) in 1..K_max
+    tasks: FloatArray | None = None  # (B, T)
+
+
 class WindowSampler:
     """Draws windows of any of ``lengths`` uniformly over all rows where one may start; never crosses an episode."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
@@ -14,6 +12,7 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import nn
 
 from rllib_ext.ensemble_sac.networks import CriticEnsemble, GaussianActor
+from rllib_ext.ensemble_sac.spaces import require_flat_continuous
 
 
 class EnsembleSACModule(TorchRLModule, InferenceOnlyAPI):
@@ -54,25 +53,3 @@ class EnsembleSACModule(TorchRLModule, InferenceOnlyAPI):
             noise = torch.randn(mean.shape, generator=generator).to(mean.device)
             actions = torch.tanh(mean + log_std.exp() * noise)
             return {Columns.ACTIONS: actions, Columns.ACTION_DIST_INPUTS: torch.cat((mean, log_std), -1)}
-
-
-def require_flat_continuous(observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> tuple[int, int]:
-    """S and A; raises ``ValueError`` naming the remedy where the spaces are not flat Box spaces."""
-    if isinstance(action_space, gym.spaces.Discrete):
-        raise ValueError(
-            f"EnsembleSAC needs continuous actions, this environment has {action_space}: use RLlib's DQNConfig with "
-            ".callbacks(ATraDiffCallback.using(...)), which brings the same augmentation to discrete actions."
-        )
-    if not isinstance(action_space, gym.spaces.Box) or len(action_space.shape) != 1:
-        raise ValueError(f"EnsembleSAC needs a one-dimensional Box of actions, this environment has {action_space}.")
-    if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
-        raise ValueError(
-            f"EnsembleSAC squashes actions into the bounds of their space, this environment has none: {action_space}. "
-            "Wrap it in gymnasium.wrappers.RescaleAction or give the space finite bounds."
-        )
-    if not isinstance(observation_space, gym.spaces.Box) or len(observation_space.shape) != 1:
-        raise ValueError(
-            f"EnsembleSAC needs flat observations, this environment has {observation_space}: wrap it in "
-            "gymnasium.wrappers.FlattenObservation."
-        )
-    return observation_space.shape[0], action_space.shape[0]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
 
 from atradiff.types import ActionArray, FloatArray
-from rllib_ext.ensemble_sac.learner import EnsembleSACLearner
 from rllib_ext.ensemble_sac.networks import GaussianActor
+
+if TYPE_CHECKING:
+    from rllib_ext.ensemble_sac.learner import EnsembleSACLearner
 
 
 class ActorSnapshot:
@@ -29,4 +31,6 @@ class ActorSnapshot:
 
 def snapshot(learner: EnsembleSACLearner) -> ActorSnapshot:
     """Of the learner's policy as it is; its random state is left as it is, too."""
+    from ray.rllib.core import DEFAULT_MODULE_ID
+
     return ActorSnapshot(learner.module[DEFAULT_MODULE_ID].actor)

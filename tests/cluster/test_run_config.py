@@ -17,6 +17,7 @@ from cluster.config import (
     RunConfig,
     load_run_config,
     recipe_hash,
+    run_parser,
 )
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -39,6 +40,26 @@ def test_every_config_has_a_tiny_twin_of_the_same_task() -> None:
         original = load_run_config(path)
         assert (twin.env, twin.augmentation) == (original.env, original.augmentation)
         assert twin.env_steps < original.env_steps / 10
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--cluster", "{}"],
+        ["--cluster.pool.generators", "3", "--adaptation.pick_up.indicator", "reward"],
+        ["--adaptation", "{}", "--replay", "{}"],
+        ["--generator.fit", "{steps: 5, cpu_minutes: null}"],
+        ["--data.cache", "elsewhere", "--seed", "3"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("file", ["quickstart.yaml", "halfcheetah_cluster.yaml"])
+def test_settings_are_those_of_a_parser_that_checks_its_defaults_each_time(file: str, words: list[str]) -> None:
+    arguments = ["--config", str(CONFIGS / file), *words]
+    parser = run_parser("train", None)
+    whole = vars(parser.instantiate(parser.parse_args(arguments)))
+    assert load_run_config(CONFIGS / file, words) == RunConfig(**{k: v for k, v in whole.items() if k != "config"})
 
 
 def test_dotted_flags_override_the_file_at_every_depth() -> None:

@@ -23,6 +23,13 @@ def test_interquartile_mean_is_the_mean_of_the_middle_half() -> None:
     assert interquartile_mean([1, 2, 6]) == pytest.approx(3)
 
 
+@given(st.integers(1, 30), st.integers(1, 4), st.sampled_from([None, 0, 1, -1]), st.integers(0, 99))
+def test_interquartile_mean_is_scipys_trimmed_mean(runs: int, tasks: int, axis: int | None, seed: int) -> None:
+    scores = np.random.default_rng(seed).normal(size=(runs, tasks)).round(1)  # with ties
+    ours, theirs = interquartile_mean(scores, axis=axis), scipy_stats.trim_mean(scores, 0.25, axis=axis)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 @given(scores, scores)
 def test_probability_of_improvement_is_mann_whitneys_u(ours: list[int], theirs: list[int]) -> None:
     u = scipy_stats.mannwhitneyu(ours, theirs).statistic
