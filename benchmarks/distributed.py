@@ -20,9 +20,9 @@ from cluster.cluster_config import ClusterConfig, RolloutConfig
 from cluster.config import CheckpointConfig, EvaluationConfig, RunConfig
 from cluster.placement import Resources
 from cluster.pool_config import PoolConfig
+from cluster.progress import Progress
 from cluster.replay_actor import ReplayActorConfig
 from cluster.run import train
-from cluster.session import Progress
 from rllib_ext.ensemble_sac.settings import SACSettings
 
 LEARNING_STARTS = 500

@@ -16,27 +16,16 @@ from ray.rllib.utils.replay_buffers import EpisodeReplayBuffer, PrioritizedEpiso
 
 from atradiff.replay.config import ReplayConfig
 from atradiff.replay.mixed import MixedReplay
-from atradiff.types import Spaces, Transitions
+from atradiff.types import Transitions
 from benchmarks.figures import cpu_ms, show
+from benchmarks.rows import HOPPER, random_rows
 from rllib_ext.columns import episodes_to_transitions
 from rllib_ext.replay_facade import learner_columns
 
-HOPPER = Spaces(11, "continuous", (-1.0,) * 3, (1.0,) * 3)
 BATCH = 256
 FRAGMENT = 50
 EPISODE_STEPS = 1000
 CHUNK = 10_000
-
-
-def random_rows(n: int, rng: np.random.Generator, spaces: Spaces = HOPPER) -> Transitions:
-    """``n`` rows of these spaces, none of which ends an episode."""
-
-    def floats(*shape: int) -> Any:
-        return rng.standard_normal(shape, np.float32)
-
-    flags = np.zeros(n, bool)
-    states, actions = spaces.observation_size, spaces.action_size
-    return Transitions(floats(n, states), floats(n, actions), floats(n), floats(n, states), flags, flags)
 
 
 def filled_replay(rows: int) -> MixedReplay:

@@ -25,7 +25,7 @@ from atradiff.replay.config import ReplayConfig
 from atradiff.types import Spaces, SyntheticRows
 from benchmarks.figures import show
 from benchmarks.ray_session import ray_session
-from benchmarks.replay import random_rows
+from benchmarks.rows import random_rows
 from cluster.placement import Resources
 from cluster.replay_actor import ReplayActorConfig, start_replay_actor
 from cluster.replay_client import ActorRowSink, RemoteReplay

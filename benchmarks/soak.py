@@ -26,9 +26,9 @@ from typing import Any
 from benchmarks.figures import show
 from benchmarks.ray_processes import TITLES, processes
 from cluster.config import RunConfig, load_run_config
+from cluster.progress import Progress
 from cluster.run import Stopped, train
 from cluster.run_store import RunStore
-from cluster.session import Progress
 
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny" / "halfcheetah_cluster.yaml"
 _ENDLESS = 10**9

@@ -28,8 +28,8 @@ from benchmarks.overhead import small_diffuser
 from cluster.cluster_config import LearnerConfig
 from cluster.config import RunConfig
 from cluster.placement import Resources
+from cluster.progress import Progress
 from cluster.run import Stopped, train
-from cluster.session import Progress
 
 ROLES = {
     "acting": ("DirectEnvRunner.apply",),

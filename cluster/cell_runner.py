@@ -117,8 +117,8 @@ def _watch(tasks: dict[ray.ObjectRef[None], Cell], runs: Sequence[Cell]) -> list
 @ray.remote(max_retries=0)
 def _train_cell(run: RunConfig) -> None:
     """One run in a process of its own; it tells its progress through a small file in its folder."""
+    from cluster.progress import Progress
     from cluster.run import train
-    from cluster.session import Progress
 
     hide_unreserved_gpus()
     folder = RunFolder(run.folder)

@@ -11,7 +11,7 @@ from cluster.config import RunConfig, parse_run_config, run_parser
 from cluster.storage import is_uri
 
 if TYPE_CHECKING:
-    from cluster.session import Progress
+    from cluster.progress import Progress
 
 
 def train(arguments: list[str]) -> None:

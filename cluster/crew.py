@@ -26,11 +26,11 @@ from cluster.config import RunConfig
 from cluster.placement import Placement
 from cluster.policy_snapshots import PolicySnapshots
 from cluster.prepare import Imagination, Supplies
+from cluster.progress import Progress
 from cluster.ray_runtime import answer_of
 from cluster.replay_actor import ReplayActorConfig, RowsLostError
 from cluster.replay_client import RemoteReplay
 from cluster.rescoring import Rescoring
-from cluster.session import Progress
 from cluster.starting import ActorPlan, AdaptationPlan, start_actors
 from cluster.storage import Location
 from rllib_ext.columns import ActionScale

@@ -18,10 +18,10 @@ from cluster.config import RunConfig
 from cluster.crew import Crew
 from cluster.placement import Placement, place, total
 from cluster.prepare import Supplies
+from cluster.progress import Progress
 from cluster.ray_runtime import start_ray
 from cluster.replay_actor import RowsLostError
 from cluster.run_store import RunStore
-from cluster.session import Progress
 from cluster.supervisor import Supervisor
 from cluster.trainer_actor import StartingPoint, TrainerActor
 from cluster.waiting import Waiting

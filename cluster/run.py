@@ -29,10 +29,11 @@ from cluster.distributed import ClusterRun, train_on_cluster
 from cluster.logging import RunLog
 from cluster.manifest import run_manifest
 from cluster.prepare import Supplies, check_environment, load_supplies, prepare_diffuser, require_device
+from cluster.progress import Progress
 from cluster.ray_runtime import start_ray
 from cluster.run_folder import RunFolder
 from cluster.run_store import RunStore
-from cluster.session import Progress, Session
+from cluster.session import Session
 from cluster.stop_signal import stop_signal
 from cluster.storage import Location
 

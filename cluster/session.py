@@ -6,7 +6,6 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,13 +13,13 @@ import numpy as np
 
 from atradiff.adaptation.report import AdaptationReport
 from atradiff.adaptation.service import AdaptingReplay
-from atradiff.branches import OwnActions
 from atradiff.environments import make_env
 from atradiff.staging import write_text
 from cluster.checkpoint import Checkpoint
 from cluster.checkpoint_files import Part, here
 from cluster.config import RunConfig
 from cluster.logging import RunLog
+from cluster.progress import Progress
 from cluster.run_folder import MetricsFile
 from cluster.run_store import RunStore
 from rllib_ext.ensemble_sac import EnsembleSAC
@@ -33,18 +32,6 @@ _EVALUATION = 1
 """Sets the evaluation's stream of seeds apart from whatever else is drawn from the run's seed."""
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a watcher of a run is told after each iteration."""
-
-    env_steps: int
-    last_return: float | None
-    finished: bool = False
-    """Whether nothing is left to do: all env steps are done, and learned from."""
-    own: OwnActions | None = None
-    """A new snapshot of the policy, for generators that make own rows."""
 
 
 def evaluation_seed(seed: int) -> int:

@@ -14,8 +14,8 @@ from ray.exceptions import RayActorError
 from atradiff.adaptation.report import AdaptationReport
 from atradiff.errors import RunFailed
 from cluster.placement import to_stderr
+from cluster.progress import Progress
 from cluster.replay_actor import RowsLostError
-from cluster.session import Progress
 from rllib_ext.ensemble_sac.learner import LearnerLost
 
 _TURN_SECONDS = 1.0

@@ -19,8 +19,9 @@ from cluster.checkpoint_files import Part
 from cluster.config import RunConfig
 from cluster.crew import AttachedReplay
 from cluster.logging import RunLog
+from cluster.progress import Progress
 from cluster.run_store import RunStore
-from cluster.session import Progress, Session
+from cluster.session import Session
 
 
 @dataclass(frozen=True)

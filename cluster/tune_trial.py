@@ -18,7 +18,7 @@ from cluster.run_folder import RunFolder
 from cluster.tune_space import overrides
 
 if TYPE_CHECKING:
-    from cluster.session import Progress
+    from cluster.progress import Progress
 
 METRIC, TIME = "eval_return", "env_steps"
 

@@ -31,6 +31,17 @@ def test_learner_figures(local_ray: None, tmp_path: Path, monkeypatch: pytest.Mo
     assert figures["ours_over_stock"] == pytest.approx(speeds["ours"] / speeds["stock"])
 
 
+def test_ratios_are_medians_over_rounds() -> None:
+    speeds = {
+        "ours": [(10, 1), (20, 2), (40, 4)],
+        "stock": [(5, 1), (5, 1), (5, 1)],
+        "tight": [(20, 1), (10, 1), (80, 1)],
+    }
+    figures = learner.report(speeds)
+    assert figures["ours_over_stock"] == 4.0  # of 2, 4 and 8
+    assert figures["ours_over_tight"] == 0.5  # of 0.5, 2 and 0.5
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_the_stock_contender_is_built_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learner, "WARM_UP", 10_000)  # it samples without learning, which would take half a minute

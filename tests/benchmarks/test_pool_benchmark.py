@@ -7,19 +7,24 @@ import math
 import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 
 from benchmarks import pool
 
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_writes_all_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    ray.shutdown()  # of other files: a benchmark has a Ray of its own
+def test_writes_all_figures(
+    local_ray: None,  # noqa: ARG001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr(pool, "ray_session", nullcontext)
     out = tmp_path / "pool.json"
     small = pool.measure
     monkeypatch.setattr(pool, "measure", lambda most, seconds, _: small(most, seconds, 4.0))

@@ -25,6 +25,13 @@ def chunk(first: int, n: int, source: str, sequence: int) -> EpisodeRows:
     return EpisodeRows(rows, np.zeros(n, np.int64), source, sequence)
 
 
+class Stuck:
+    """A replay that answers no question."""
+
+    def consult(self, _: Any) -> None:
+        time.sleep(100 * PATIENCE)
+
+
 def pid_of(actor: Any) -> int:
     return int(ray.get(actor.consult.remote(_own_pid), timeout=PATIENCE))
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import ray
 from adapter_world import WrittenPickUp, double_actions, order, picks
-from replay_actors import PATIENCE
+from replay_actors import PATIENCE, Stuck
 
 from atradiff.adaptation.adapt import Adapter, Weights
 from atradiff.adaptation.config import PickUpConfig
@@ -138,7 +138,7 @@ def test_updates_are_those_of_the_plain_adapter(model: TrajectoryDiffuser, repla
 def test_a_killed_adapter_goes_on_from_its_last_version_and_does_the_update_again(
     model: TrajectoryDiffuser, replay: Any, tmp_path: Path
 ) -> None:
-    slow = replace(QUICK, steps=60)
+    slow = replace(QUICK, steps=30)
     started, board = start_adapter_actor(model, offline_data(), order(tmp_path / "state", slow)), Board()
     client = AdapterClient(started, replay, QUICK.every, board.publish)
     assert finish(client, 300).version == 1
@@ -177,16 +177,13 @@ def test_a_worker_without_its_state_adopts_what_is_published(model: TrajectoryDi
     published = first.adapter.weights()
     elsewhere = AdapterWorker(Adapter(model, offline_data(), QUICK, 0), tmp_path / "there")
     assert elsewhere.update(feed, 600, 1, lambda: published).version == 2
+    expected = Adapter(model, offline_data(), QUICK, 0)
+    expected.adopt(1, published)
+    expected.update(feed, 600)
+    assert_equal(elsewhere.adapter.weights(), expected.weights())
     again = AdapterWorker(Adapter(model, offline_data(), QUICK, 0), tmp_path / "there")
     assert again.adapter.version == 2
     assert len(list((tmp_path / "there").iterdir())) == 1
-
-
-class Stuck:
-    """A replay that answers no question."""
-
-    def consult(self, _: Any) -> None:
-        time.sleep(100 * PATIENCE)
 
 
 def test_a_checkpoint_does_not_wait_for_an_update(model: TrajectoryDiffuser, tmp_path: Path) -> None:

@@ -17,16 +17,17 @@ from benchmarks.ray_processes import processes
 from benchmarks.soak import balance
 from cluster.config import RunConfig, load_run_config
 from cluster.placement import NoPlaceError, PlacementConfig
+from cluster.progress import Progress
 from cluster.run import Stopped, train
 from cluster.run_store import RunStore
-from cluster.session import Progress
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tiny" / "halfcheetah_cluster.yaml"
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def distributed(output: Path, made_once: Path) -> RunConfig:
-    flags = ["--cluster.rollouts.env_runners=2", "--cluster.pool.generators=2", "--serving.own_share=0.5"]
+    # one env runner: the run cannot go on without it
+    flags = ["--cluster.rollouts.env_runners=1", "--cluster.pool.generators=2", "--serving.own_share=0.5"]
     run = load_run_config(CONFIG, flags)
     return replace(
         run,

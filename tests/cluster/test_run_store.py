@@ -15,19 +15,20 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import ray
+from checkpoint_owner import Owner
 from object_store import ObjectStore
 
 from atradiff.environments import make_env
 from cluster.checkpoint import CheckpointStore
-from cluster.checkpoint_files import DamagedCheckpoint, FileEntry, StoredPart, here, write_part
+from cluster.checkpoint_files import DamagedCheckpoint, here
 from cluster.commands import train as command
 from cluster.compare import compare
 from cluster.config import CheckpointConfig, RunConfig
 from cluster.policy import load_policy
-from cluster.run import Progress, train
+from cluster.progress import Progress
+from cluster.run import train
 from cluster.run_store import RunStore
 from cluster.storage import Location
 
@@ -211,18 +212,6 @@ def test_half_an_uploaded_diffuser_is_not_taken_for_a_whole_one(
     (kept / "diffuser" / "lengths.safetensors").unlink()  # as versions left it that began with config.yaml
     command(["--resume", run.where])
     assert {path.name for path in (kept / "diffuser").iterdir()} == files
-
-
-@ray.remote
-class Owner:
-    """What an actor does that owns a part of a checkpoint."""
-
-    def write(self, target: Location) -> list[FileEntry]:
-        return write_part(target, lambda folder: np.save(folder / "pid.npy", os.getpid()))
-
-    def read(self, part: StoredPart) -> int:
-        with part.open() as folder:
-            return int(np.load(folder / "pid.npy", allow_pickle=False))
 
 
 @pytest.mark.usefixtures("local_ray")

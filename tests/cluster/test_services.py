@@ -33,7 +33,8 @@ from cluster.starting import Actors
 from rllib_ext import ATraDiffCallback, EnsembleSACConfig
 from rllib_ext.columns import ActionScale
 from tests.adaptation.adapting import QUICK, moved_data, offline_data
-from tests.cluster.services_world import ENV, REWARD, Bringing, Elsewhere, Failing, Still
+from tests.cluster.services_world import Bringing, Elsewhere
+from tests.cluster.still_generators import ENV, REWARD, Failing, Still
 from tests.toys import tiny_diffuser
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,9 +23,10 @@ from cluster.commands import train as command
 from cluster.config import CheckpointConfig, CollectConfig, DataConfig, RunConfig, load_run_config
 from cluster.policy import load_policy
 from cluster.prepare import check_environment, prepare_data, prepare_diffuser
+from cluster.progress import Progress
 from cluster.run import Stopped, train
 from cluster.run_folder import RunFolder
-from cluster.session import Progress
+from cluster.session import evaluation_seed
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -118,9 +120,16 @@ def test_learning_on_a_gpu_is_asked_of_rllib_or_refused(tiny_run: RunConfig, mon
 def test_a_trained_policy_collects_data(tiny_run: RunConfig, tmp_path: Path) -> None:
     folder = train(replace(tiny_run, augmentation="none"))
     env = make_env(tiny_run.env)
-    observation, _ = env.reset(seed=0)
-    action = load_policy(str(folder), env).act(observation, env)
-    assert env.action_space.contains(action)
+    policy, returns = load_policy(str(folder), env), []
+    for episode in range(tiny_run.evaluation.episodes):
+        observation, _ = env.reset(seed=evaluation_seed(tiny_run.seed) + episode)
+        rewards, over = [], False
+        while not over:
+            observation, reward, terminated, truncated, _ = env.step(policy.act(observation, env))
+            rewards.append(float(reward))
+            over = terminated or truncated
+        returns.append(sum(rewards))
+    assert np.mean(returns) == pytest.approx(float(curve(folder)[-1]["eval_return"]))
     collect(tiny_run.env, str(folder), 1, str(tmp_path / "store"), max_steps=40)
     data = open_trajectories(tmp_path / "store")
     assert (len(data), data.n_transitions) == (1, 40)

@@ -12,8 +12,8 @@ import pytest
 from cluster.cli import main
 from cluster.config import RunConfig, load_run_config
 from cluster.placement import Resources
+from cluster.progress import Progress
 from cluster.run_folder import RunFolder
-from cluster.session import Progress
 from cluster.tune import SearchResult, SearchSettings, _prepare, search
 from cluster.tune_space import corners, default_space, overrides, read_space, to_tune
 from cluster.tune_trial import TrialPlan, _Reporter, cpus_of_trial, run_trial, trial_resources
@@ -197,9 +197,12 @@ def test_a_search_that_was_cut_off_goes_on_from_its_checkpoints(
         with pytest.raises(BaseException):  # noqa: B017, PT011 - however Ray Tune passes the interruption on
             search(run, space, one)
     (folder,) = (Path(run.output) / run.name / "tune" / "runs").iterdir()
+    lived = next(folder.rglob("metrics.csv")).read_text()
+    assert len(lived.splitlines()) >= 2
     result = search(run, space, one, resume=True)
     (trial,) = result.trials
     assert (trial.trial, trial.env_steps, trial.error) == (folder.name, 400, None)
+    assert next(folder.rglob("metrics.csv")).read_text().startswith(lived)  # wall seconds, too: nothing is lived again
 
 
 def test_a_space_of_synthers_settings_leaves_fits_to_the_trials(

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import pytest
 import ray
+from somebody import Somebody
 
 from atradiff.errors import RunFailed
+from cluster.replay_actor import RowsLostError
 from cluster.waiting import Patience, Waiting
-from rllib_ext.sampling import NoStepsError
 
 pytestmark = pytest.mark.usefixtures("local_ray")
-
-
-@ray.remote(num_cpus=0)
-class Somebody:
-    def add(self, one: int, other: int) -> int:
-        return one + other
-
-    def fail(self, other: Any = None) -> None:
-        if other is not None:
-            ray.get(other.fail.remote())
-        raise NoStepsError("the env runners gave no step.")
 
 
 @ray.remote(num_cpus=0, resources={"a node that is gone": 1})
@@ -34,9 +23,9 @@ def test_answers_and_errors_come_as_the_actor_gave_them() -> None:
     somebody, waiting = Somebody.remote(), Waiting(lambda: None, threading.Event())
     assert waiting.get(somebody.add.remote(2, 3)) == 5
     for call in (somebody.fail.remote(), somebody.fail.remote(Somebody.remote())):  # heard from another actor, too
-        with pytest.raises(NoStepsError) as told:
+        with pytest.raises(RowsLostError) as told:
             waiting.get(call)
-        assert str(told.value) == "the env runners gave no step."  # as the command line shows it: no traceback
+        assert str(told.value) == "the replay gave no row."  # as the command line shows it: no traceback
         assert isinstance(told.value, RunFailed)
 
 

@@ -74,12 +74,12 @@ def test_every_aggregate_and_its_interval_agree_with_rliable(
     values, bounds = rliable.library.get_interval_estimates(
         {"arm": scores},
         lambda x: np.array([theirs[name](x) for name in AGGREGATES]),
-        reps=4000,
+        reps=1500,
     )
     for index, (name, aggregate) in enumerate(AGGREGATES.items()):
-        ours = aggregate_interval(list(scores.T), aggregate, seed=2, resamples=4000)
+        ours = aggregate_interval(list(scores.T), aggregate, seed=2, resamples=1500)
         assert ours.value == pytest.approx(values["arm"][index]), name
-        assert [ours.low, ours.high] == pytest.approx(bounds["arm"][:, index], abs=1.0), name
+        assert [ours.low, ours.high] == pytest.approx(bounds["arm"][:, index], abs=1.5), name
 
 
 def test_probability_of_improvement_agrees_with_rliable(rliable: types.SimpleNamespace, scores: np.ndarray) -> None:
@@ -87,11 +87,11 @@ def test_probability_of_improvement_agrees_with_rliable(rliable: types.SimpleNam
     values, bounds = rliable.library.get_interval_estimates(
         {"pair": (other, scores)},
         lambda x, y: np.array([rliable.metrics.probability_of_improvement(x, y)]),
-        reps=2000,
+        reps=800,
     )
     ours = improvement_interval(list(other.T), list(scores.T), seed=2)
     assert ours.value == pytest.approx(values["pair"][0])
-    assert [ours.low, ours.high] == pytest.approx(bounds["pair"][:, 0], abs=0.03)
+    assert [ours.low, ours.high] == pytest.approx(bounds["pair"][:, 0], abs=0.05)
 
 
 def test_performance_profiles_agree_with_rliable(rliable: types.SimpleNamespace, scores: np.ndarray) -> None:

@@ -185,7 +185,7 @@ def test_td_errors_belong_to_the_rows_of_the_last_sample(build: Callable[..., Al
     )
 
 
-def test_without_synthetic_rows_the_buffer_is_plain_uniform_replay(build: Callable[..., Algorithm]) -> None:
+def test_with_a_rho_of_0_nothing_is_imagined(build: Callable[..., Algorithm]) -> None:
     gen = generator("SAC")
     algorithm = build(tiny_config("SAC"), gen, rho=0.0)
     result = algorithm.train()
