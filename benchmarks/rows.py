@@ -1,4 +1,4 @@
-"""Rows that are nobody's."""
+"""Random rows, which no environment made."""
 
 from __future__ import annotations
 
