@@ -171,15 +171,16 @@ def test_what_does_not_fit_is_said_at_the_start(model: TrajectoryDiffuser, tmp_p
 
 def test_a_worker_without_its_state_adopts_what_is_published(model: TrajectoryDiffuser, tmp_path: Path) -> None:
     """Ray may restart the actor on another node, where its folder is empty."""
-    feed = LocalFeed(filled_replay(moved_data(20)), double_actions)
+    feed, same_feed = (LocalFeed(filled_replay(moved_data(20)), double_actions) for _ in range(2))
     first = AdapterWorker(Adapter(model, offline_data(), QUICK, 0), tmp_path / "here")
     first.update(feed, 300, 0, dict)
     published = first.adapter.weights()
     elsewhere = AdapterWorker(Adapter(model, offline_data(), QUICK, 0), tmp_path / "there")
     assert elsewhere.update(feed, 600, 1, lambda: published).version == 2
+    Adapter(model, offline_data(), QUICK, 0).update(same_feed, 300)
     expected = Adapter(model, offline_data(), QUICK, 0)
     expected.adopt(1, published)
-    expected.update(feed, 600)
+    expected.update(same_feed, 600)
     assert_equal(elsewhere.adapter.weights(), expected.weights())
     again = AdapterWorker(Adapter(model, offline_data(), QUICK, 0), tmp_path / "there")
     assert again.adapter.version == 2
