@@ -173,7 +173,8 @@ def _learner(state_size: int, device: torch.device, action_size: int = 6) -> Cal
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(settings.batch_size, *shape, device=device)
 
-    batch = TensorBatch(normal(state_size), normal(action_size).tanh(), normal(), normal(state_size), normal() * 0)
+    never = torch.zeros(settings.batch_size, device=device)
+    batch = TensorBatch(normal(state_size), normal(action_size).tanh(), normal(), normal(state_size), never)
     return lambda: updater.step(batch)
 
 

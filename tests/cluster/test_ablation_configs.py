@@ -59,4 +59,10 @@ def test_an_ablation_fits_and_generates(name: str) -> None:
     small = replace(run.generator.model, width=16, depth=1, calls=3, dynamics_models=1, dynamics_width=16)
     diffuser = tiny_diffuser(chain_data(10), config=small)
     states = np.zeros((5, 2), np.float32)
-    assert diffuser.generate(states, generator_seed=0).lengths.max() <= small.longest
+    imagined = diffuser.generate(states, generator_seed=0)
+    assert imagined.lengths.max() <= small.longest
+    if name == "transition":
+        assert (imagined.lengths == 1).all()
+    elsewhere = diffuser.generate(states + 1, generator_seed=0)
+    same = np.array_equal(imagined.observations[:, 0], elsewhere.observations[:, 0])
+    assert same == (name == "no_condition")  # it begins where it likes

@@ -136,6 +136,8 @@ def test_a_stopped_run_goes_on_where_it_was(under_fire: Told, resumed: Told) -> 
     before = [row for row in rows if int(row["env_steps"]) <= under_fire.env_steps[-1]][-1]
     assert float(before["trainer/restarts"]) == 1
     assert float(before["pool/restarts"]) >= 1
+    for role in ("sampling/env_runner_restarts", "replay/restarts", "adapter/restarts"):
+        assert max(float(row[role] or 0) for row in rows) >= 1, role
     assert float(rows[-1]["replay/synthetic_rows"]) > 0
     assert float(rows[-1]["pool/size"]) == 2
     assert float(rows[-1]["pool/own_rows"]) > 0

@@ -204,7 +204,7 @@ def test_same_seed_same_run(build: Callable[..., Algorithm]) -> None:
     assert not np.array_equal(runs[0][1], runs[2][1])
 
 
-def test_several_environments_and_several_env_runners(build: Callable[..., Algorithm]) -> None:
+def test_a_remote_env_runner_with_several_environments(build: Callable[..., Algorithm]) -> None:
     config = tiny_config("SAC").env_runners(num_env_runners=1, num_envs_per_env_runner=3)
     ray.cloudpickle.register_pickle_by_value(toy_worlds)  # other processes cannot import a test's helpers
     try:
@@ -215,7 +215,12 @@ def test_several_environments_and_several_env_runners(build: Callable[..., Algor
     real = algorithm.local_replay_buffer.service.replay.real
     n = len(real)
     assert n >= 50
-    np.testing.assert_array_equal(real["next_observations"][:n, 0], real["observations"][:n, 0] + 1)
+    before, after = real["observations"][:n], real["next_observations"][:n]
+    np.testing.assert_array_equal(after[:, 0], before[:, 0] + 1)
+    # The worlds go in step; what tells them apart is the sum of their actions.
+    actions = LOW + (real["actions"][:n] + 1) * (HIGH - LOW) / 2
+    np.testing.assert_allclose(actions.sum(axis=1), after[:, 1] - before[:, 1], atol=1e-4)
+    assert len(np.unique(after[after[:, 0] == 1, 1])) >= 3
 
 
 def test_capacity_is_the_configs_unless_given(build: Callable[..., Algorithm]) -> None:
