@@ -37,6 +37,7 @@ BATCH = 64
 ROWS = 10
 LOAD = 0.8
 FULL_RATE = 0.95
+STORING_SECONDS = 30.0
 _Task = FloatArray | None
 
 
@@ -249,7 +250,9 @@ def measure_recovery(bench: Bench, generators: int, seconds: float) -> dict[str,
     ray.get(bench.source.close.remote())
     while bench.pool.metrics()["in_flight"] > 0:
         time.sleep(0.1)
-    time.sleep(0.5)  # what was generated last is being stored
+    deadline = time.monotonic() + STORING_SECONDS
+    while ray.get(bench.source.unanswered.remote()) and time.monotonic() < deadline:
+        time.sleep(0.1)  # what was generated last is being stored
     return {
         "recovery_seconds": recovery_seconds(times, killed, normal),
         "batches_lost": ray.get(bench.source.unanswered.remote()),

@@ -6,9 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+# Two busy cores may hold up any example; `--hypothesis-profile default` looks for examples that were never tried.
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 SMALL_RAYS: set[str] = set()
 """Addresses of those that :func:`local_ray` started in this process."""
@@ -46,4 +51,5 @@ def local_ray() -> None:
             log_to_driver=False,
             logging_level="ERROR",
         )
+    ray._private.worker._worker_logs_enabled = False  # else stdout, which tests read, gets what its raylet has to say
     SMALL_RAYS.add(ray.get_runtime_context().gcs_address)

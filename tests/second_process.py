@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 ROOT = Path(__file__).parents[1]
 _HOLD = """
 import sys, time

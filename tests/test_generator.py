@@ -31,7 +31,7 @@ def states_like(n, seed=0, width=2):
     return np.random.default_rng(seed).normal(size=(n, width)).astype(np.float32)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 9),
     st.integers(0, 2**31),

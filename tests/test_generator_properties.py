@@ -127,7 +127,7 @@ FED_BACK = HUGE_SCORES | {"network": "residual_mlp", "guide": "none", "history":
 CHAINED = RAW | {"horizon": 20, "length": 1, "temperature": 0.1}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     MODELS,
     OPTIONS,
@@ -153,7 +153,7 @@ def goal_conditioned(rows):
     return tiny_diffuser(replace(data, columns=columns), config=DiffuserConfig(**SIZES, rows=rows))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(OPTIONS, st.sampled_from(ROWS), st.integers(0, 2**31))
 def test_goals_stay_as_they_are_and_sparse_rewards_are_crisp(options, rows, seed):
     model, states = goal_conditioned(rows), states_like(6, seed, 1.0)
@@ -180,7 +180,7 @@ def told_by_states(rows):
 def test_where_states_tell_the_end_a_row_is_terminal_exactly_if_it_leads_there():
     ends = []
 
-    @settings(max_examples=20, deadline=None, database=None)
+    @settings(max_examples=20)
     @given(OPTIONS, st.sampled_from(ROWS), st.integers(0, 2**31))
     @example({"refine": "none", "horizon": 20}, "differences", 0)  # many ends
     def holds(options, rows, seed):
@@ -216,7 +216,7 @@ def test_a_diverged_model_raises_rather_than_return_nan(refine):
 def test_briefly_trained_models(model, actions):
     trained = briefly_trained(actions, **model)
 
-    @settings(max_examples=12, deadline=None, database=None)
+    @settings(max_examples=12)
     @given(OPTIONS, st.integers(1, 9), st.integers(0, 2**31), st.sampled_from([1e-3, 1.0, 1e6]))
     def holds(options, n, seed, spread):
         check(trained, states_like(n, seed, spread), seed, options)

@@ -73,7 +73,7 @@ def naive_past(data, start, history, told):
     return [(row, row >= data.offsets[episode] and start - row <= told) for row in rows]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=4), st.integers(1, 6), st.integers(0, 99)
 )

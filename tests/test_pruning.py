@@ -33,7 +33,7 @@ def naive_gated(c, tolerance):
 similarities = st.lists(st.floats(-3, 0, width=32), min_size=1, max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(similarities, st.integers(0, 4))
 def test_rules_equal_their_naive_loops_whatever_the_padding(values, padding):
     c = np.round(np.array(values), 2).astype(np.float32)  # coarse, so that ties are exact ties

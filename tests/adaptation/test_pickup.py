@@ -53,7 +53,7 @@ class NaiveTdIndex:
             self.entries |= {r: last[r] for r in batch}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data(), size=st.integers(1, 12), capacity=st.integers(1, 40))
 def test_the_td_index_is_the_naive_one(data, size, capacity):
     size = min(size, capacity)
@@ -75,7 +75,7 @@ def test_the_td_index_is_the_naive_one(data, size, capacity):
         assert picked.ages.tolist() == [naive.total - 1 - r for r, _ in expected[:5]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 100),
     share=st.sampled_from([0.0, 0.5, 0.8, 1.0]),
@@ -149,7 +149,7 @@ def interleaved(draw):
     return chunks
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(chunks=interleaved(), capacity=st.integers(3, 60), size=st.integers(1, 12), data=st.data())
 def test_the_reward_index_holds_the_rows_of_the_best_episodes(chunks, capacity, size, data):
     """An open episode whose newest row left the ring counts as abandoned: should it go on after all, it begins anew."""

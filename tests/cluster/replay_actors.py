@@ -14,7 +14,7 @@ from atradiff.ports import EpisodeRows
 from atradiff.types import Spaces, Transitions
 
 SPACES = Spaces(2, "continuous", (-1.0,), (1.0,))
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 def chunk(first: int, n: int, source: str, sequence: int) -> EpisodeRows:

@@ -142,7 +142,7 @@ def test_a_part_that_fails_leaves_the_older_checkpoint(make: Callable[[], contex
 
 
 @given(kill_at=st.integers(0, 8))
-@settings(deadline=None, max_examples=9)
+@settings(max_examples=9)
 def test_an_upload_that_ends_anywhere_leaves_the_older_checkpoint(kill_at: int) -> None:
     objects = ObjectStore()
     store = CheckpointStore(objects.location())
@@ -189,7 +189,7 @@ def damage(file: Path, how: str, position: float, mask: int) -> None:
     mask=st.integers(1, 255),
     make=st.sampled_from([local_store, uri_store]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_damage_is_found(
     data: st.DataObject, how: str, position: float, mask: int, make: Callable[[], contextmanager[CheckpointStore]]
 ) -> None:

@@ -6,7 +6,6 @@ import csv
 import os
 import signal
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,19 +218,22 @@ def test_cells_with_one_recipe_are_run_once(tiny_run: RunConfig) -> None:
 
 def test_ctrl_c_leaves_checkpoints_and_the_same_call_goes_on(tiny_run: RunConfig) -> None:
     run = plain(tiny_run, env_steps=2000, checkpoint=replace(tiny_run.checkpoint, every=100_000))
-    folder = RunFolder(run.folder)
+    folder, over = RunFolder(run.folder), threading.Event()
 
     def interrupt_when_under_way() -> None:
-        deadline = time.monotonic() + 120
-        while folder.progress() == 0 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
+        while not over.wait(0.05):
+            if folder.progress() > 0:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
 
     watcher = threading.Thread(target=interrupt_when_under_way)
     watcher.start()
-    with pytest.raises(KeyboardInterrupt):
-        train_cells([Cell("car", "SAC", run)])
-    watcher.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_cells([Cell("car", "SAC", run)])
+    finally:
+        over.set()
+        watcher.join()
     assert not folder.complete
     stopped_at = {path.name for path in (run.folder / "checkpoints").iterdir()}
     assert len(stopped_at) == 1

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from cluster.placement import NoPlaceError, PlacementConfig
 from cluster.progress import Progress
 from cluster.run import Stopped, train
 from cluster.run_store import RunStore
+from tests.second_process import wait_for
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tiny" / "halfcheetah_cluster.yaml"
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -45,16 +45,6 @@ def curve(folder: Path) -> list[dict[str, str]]:
 def most(rows: list[dict[str, str]], column: str) -> float:
     """The largest value of a column, empty where it is not known yet."""
     return max(float(row[column] or 0) for row in rows)
-
-
-def all_gone(roles: tuple[str, ...], patience: float = 30.0) -> bool:
-    """Whether the processes of these roles end; Ray takes its time to end what it was told to."""
-    deadline = time.monotonic() + patience
-    while any(processes(role, os.getpid()) for role in roles):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def kill_one(role: str) -> bool:
@@ -147,7 +137,8 @@ def test_a_stopped_run_goes_on_where_it_was(under_fire: Told, resumed: Told) -> 
     assert {file.name.partition("/")[0] for file in checkpoint.manifest.files} == {"algorithm", "replay", "adaptation"}
     with checkpoint.part("adaptation").open() as adapter:
         assert json.loads((adapter / "adapter.json").read_text())["number"] >= 1
-    assert all_gone(("trainer", "replay", "generator", "adapter"))
+    roles = ("trainer", "replay", "generator", "adapter")
+    wait_for(lambda: not any(processes(role, os.getpid()) for role in roles))  # Ray takes its time to end them
 
 
 @pytest.mark.faults
@@ -171,4 +162,4 @@ def test_a_run_that_finds_no_place_leaves_nothing_behind(tmp_path: Path, made_on
     with pytest.raises(NoPlaceError, match="1 x trainer: 10000 CPU"):
         train(replace(cluster_run, cluster=hungry))
     assert not (cluster_run.folder / "config.yaml").exists()
-    assert ray.available_resources()["CPU"] == pytest.approx(ray.cluster_resources()["CPU"])
+    wait_for(lambda: ray.available_resources().get("CPU") == pytest.approx(ray.cluster_resources()["CPU"]))

@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,19 +22,12 @@ from cluster.config import load_run_config
 from cluster.distributed import _adapter_states
 from cluster.run_store import RunStore
 from cluster.storage import Location
+from tests.second_process import wait_for
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "tiny" / "halfcheetah_cluster.yaml"
-PATIENCE = 250.0
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.2)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
 
 
 def curve(folder: Path) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import json
 import time
 import urllib.request
@@ -120,7 +121,7 @@ def ray_with_endpoint() -> Iterator[str]:
 
 
 def test_prometheus_finds_a_runs_metrics_at_rays_endpoint(folder: RunFolder, ray_with_endpoint: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     line = ""
     with RunLog(folder, 0, seconds=0.0) as log:
         while not line and time.monotonic() < deadline:
@@ -136,7 +137,7 @@ def _page(address: str) -> str:
     try:
         with urllib.request.urlopen(address, timeout=10) as answer:
             return answer.read().decode()
-    except OSError:  # the endpoint comes up a little after the node
+    except (OSError, http.client.HTTPException):  # the endpoint comes up a little after the node
         return ""
 
 

@@ -7,17 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster.run_folder import RunFolder
 from cluster.run_store import RunStore
+from tests.second_process import wait_for
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 250.0
+PATIENCE = 700.0  # more than the script's own two waits of 300 seconds
 STAND_INS = {
     "srun": """
         [[ $SRUN_CPUS_PER_TASK == "$SLURM_CPUS_PER_TASK" ]] || exit 9
@@ -27,7 +27,7 @@ STAND_INS = {
     "scontrol": "printf 'node1\\nnode2\\n'\n",
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture
@@ -53,13 +53,6 @@ def job(tmp_path: Path) -> Iterator[dict[str, str]]:
         shutil.rmtree(folder)
 
 
-def wait_for(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.2)
-
-
 def processes_of(number: str) -> list[tuple[int, str]]:
     """Processes, by id and command line, that are told of a Ray folder of the job."""
     found = []
@@ -80,7 +73,7 @@ def test_a_job_of_two_nodes_that_is_out_of_time_writes_a_checkpoint(job: dict[st
             ["bash", "cluster/manifests/slurm.sh", *words], cwd=ROOT, env=job, stdout=out, stderr=out
         )
         try:
-            wait_for(lambda: script.poll() is not None or folder.metrics.exists())
+            wait_for(lambda: script.poll() is not None or folder.metrics.exists(), PATIENCE)
             assert sum("raylet/raylet" in line for _, line in processes_of(job["SLURM_JOB_ID"])) >= 2
             script.send_signal(signal.SIGTERM)  # Slurm's, to the batch shell only
             status = script.wait(PATIENCE)

@@ -35,6 +35,7 @@ from rllib_ext.columns import ActionScale
 from tests.adaptation.adapting import QUICK, moved_data, offline_data
 from tests.cluster.services_world import Bringing, Elsewhere
 from tests.cluster.still_generators import ENV, REWARD, Failing, Still
+from tests.second_process import wait_for
 from tests.toys import tiny_diffuser
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -60,10 +61,6 @@ def train_until(train: Callable[[], dict[str, Any]], holds: Callable[[dict[str, 
     while not holds(result := train()):
         assert time.monotonic() < deadline, f"in vain: {result}"
     return result
-
-
-def wait_for(holds: Callable[[], bool]) -> None:
-    train_until(dict, lambda _: time.sleep(0.02) or holds())
 
 
 def ask(service: Any, question: Callable[[MixedReplay], Any]) -> Any:
@@ -114,7 +111,7 @@ def test_stock_sac_learns_from_rows_of_two_generators(tmp_path: Path) -> None:
             if each is not None:
                 each.stop()
     wait_for(lambda: not any(exists(process) for process in alive))
-    wait_for(lambda: ray.available_resources()["CPU"] == 2)
+    wait_for(lambda: ray.available_resources().get("CPU") == 2)
 
 
 def test_ensemble_sac_as_a_trial_of_tune(tmp_path: Path) -> None:
@@ -144,7 +141,7 @@ def test_ensemble_sac_as_a_trial_of_tune(tmp_path: Path) -> None:
     finally:
         ray.kill(trial)
         ray.util.remove_placement_group(group)
-    wait_for(lambda: ray.available_resources()["CPU"] == 2)
+    wait_for(lambda: ray.available_resources().get("CPU") == 2)
 
 
 def order(generator: Any = None, **replay: Any) -> ServiceOrder:
@@ -230,6 +227,7 @@ def test_checkpoints_on_machines_that_share_no_folder(tmp_path: Path) -> None:
 
 
 def test_generators_that_were_promised_nothing_share_what_is_free() -> None:
+    wait_for(lambda: ray.available_resources().get("CPU") == 2)
     with ExitStack() as begun:
         plan = _plan(ActorServices(3, replay=SMALL.replay), order(Still()), begun)
         left = ray.available_resources()["CPU"] - SLIVER.num_cpus
@@ -243,7 +241,7 @@ def test_no_room_is_said_at_once() -> None:
         crowd.start(order(Still()))
     with pytest.raises(NoPlaceError, match="1 GPU asked for, 0 there"):
         ActorServices(num_gpus=1, placement=PlacementConfig(wait_seconds=0.5)).start(order(Still()))
-    wait_for(lambda: ray.available_resources()["CPU"] == 2)
+    wait_for(lambda: ray.available_resources().get("CPU") == 2)
 
 
 def test_what_cannot_be_is_refused_where_it_is_given(tmp_path: Path) -> None:

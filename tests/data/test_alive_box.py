@@ -49,7 +49,7 @@ def test_it_is_the_simulators_own_rule_for_a_fall():
     np.testing.assert_array_equal(told[clear], fresh.terminated[clear])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 5),
@@ -72,7 +72,7 @@ def test_a_box_holds_all_rows_that_go_on_and_hardly_an_end(seed, size, bounds):
         assert bounded(box) != NOWHERE
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.integers(0, 2**32 - 1),
     st.lists(st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3), min_size=1, max_size=2),

@@ -64,7 +64,7 @@ def assert_same_store(ours: Path, theirs: Path) -> None:
             np.testing.assert_array_equal(column, yours[name], err_msg=name)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(store=stores(), layout=st.sampled_from(["d4rl", "minari"]))
 def test_a_round_trip_loses_nothing(store: dict[str, Any], layout: str) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -75,7 +75,7 @@ def test_rows_have_unit_scale():
     assert np.allclose(rows.std(0)[:-1], 1, atol=0.25)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**31), st.floats(0.01, 1e4), st.sampled_from([DifferenceRows, TwoHeadedRows, ResidualRows]))
 def test_whatever_is_decoded_stays_in_the_action_space_and_the_range_of_differences(seed, size, kind):
     data = chain_data(episodes=5)

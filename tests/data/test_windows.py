@@ -30,7 +30,7 @@ def naive_window(data, start, length):
     return np.array(states), np.array(actions), np.array(rewards), np.array(ends)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(episodes, st.integers(1, 9), st.integers(0, 2**31))
 def test_every_window_is_the_definition_row_by_row(shape, length, seed):
     data = random_data([n for n, _ in shape], [end for _, end in shape], seed=seed)
@@ -49,7 +49,7 @@ def test_every_window_is_the_definition_row_by_row(shape, length, seed):
         np.testing.assert_array_equal(windows.terminated[i], ends)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(episodes, st.integers(1, 9))
 def test_starts_are_all_rows_of_terminated_episodes_and_inner_rows_of_truncated_ones(shape, length):
     data = random_data([n for n, _ in shape], [end for _, end in shape])

@@ -70,7 +70,7 @@ def test_everything_acknowledged_comes_back(tmp_path: Path, sync: bool) -> None:
     assert _rewards(_open(tmp_path / "journal")[0]) == list(range(60))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(0, 6), min_size=1, max_size=5),
     cut=st.floats(0, 1),
@@ -109,7 +109,7 @@ def _written(sizes: list[int]) -> bytes:
     return b"".join(bytes(part) for one in chunks for part in record(one))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(at=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_a_changed_byte_ends_what_is_believed(at: float, flip: int) -> None:
     with tempfile.TemporaryDirectory() as name:

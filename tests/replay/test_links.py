@@ -18,7 +18,7 @@ ROW = st.tuples(st.integers(0, 2), st.sampled_from(["goes on", "goes on", "termi
 CHUNKS = st.lists(st.tuples(st.sampled_from(["a", "b"]), st.lists(ROW, max_size=8)), max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(chunks=CHUNKS, capacity=st.integers(1, 30), length=st.integers(1, 5))
 def test_follows_episodes_over_interleaved_chunks(
     chunks: list[tuple[str, list[tuple[int, str]]]], capacity: int, length: int

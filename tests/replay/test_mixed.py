@@ -78,7 +78,7 @@ def test_what_a_terminal_state_was_due_goes_to_the_next_row() -> None:
     assert [r.request_id for r in requests] == [0, 1, 2, 3, 4]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(ends=st.lists(st.booleans(), min_size=1, max_size=60), whole=st.integers(0, 3), chunk=st.integers(1, 7))
 def test_no_request_is_lost_over_terminal_states_and_chunk_borders(ends: list[bool], whole: int, chunk: int) -> None:
     rho = whole / (1 + whole)  # p = whole exactly, for L = 1
@@ -232,7 +232,7 @@ def test_same_seed_same_rows() -> None:
     assert run(5) != run(6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(steps=st.integers(1, 120), taken=st.integers(0, 5), seed=st.integers(0, 1000))
 def test_a_restored_replay_goes_on_as_the_first(steps: int, taken: int, seed: int) -> None:
     first, second = (_replay(seed=s, rho=0.6, capacity=50) for s in (seed, seed + 1))

@@ -55,7 +55,7 @@ def rewards(batch: ReplayBatch, origin: Origin) -> np.ndarray:
 
 
 @given(share=st.floats(0.01, 0.99), size=st.integers(1, 300), n=st.integers(1, 30))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_offline_share_of_a_batch_is_exact_and_its_rows_are_those_of_the_data(share: float, size: int, n: int):
     replay = mixed(share, n)
     imagine(replay)

@@ -26,7 +26,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(steps=st.lists(STEP, max_size=40))
 def test_each_request_is_in_one_place_and_settled_once(steps: list[tuple[str, object]]) -> None:
     queue = RequestQueue()

@@ -29,7 +29,7 @@ def _held(ring: ColumnRing) -> dict[int, tuple[list[float], int, bool]]:
     return dict(zip(ids.tolist(), values, strict=True))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(capacity=st.integers(1, 12), adds=st.lists(st.integers(0, 30), max_size=12))
 def test_behaves_as_a_list_that_forgets_its_head(capacity: int, adds: list[int]) -> None:
     ring = ColumnRing(COLUMNS, capacity)
@@ -47,7 +47,7 @@ def test_behaves_as_a_list_that_forgets_its_head(capacity: int, adds: list[int])
     assert [ring.count_since("n", least) for least in asked] == [sum(i >= least for i in model) for least in asked]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(capacity=st.integers(1, 10), before=st.integers(0, 25), after=st.integers(0, 25))
 def test_save_and_load_change_nothing_that_follows(capacity: int, before: int, after: int) -> None:
     ring, again = ColumnRing(COLUMNS, capacity), ColumnRing(COLUMNS, capacity)

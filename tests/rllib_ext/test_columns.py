@@ -54,7 +54,7 @@ def _reference(episodes: list[SingleAgentEpisode]) -> list[tuple[float, float, f
     return rows
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     chunks=st.lists(st.tuples(st.integers(1, 8), st.sampled_from(["on", "end", "cut"])), min_size=1, max_size=4),
     as_numpy=st.booleans(),
@@ -121,7 +121,7 @@ def test_empty_chunks_are_passed_over_but_not_silence() -> None:
         episodes_to_transitions([empty], CONTINUOUS)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.floats(-1, 1, width=32), st.floats(-1, 1, width=32)), min_size=1, max_size=5))
 def test_the_scale_is_rllibs_own(actions: list[tuple[float, float]]) -> None:
     scale = ActionScale.of(CONTINUOUS, normalize_actions=True)

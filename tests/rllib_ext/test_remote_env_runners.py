@@ -104,7 +104,8 @@ def build(env: str = "Pendulum-v1", runners: int = 2, envs: int = 1, **options: 
 
 
 def test_rows_go_straight_to_the_sink_and_come_while_the_learner_learns() -> None:
-    algorithm = build(envs=2, services=MailboxServices())
+    register_env("slow-pendulum", lambda _: SlowPendulum(gym.make("Pendulum-v1")))  # none has arrived unasked
+    algorithm = build("slow-pendulum", envs=2, services=MailboxServices())
     service = algorithm.service
     assert isinstance(service, MailboxReplay)
     sample, arrived = service.sample, []
