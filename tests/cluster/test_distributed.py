@@ -43,7 +43,7 @@ def curve(folder: Path) -> list[dict[str, str]]:
 
 
 def most(rows: list[dict[str, str]], column: str) -> float:
-    """The largest value of a column, empty where it is not known yet."""
+    """The largest value in a column; cells are empty where it is not known yet."""
     return max(float(row[column] or 0) for row in rows)
 
 
