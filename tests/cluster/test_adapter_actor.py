@@ -138,7 +138,7 @@ def test_updates_are_those_of_the_plain_adapter(model: TrajectoryDiffuser, repla
 def test_a_killed_adapter_goes_on_from_its_last_version_and_does_the_update_again(
     model: TrajectoryDiffuser, replay: Any, tmp_path: Path
 ) -> None:
-    slow = replace(QUICK, steps=200)
+    slow = replace(QUICK, steps=80)
     started, board = start_adapter_actor(model, offline_data(), order(tmp_path / "state", slow)), Board()
     client = AdapterClient(started, replay, QUICK.every, board.publish)
     assert finish(client, 300).version == 1
