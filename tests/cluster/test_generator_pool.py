@@ -54,11 +54,11 @@ def one_book() -> Any:
 
 
 @pytest.fixture
-def open_books(one_book: Any) -> Callable[[int], Any]:
+def open_books(one_book: Any) -> Callable[..., Any]:
     """Opens the books over n requests; a pool that is over has no business in them any more."""
 
-    def begin(n: int) -> Any:
-        ray.get(one_book.begin.remote(n))
+    def begin(n: int, *, forgiving: bool = False) -> Any:
+        ray.get(one_book.begin.remote(n, forgiving=forgiving))
         return one_book
 
     return begin
@@ -259,8 +259,7 @@ def test_a_replay_that_does_not_answer_holds_up_neither_the_metrics_nor_the_end(
 def test_a_batch_that_nobody_answers_goes_to_another_generator(open_books, tmp_path: Path) -> None:
     hang = tmp_path / "hang"
     hang.touch()
-    books = open_books(80)
-    ray.get(books.begin.remote(80, forgiving=True))  # who is merely slow is given up, too, and answers late
+    books = open_books(80, forgiving=True)  # who is merely slow is given up, too, and answers late
     with pool_over(books, Stamping(hang=hang), generators=2, patience=2.0) as pool:
         until(answered(books, 80), pool)
         assert pool.metrics()["requests_put_back"] >= 4
