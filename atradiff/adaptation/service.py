@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import uuid
+import weakref
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from atradiff.adaptation.adapt import Adapter
 from atradiff.adaptation.config import AdaptationConfig
@@ -55,21 +58,54 @@ class AdaptingReplay(LocalReplay):
             self._serving.served = ServedCount.read(served)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AdaptingServices:
     """Makes :class:`AdaptingReplay` services of a diffuser and the offline data that it rehearses.
 
-    Stays in the process that made it, like the objects that it holds. An adapter goes with each service: it starts
-    from ``diffuser`` as it is when the service starts, with the optimisers of ``training_state`` where that is given.
+    Stays in the process that made it, like the objects that it holds: a copy of it is itself, and what is unpickled of it
+    elsewhere (RLlib sends a config to its env runners, and writes it into its checkpoints) starts nothing. An adapter goes
+    with each service: it starts from ``diffuser`` as it is when the service starts, with the optimisers of
+    ``training_state`` where that is given.
     """
 
     diffuser: TrajectoryDiffuser
     data: Trajectories
     config: AdaptationConfig
     training_state: Path | None = None
+    _token: str = field(default_factory=lambda: uuid.uuid4().hex, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _LIVE[self._token] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _find, (self._token,)
 
     def start(self, order: ServiceOrder) -> AdaptingReplay:
         """A replay with an adapter of its own; the order's generator is replaced by copies of the diffuser."""
         adapter = Adapter(self.diffuser, self.data, self.config, order.seed, self.training_state)
         adapted = self.diffuser.on(str(self.diffuser.device))  # the next service starts from what this one did
         return AdaptingReplay(order, adapter, WithOriginal(adapted, self.config.original_share, self.diffuser))
+
+
+_LIVE: weakref.WeakValueDictionary[str, AdaptingServices] = weakref.WeakValueDictionary()
+"""Those of this process by token, so that unpickling one here gives the original back."""
+
+
+@dataclass(frozen=True)
+class _LeftBehind:
+    """What arrives of :class:`AdaptingServices` in another process."""
+
+    token: str
+
+    def start(self, order: ServiceOrder) -> AdaptingReplay:
+        raise RuntimeError(
+            "this run was configured with AdaptingServices, which stay in the process that made them, and this is another "
+            "process: make new ones of the same diffuser and data, and configure the run with those."
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _find, (self.token,)
+
+
+def _find(token: str) -> AdaptingServices | _LeftBehind:
+    return _LIVE.get(token) or _LeftBehind(token)

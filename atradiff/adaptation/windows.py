@@ -18,12 +18,12 @@ _ROW_COLUMNS = ("actions", "rewards", "terminated", "padding")
 class RealWindows(Protocol):
     """What is asked of the replay: :class:`atradiff.replay.mixed.MixedReplay` has it."""
 
-    def windows(self, row_ids: IntArray, length: int) -> tuple[Windows, BoolArray]: ...
+    def windows(self, row_ids: IntArray, length: int) -> tuple[Windows, BoolArray, IntArray]: ...
 
 
 @dataclass(frozen=True)
 class WindowPool:
-    """M windows of which ``available`` (M,) rows are true, and zeros after them; in the environment's action scale.
+    """M windows of which the first ``available`` (M,) rows are drawn; in the environment's action scale.
 
     A window's first k rows are the window of k rows from the same place, so that each serves all shorter lengths.
     Satisfies :class:`atradiff.trainer.WindowDraws`.
@@ -31,8 +31,13 @@ class WindowPool:
 
     windows: Windows  # (M, K)
     available: IntArray  # (M,) one of the lengths that were asked for
-    row_ids: IntArray  # (M,) of each window's first row
+    path: IntArray  # (M, K) the replay's ids of the rows; -1 where the replay had no more
     asked: tuple[int, ...]
+
+    @property
+    def row_ids(self) -> IntArray:
+        """Of each window's first row (M,)."""
+        return self.path[:, 0]
 
     def __len__(self) -> int:
         return len(self.available)
@@ -50,16 +55,23 @@ class WindowPool:
             raise ValueError(f"length must be one of {self.lengths}, got {length}.")
         return _first_rows(self.windows, rows[rng.integers(len(rows), size=batch)], length)
 
-    def split(self, share: float, rng: np.random.Generator, block: int = 50) -> tuple[WindowPool, WindowPool]:
-        """(the most, about ``share``): by blocks of neighbouring rows, whose windows overlap; none empty if M > 1."""
-        blocks = np.unique(self.row_ids // block if len(self) > 2 * block else self.row_ids)
+    def split(self, share: float, rng: np.random.Generator) -> tuple[WindowPool, WindowPool]:
+        """(the most, about ``share``) that have no row in common; none is empty if M > 1.
+
+        Neighbouring rows, whose windows overlap, go to one side together. Windows that run into the other side's rows
+        end before them, at one of the lengths asked for, or are left out; where that would leave none they stay.
+        """
+        block = min(max(round(share * len(self)), 1), 50)
+        blocks = np.unique(self.row_ids // block)
         chosen = rng.choice(blocks, min(max(round(share * len(blocks)), 1), max(len(blocks) - 1, 1)), replace=False)
-        aside = np.isin(self.row_ids // block if len(self) > 2 * block else self.row_ids, chosen)
-        return self._only(~aside), self._only(aside)
+        aside = np.isin(self.row_ids // block, chosen)
+        most, rest = self._only(~aside), self._only(aside)
+        apart = most._before(rest._drawn_rows())
+        return apart if len(apart) else most, rest
 
     def transitions(self) -> Transitions:
         """See :meth:`Windows.transitions`."""
-        return self.windows.transitions(np.arange(self.windows.rewards.shape[1]) < self.available[:, None])
+        return self.windows.transitions(self._drawn())
 
     def remaining(self, longest: int) -> Remaining:
         """Of the windows' first states, as :func:`atradiff.lengths.remaining_rows` counts."""
@@ -77,7 +89,21 @@ class WindowPool:
         return replace(self, windows=replace(self.windows, scores=scores))
 
     def _only(self, rows: BoolArray) -> WindowPool:
-        return WindowPool(_each(self.windows, lambda x: x[rows]), self.available[rows], self.row_ids[rows], self.asked)
+        return WindowPool(_each(self.windows, lambda x: x[rows]), self.available[rows], self.path[rows], self.asked)
+
+    def _drawn(self) -> BoolArray:
+        return np.arange(self.path.shape[1]) < self.available[:, None]
+
+    def _drawn_rows(self) -> IntArray:
+        return self.path[self._drawn()]
+
+    def _before(self, rows: IntArray) -> WindowPool:
+        """Each window as far as it has none of ``rows``; those that are shorter then than the shortest are left out."""
+        taken = np.isin(self.path, rows)
+        until = np.where(taken.any(1), taken.argmax(1), self.available)
+        lengths = np.array([0, *self.asked])
+        available = np.minimum(lengths[np.searchsorted(lengths, until, side="right") - 1], self.available)
+        return replace(self, available=available)._only(available > 0)
 
 
 def pool_windows(
@@ -87,14 +113,14 @@ def pool_windows(
     to_environment: Callable[[Transitions], Transitions],
 ) -> WindowPool:
     """For each of ``row_ids`` (N,) the longest of ``lengths`` (rising) that the replay can give; rows with none go."""
-    left, parts, available, starts = row_ids, [], [], []
+    left, parts, available, paths = row_ids, [], [], []
     for length in reversed(lengths):
-        windows, whole = replay.windows(left, length)
+        windows, whole, path = replay.windows(left, length)
         parts.append(_padded(in_environment_scale(windows, to_environment), lengths[-1]))
         available.append(np.full(len(windows), length, np.int64))
-        starts.append(left[whole])
+        paths.append(np.pad(path, [(0, 0), (0, lengths[-1] - length)], constant_values=-1))
         left = left[~whole]
-    return WindowPool(concatenate_windows(parts), np.concatenate(available), np.concatenate(starts), lengths)
+    return WindowPool(concatenate_windows(parts), np.concatenate(available), np.concatenate(paths), lengths)
 
 
 def in_environment_scale(windows: Windows, to_environment: Callable[[Transitions], Transitions]) -> Windows:

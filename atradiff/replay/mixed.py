@@ -160,12 +160,13 @@ class MixedReplay:
         if episodes is not None and episodes.shape != (n,):
             raise ValueError(f"{n} rows need {n} episode keys, got an array of shape {episodes.shape}.")
 
-    def windows(self, row_ids: IntArray, length: int) -> tuple[Windows, BoolArray]:
-        """Windows of ``length`` real rows from those of ``row_ids`` (M,) that still give one, and which they are (M,).
+    def windows(self, row_ids: IntArray, length: int) -> tuple[Windows, BoolArray, IntArray]:
+        """Windows of ``length`` real rows from those of ``row_ids`` (M,) that still give one, which they are (M,), and
+        the ids of their rows (N, length).
 
-        The first has as many windows as the second has true entries, in the order of ``row_ids``. A row gives a window
+        There are as many windows, N, as the second has true entries, in the order of ``row_ids``. A row gives a window
         while it is in the ring and was followed long enough, or its episode terminated: then the window is padded as
-        :class:`atradiff.data.windows.WindowSampler` pads it.
+        :class:`atradiff.data.windows.WindowSampler` pads it, and its last row's id stands for the padding.
         """
         return windows_from(self.real, self._links, row_ids, length)
 

@@ -10,7 +10,9 @@ from atradiff.replay.ring import ColumnRing
 from atradiff.types import BoolArray, IntArray
 
 
-def windows_from(ring: ColumnRing, links: EpisodeLinks, row_ids: IntArray, length: int) -> tuple[Windows, BoolArray]:
+def windows_from(
+    ring: ColumnRing, links: EpisodeLinks, row_ids: IntArray, length: int
+) -> tuple[Windows, BoolArray, IntArray]:
     """See :meth:`atradiff.replay.mixed.MixedReplay.windows`."""
     if length < 1:
         raise ValueError(f"a window has at least 1 row, got length {length}.")
@@ -18,7 +20,7 @@ def windows_from(ring: ColumnRing, links: EpisodeLinks, row_ids: IntArray, lengt
     whole = ring.holds(row_ids)
     path, padding, followed = _follow(ring, links, row_ids[whole], length)
     whole[whole] = followed
-    return _gather(ring, path[followed] % ring.capacity, padding[followed]), whole
+    return _gather(ring, path[followed] % ring.capacity, padding[followed]), whole, path[followed]
 
 
 def _follow(

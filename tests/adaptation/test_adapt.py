@@ -251,13 +251,6 @@ def test_terminal_windows_are_padded_and_their_ends_counted():
     assert rows.terminated.sum() == 4
 
 
-def test_splitting_a_pool_loses_nothing(feed):
-    pool = feed.picked(300, (3, 6)).pool
-    most, aside = pool.split(0.1, np.random.default_rng(0))
-    assert sorted([*most.row_ids, *aside.row_ids]) == sorted(pool.row_ids)
-    assert 0 < len(aside) <= 0.35 * len(pool)
-
-
 def test_in_process_updates_when_due_and_publishes(fitted, tmp_path):
     replay, served = filled_replay(moved_data(20)), fitted.on("cpu")
     local = LocalAdaptation(adapter(fitted), replay, double_actions, served.load_weights)

@@ -32,11 +32,12 @@ def test_follows_episodes_over_interleaved_chunks(
         came += [(source, key, how) for key, how in rows]
 
     asked = np.arange(-2, len(came) + 2)
-    windows, whole = replay.windows(asked, length)
+    windows, whole, path = replay.windows(asked, length)
     expected = [_naive_window(came, int(row), length, capacity) for row in asked]
     assert whole.tolist() == [window is not None for window in expected]
     found = [window for window in expected if window is not None]
     assert len(windows) == len(found)
+    assert path.tolist() == [rows_of_window for rows_of_window, _ in found]
     for k, (rows_of_window, n_real) in enumerate(found):
         real = rows_of_window[:n_real]
         assert windows.rewards[k].tolist() == [*real, *[0] * (length - n_real)]
@@ -75,7 +76,7 @@ def test_windows_are_those_of_the_offline_sampler(length: int) -> None:
     episodes = np.repeat([7, 8], [6, 7])
     for part in (slice(0, 4), slice(4, 9), slice(9, 13)):
         replay.store(columns[part], episodes[part])
-    windows, whole = replay.windows(np.arange(13), length)
+    windows, whole, _ = replay.windows(np.arange(13), length)
     starts = offline.starts(length)
     assert np.flatnonzero(whole).tolist() == starts.tolist()
     expected = offline.at(starts, length)

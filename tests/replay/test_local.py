@@ -91,7 +91,7 @@ def test_what_is_stored_is_imagined_from_and_sampled_in_the_learners_scale(servi
 
 def test_windows_follow_an_episode_over_its_chunks(service: LocalReplay) -> None:
     service.store(chunk(60, 10, sequence=1))
-    windows, whole = service.replay.windows(np.array([57, 68], np.int64), 5)
+    windows, whole, _ = service.replay.windows(np.array([57, 68], np.int64), 5)
     np.testing.assert_array_equal(whole, [True, False])
     np.testing.assert_array_equal(windows.states[0, :, 0], np.arange(57, 63))
 
