@@ -71,12 +71,17 @@ class FitFolder:
         """Make the folder ready to fit into, once it is :meth:`alone`; true where the model is :meth:`finished`."""
         if self.finished(overwrite):
             return True
-        there = [path for path in self.path.iterdir() if path.name != LOCK_FILE] if self.path.exists() else []
-        if there and self._found() is None:
+        there = [path for path in self.path.rglob("*") if path.is_file() and path.name != LOCK_FILE]
+        begun = [path for path in there if path.parent == self._settings.parent and path.suffix == ".partial"]
+        if len(there) > len(begun) and self._found() is None:
             raise FileExistsError(_in_the_way(self.path, None, self._wanted))
-        for path in there if overwrite else []:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self._settings.parent.mkdir(parents=True, exist_ok=True)
+        training = self._settings.parent
+        training.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            (self.path / "config.json").unlink(missing_ok=True)  # what is left, if this is killed, is an unfinished fit
+            for path in [*self.path.iterdir(), *training.iterdir()]:
+                if path.name != LOCK_FILE and path not in (training, self._settings):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_text(self._settings, json.dumps(self._wanted, indent=2))
         return False
 

@@ -34,14 +34,19 @@ def save_state(trainer: Trainer, progress: Progress, path: Path) -> None:
 
 
 def load_state(trainer: Trainer, path: Path) -> Progress:
-    """Fill ``trainer`` from a state saved under the same settings; raises ``ValueError`` where it is damaged."""
+    """Fill ``trainer`` from a state saved under the same settings; ``ValueError`` where it is damaged or another's."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is damaged ({error}): start the fit anew with overwrite.") from error
-    fill_trainer(trainer, tensors)
+    if not {"steps", "cpu_seconds"} <= metadata.keys():
+        raise ValueError(f"{path} holds no state of a training: take the training/state.safetensors of a fit.")
+    try:
+        fill_trainer(trainer, tensors)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is of a model with other settings: {error}") from error
     return Progress(int(metadata["steps"]), float(metadata["cpu_seconds"]))
 
 

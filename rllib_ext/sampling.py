@@ -48,6 +48,10 @@ class Sampler(Protocol):
         """These runners died and are back: what they were asked for never comes."""
         ...
 
+    def forget(self) -> None:
+        """The run becomes another one: what the runners were asked for is waited for, and dropped."""
+        ...
+
     def metrics(self) -> dict[str, int]:
         """What was lost since the sampler was made."""
         ...
@@ -68,6 +72,9 @@ class LocalSampler:
 
     def restored(self, runners: Collection[int]) -> None:
         """Nothing: this runner lives and dies with the algorithm."""
+
+    def forget(self) -> None:
+        """Nothing: what was asked for is there."""
 
     def metrics(self) -> dict[str, int]:
         return {}
@@ -133,6 +140,12 @@ class RemoteSampler:
         """Count the restarts, and the fragments that went with them."""
         self._restarts += len(runners)
         self._lose(self._asked.intersection(runners))
+
+    def forget(self) -> None:
+        """See :class:`Sampler`; ``timeout_seconds`` is what it waits at most."""
+        deadline = time.monotonic() + self._timeout
+        while self._asked and time.monotonic() < deadline:
+            self._fetch()
 
     def metrics(self) -> dict[str, int]:
         """``env_runner_restarts`` and ``fragments_lost`` since the sampler was made."""

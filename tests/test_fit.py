@@ -200,6 +200,28 @@ def test_a_model_with_tasks_is_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def test_a_fit_that_is_killed_while_it_makes_room_is_still_a_fits_folder(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    data, model = chain_data(5), tmp_path / "model"
+    monkeypatch.setattr("atradiff.fit_folder.write_text", kill)
+    with pytest.raises(Killed):
+        run(data, model)
+    (model / "training" / ".settings.json.0.partial").write_text("{")  # what a kill leaves of a file
+    monkeypatch.undo()
+    run(data, model)
+    monkeypatch.setattr("atradiff.fit_folder.write_text", kill)
+    with pytest.raises(Killed):
+        run(data, model, settings=tiny_fit(seed=5), overwrite=True)
+    monkeypatch.undo()
+    assert not (model / "config.json").exists()
+    assert run(data, model, settings=tiny_fit(seed=5), overwrite=True).provenance.fit["seed"] == 5
+
+
 def test_a_folder_of_something_else_is_never_removed(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match="no fit made it"):

@@ -193,10 +193,7 @@ class Adapter:
             ledger = _Ledger(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{path} is missing or damaged ({error}): take another checkpoint.") from error
-        try:
-            load_state(self._trainer, folder / "state.safetensors")
-        except RuntimeError as error:
-            raise ValueError(f"{folder} holds an adapter of a model with other settings: {error}") from error
+        load_state(self._trainer, folder / "state.safetensors")
         # What is held out may be other episodes than those of the version that saved it: this model's loss is known.
         self._ledger = replace(ledger, fitted_loss=self._ledger.fitted_loss)
 

@@ -62,9 +62,9 @@ class AdaptingReplay(LocalReplay):
 class AdaptingServices:
     """Makes :class:`AdaptingReplay` services of a diffuser and the offline data that it rehearses.
 
-    Stays in the process that made it, like the objects that it holds: a copy of it is itself, and what is unpickled of it
-    elsewhere (RLlib sends a config to its env runners, and writes it into its checkpoints) starts nothing. An adapter goes
-    with each service: it starts from ``diffuser`` as it is when the service starts, with the optimisers of
+    Stays in the process that made it, like the objects that it holds: a copy of it is itself, and what is unpickled of
+    it elsewhere starts nothing (RLlib sends a config to its env runners and writes it into its checkpoints). An adapter
+    goes with each service: it starts from ``diffuser`` as it is when the service starts, with the optimisers of
     ``training_state`` where that is given.
     """
 
@@ -97,10 +97,10 @@ class _LeftBehind:
 
     token: str
 
-    def start(self, order: ServiceOrder) -> AdaptingReplay:
+    def start(self, order: ServiceOrder) -> AdaptingReplay:  # noqa: ARG002
         raise RuntimeError(
-            "this run was configured with AdaptingServices, which stay in the process that made them, and this is another "
-            "process: make new ones of the same diffuser and data, and configure the run with those."
+            "this run was configured with AdaptingServices, which stay in the process that made them, and this is "
+            "another process: make new ones of the same diffuser and data, and configure the run with those."
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

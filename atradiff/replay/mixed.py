@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -250,15 +251,17 @@ class MixedReplay:
     def save(self, folder: Path) -> None:
         """Write everything into ``folder``: rings, links, requests, counters, random state and the watcher's part.
 
-        Outstanding requests are written as waiting ones: who goes on from here has asked nobody yet.
+        Outstanding requests are written as waiting ones: who goes on from here has asked nobody yet. What stood there
+        is replaced, and cannot be loaded until that is done.
         """
+        (folder / _STATE_FILE).unlink(missing_ok=True)
         self.real.save(folder / "real")
         self.synthetic.save(folder / "synthetic")
         np.savez(folder / _QUEUE_FILE, **self._queue.everything())  # type: ignore[arg-type]
         successors, open_episodes = self._links.state()
         np.save(folder / _LINKS_FILE, successors[: len(self.real)])
         if self.watcher is not None:
-            (folder / _WATCHER_FOLDER).mkdir()
+            (folder / _WATCHER_FOLDER).mkdir(exist_ok=True)
             self.watcher.save(folder / _WATCHER_FOLDER)
         state = {
             "format": _FORMAT,
@@ -273,14 +276,21 @@ class MixedReplay:
         (folder / _STATE_FILE).write_text(json.dumps(state))
 
     def load(self, folder: Path) -> None:
-        """Become what :meth:`save` wrote. Raises ``ValueError`` where rings differ, ``OSError`` where files lack."""
-        state = _read_state(folder)
-        require_same_offline(state.get("offline"), self.offline, str(folder))
-        with np.load(folder / _QUEUE_FILE, allow_pickle=False) as arrays:
-            queue = RequestQueue.waiting(dict(arrays))
-        successors = np.load(folder / _LINKS_FILE, allow_pickle=False)
-        self.real.load(folder / "real")
-        self.synthetic.load(folder / "synthetic")
+        """Become what :meth:`save` wrote.
+
+        Raises ``ValueError``, changing nothing, where rings differ or a file is missing or damaged.
+        """
+        try:
+            state = _read_state(folder)
+            require_same_offline(state.get("offline"), self.offline, str(folder))
+            with np.load(folder / _QUEUE_FILE, allow_pickle=False) as arrays:
+                queue = RequestQueue.waiting(dict(arrays))
+            successors = np.load(folder / _LINKS_FILE, allow_pickle=False)
+            real, synthetic = self.real.read(folder / "real"), self.synthetic.read(folder / "synthetic")
+        except (OSError, EOFError, KeyError, BadZipFile) as error:
+            raise ValueError(f"{folder} is damaged or no replay's ({error}): take another checkpoint.") from error
+        self.real.become(real)
+        self.synthetic.become(synthetic)
         self._links.restore(successors, state["open_episodes"])
         self._queue = queue
         self._chunks.restore(state["chunks"])
@@ -315,7 +325,7 @@ class MixedReplay:
 
     def _request(self, state: FloatArray, env_step: int, n: int) -> None:
         for _ in range(n):
-            self._queue.add(GenerationRequest(self.counters.requests, env_step, state.copy()))
+            self._queue.add(GenerationRequest(self.counters.requests, env_step, np.array(state, np.float32)))
             self.counters.requests += 1
 
     def _synthetic_share(self, batch_size: int) -> int:

@@ -51,6 +51,14 @@ def row_bytes(columns: Mapping[str, Column]) -> int:
     return sum(column.row_bytes for column in columns.values())
 
 
+@dataclass(frozen=True)
+class SavedRing:
+    """A saved ring's rows, in slot order and of the right shapes, still on the disk."""
+
+    columns: dict[str, NDArray[Any]]
+    total_added: int
+
+
 class ColumnRing:
     """The last ``capacity`` rows that were added, each column one contiguous array.
 
@@ -117,7 +125,11 @@ class ColumnRing:
         (folder / _STATE_FILE).write_text(json.dumps(state))
 
     def load(self, folder: Path) -> None:
-        """Become what :meth:`save` wrote. Raises ``ValueError``, changing nothing, where capacity or columns differ."""
+        """Become what :meth:`save` wrote; errors as :meth:`read`, and nothing is changed."""
+        self.become(self.read(folder))
+
+    def read(self, folder: Path) -> SavedRing:
+        """What :meth:`save` wrote, for :meth:`become`. Raises ``ValueError`` where capacity or columns differ."""
         state = json.loads((folder / _STATE_FILE).read_text())
         if state["capacity"] != self.capacity:
             raise ValueError(
@@ -132,9 +144,14 @@ class ColumnRing:
                     f"{folder / name}.npy is {loaded[name].dtype}{loaded[name].shape}, expected "
                     f"{column.dtype}{(size, *column.shape[1:])}: the checkpoint is of another task, or damaged."
                 )
+        return SavedRing(loaded, int(state["total_added"]))
+
+    def become(self, saved: SavedRing) -> None:
+        """Take over what :meth:`read` found."""
         for name, column in self._data.items():
-            column[:size] = loaded[name]
-        self.total_added = int(state["total_added"])
+            rows = saved.columns[name]
+            column[: len(rows)] = rows
+        self.total_added = saved.total_added
 
     def require_fitting(self, rows: Mapping[str, NDArray[Any]]) -> int:
         """The number of ``rows``; raises ``ValueError`` where their columns are not those of the ring."""

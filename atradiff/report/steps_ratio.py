@@ -116,4 +116,8 @@ def _ratio(arm: _Aligned, baseline: _Aligned, threshold: float | None) -> tuple[
     goal = float(interquartile_mean(baseline.finals)) if threshold is None else threshold
     ours, theirs = arm.steps_to(goal), baseline.steps_to(goal)
     denominator = float(baseline.steps[-1]) if theirs is None else theirs
-    return (math.inf if ours is None else ours / denominator), goal, theirs is None
+    if ours is None:
+        return math.inf, goal, theirs is None
+    if denominator == 0:  # curves from elsewhere may begin at step 0, where the baseline may stand as well as it ends
+        return (1.0 if ours == 0 else math.inf), goal, theirs is None
+    return ours / denominator, goal, theirs is None

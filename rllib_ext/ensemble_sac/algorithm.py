@@ -235,6 +235,7 @@ class EnsembleSAC(Algorithm):
     def load_state(self, folder: Path) -> None:
         """Become the run that :meth:`save_state` wrote; raises ``ValueError`` where the configuration differs."""
         self._start_over()  # what runners are at is over before the replay is another one
+        self._sampler.forget()
         read_state(folder, self)
         self._go_on_from_here()
 

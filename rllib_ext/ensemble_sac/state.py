@@ -63,6 +63,7 @@ class LearnerState:
 def write_state(folder: Path, algorithm: EnsembleSAC) -> None:
     """Write ``algorithm`` into ``folder`` (made if absent)."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / _ALGORITHM).unlink(missing_ok=True)  # a checkpoint that is being replaced is none
     learner = algorithm.learners.first(LearnerState.of)
     save_file(learner.weights, folder / _WEIGHTS)
     save_file(learner.optimizers, folder / _OPTIMIZERS)

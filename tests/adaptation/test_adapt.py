@@ -191,6 +191,11 @@ def test_a_fit_goes_on_with_its_raw_weights_and_optimisers(tmp_path):
     assert not any(len(optimizer.state) for optimizer in plain._trainer.optimizers.values())
     with pytest.raises(ValueError, match="belongs to other weights"):
         Adapter(tiny_diffuser(moved_data(5)), offline_data(), QUICK, 0, tmp_path / "m" / "training/state.safetensors")
+    wider = tiny_diffuser(config=replace(TINY, width=32))
+    with pytest.raises(ValueError, match="a model with other settings"):
+        Adapter(wider, offline_data(), QUICK, 0, tmp_path / "m" / "training/state.safetensors")
+    with pytest.raises(ValueError, match="no state of a training"):
+        Adapter(model, offline_data(), QUICK, 0, tmp_path / "m" / "model.safetensors")
 
 
 def test_adopted_weights_are_gone_on_from(fitted, feed):

@@ -22,7 +22,7 @@ def test_neither_model_nor_data_are_copied() -> None:
     sent = pickle.dumps(services)
     assert len(sent) < 500
     assert pickle.loads(sent) is services
-    arrive = "import pickle, sys; again = pickle.loads(sys.stdin.buffer.read()); sys.stdout.buffer.write(pickle.dumps(again))"
+    arrive = "import pickle, sys; sys.stdout.buffer.write(pickle.dumps(pickle.loads(sys.stdin.buffer.read())))"
     elsewhere = subprocess.run([sys.executable, "-c", arrive], input=sent, capture_output=True, check=True).stdout
     assert pickle.loads(elsewhere) is services  # on its way through another process
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atradiff.adaptation.config import PickUpConfig
+from atradiff.adaptation.pickup import make_pick_up
 from atradiff.replay.mixed import MixedReplay, ReplayConfig
 from atradiff.types import Spaces, Transitions
 
@@ -257,6 +261,52 @@ def test_a_restored_replay_goes_on_as_the_first(steps: int, taken: int, seed: in
         (a,), (b,) = first.take_requests(1), second.take_requests(1)
         assert (a.request_id, a.requested_at, *a.state) == (b.request_id, b.requested_at, *b.state)
     assert second.pending == 0
+
+
+def test_a_refused_load_changes_nothing(tmp_path: Path) -> None:
+    stored = _replay(rho=0.5)
+    stored.store(_real(0, 60))
+    stored.save(tmp_path / "other")
+    replay = _replay(rho=0.3)
+    replay.store(_real(100, 5))
+    with pytest.raises(ValueError, match=r"same replay\.capacity and replay\.rho"):
+        replay.load(tmp_path / "other")
+    for file in ("replay.json", "queue.npz", "successors.npy", "real/rewards.npy", "synthetic/ring.json"):
+        replay.save(tmp_path / "own")
+        (tmp_path / "own" / file).unlink()
+        with pytest.raises(ValueError, match="damaged"):
+            replay.load(tmp_path / "own")
+    assert (len(replay.real), replay.counters.env_steps) == (5, 5)
+    assert set(replay.sample(64).transitions.rewards) <= {100, 101, 102, 103, 104}
+
+
+def test_a_replaced_checkpoint_is_none_until_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ReplayConfig(capacity=100)
+    replay = MixedReplay(SPACES, config, 0, watcher=make_pick_up(PickUpConfig("td", entries=10, picked=5), 100, 0))
+    replay.store(_real(0, 10))
+    replay.save(tmp_path)
+    replay.store(_real(10, 10))
+    replay.save(tmp_path)
+    again = MixedReplay(SPACES, config, 0)
+    again.load(tmp_path)
+    assert again.counters.env_steps == 20
+
+    def kill(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("atradiff.replay.mixed.np.savez", kill)
+    with pytest.raises(MemoryError):
+        replay.save(tmp_path)
+    with pytest.raises(ValueError, match="damaged"):
+        again.load(tmp_path)
+
+
+def test_states_of_requests_are_as_the_rings_have_them() -> None:
+    replay = _replay(rho=0.9, expected_length=1)
+    rows = _real(0, 5)
+    replay.store(replace(rows, next_observations=rows.next_observations.astype(np.float64)))
+    (request,) = pickle.loads(pickle.dumps(replay.take_requests(1)))
+    assert request.state.tolist() == [0.5]
 
 
 @pytest.mark.parametrize(

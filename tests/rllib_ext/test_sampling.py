@@ -53,6 +53,16 @@ def test_silent_runners_end_it_too_but_only_waits_count() -> None:
         asked.collect(random_actions=False, wait=True)
 
 
+def test_what_was_asked_for_before_another_run_was_loaded_is_dropped() -> None:
+    asked = sampler([])
+    asked.go_on(random_actions=False)
+    asked._group.answers.append(Fragment(20, None, {}))  # type: ignore[attr-defined]
+    asked.forget()
+    assert asked.collect(random_actions=False, wait=False) == []
+    asked._group.answers.append(Fragment(30, None, {}))  # type: ignore[attr-defined]
+    assert [fragment.steps for fragment in asked.collect(random_actions=False, wait=False)] == [30]
+
+
 def test_a_step_in_between_forgives() -> None:
     asked = sampler([*[failed("x")] * 9, Fragment(20, None, {}), *[failed("y")] * 9])
     told = [asked.collect(random_actions=False, wait=True) for _ in range(19)]
