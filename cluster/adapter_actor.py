@@ -167,6 +167,10 @@ class AdapterActor:
         self._worker(made_of)
         return os.getpid()
 
+    def sees(self, file: Path) -> bool:
+        """Whether there is such a file where this process runs."""
+        return file.is_file()
+
     @ray.method(num_returns=2)
     def update(
         self,

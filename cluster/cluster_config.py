@@ -43,7 +43,8 @@ class ClusterConfig:
 
     ``trainer`` is the process that holds RLlib's algorithm, and the learner where ``learners.learners`` is 0: give it
     ``num_gpus`` to learn there; a fraction shares the GPU with a generator. ``journal`` is a folder, on the replay's
-    node or shared, for the journal of its rows; None: in the run's folder; ``'off'`` (in YAML with the quotes): none.
+    node or shared, in which each run has a folder for the journal of its rows; None: in the run's own folder; ``'off'``
+    (in YAML with the quotes): none.
     """
 
     trainer: Resources = field(default_factory=Resources)

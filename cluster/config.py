@@ -186,6 +186,11 @@ class RunConfig:
                 "learner_device: cuda is for runs without a cluster section: give cluster.trainer, or "
                 "cluster.learners.resources, num_gpus instead."
             )
+        if self.cluster is not None and self.algorithm.batch_size % max(self.cluster.learners.learners, 1):
+            raise ValueError(
+                f"algorithm.batch_size={self.algorithm.batch_size} cannot be shared equally by "
+                f"cluster.learners.learners={self.cluster.learners.learners}: choose a multiple."
+            )
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}.")
         if self.replay.max_request_age <= self.serving.max_wait + self.rollout_fragment_length:
@@ -299,9 +304,11 @@ class RunConfig:
         generator = replace(
             self.generator, path=_absolute_if_there(self.generator.path), cache=_absolute(self.generator.cache)
         )
-        return replace(
-            self, output=self.output if is_uri(self.output) else _absolute(self.output), data=data, generator=generator
-        )
+        cluster = self.cluster
+        if cluster is not None and cluster.journal not in (None, "off"):
+            cluster = replace(cluster, journal=_absolute(cluster.journal))
+        output = self.output if is_uri(self.output) else _absolute(self.output)
+        return replace(self, output=output, data=data, generator=generator, cluster=cluster)
 
     def to_yaml(self) -> str:
         """Every setting, defaults too, as `atradiff train` reads it back."""

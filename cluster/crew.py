@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +18,7 @@ from ray.actor import ActorHandle
 from atradiff.adaptation.config import AdaptationConfig
 from atradiff.adaptation.report import AdaptationReport
 from atradiff.branches import OwnActions, snapshots
+from atradiff.errors import RunFailed
 from atradiff.ports import ServiceOrder
 from atradiff.replay.memory import ReplayMemory
 from atradiff.types import Spaces
@@ -37,6 +40,7 @@ from rllib_ext.columns import ActionScale
 
 REPLAY_PART = "replay"
 ADAPTER_PART = "adaptation"
+_SIGHT_SECONDS = 60.0
 
 
 class AttachedReplay(RemoteReplay):
@@ -111,7 +115,7 @@ class Crew:
     ) -> None:
         """``adapter_states``: where in the adapter's folder this run keeps its own. ``get`` waits for the replay's
         answers, see :class:`cluster.waiting.Waiting`."""
-        order, plan = _order(run, spaces, supplies), _plan(cluster, supplies.imagination, folder, adapter_states)
+        order, plan = _order(run, spaces, supplies), _plan(run, cluster, supplies.imagination, folder, adapter_states)
         self._get = get
         offline_rows = 0 if supplies.offline is None else supplies.offline.n_transitions
         print(f"replay       {ReplayMemory.of(spaces, order.replay, offline_rows)}", file=sys.stderr)
@@ -147,6 +151,21 @@ class Crew:
         if self.adapter is not None:
             newest = int(self._get(self.replay.status.remote())["generator_version"])
             self.adapter.restore(checkpoint.part(ADAPTER_PART), newest)
+
+    def require_sight_of(self, file: Path) -> None:
+        """Raise :class:`RunFailed` where an actor that writes a part of each checkpoint does not see the run's file.
+
+        The first checkpoint would tell, hours later. A network file system may show a new file late.
+        """
+        actors = [self.replay, *([] if self.adapter is None else [self.adapter.actor])]
+        deadline = time.monotonic() + _SIGHT_SECONDS
+        while not all(self._get(actor.sees.remote(file)) for actor in actors):
+            if time.monotonic() >= deadline:
+                raise RunFailed(
+                    f"{file} cannot be seen where the replay, or the adapter, has its place: set output to a folder "
+                    "that all machines share, or to a URI (s3://, gs://, hdfs://)."
+                )
+            time.sleep(1)
 
     def parts(self) -> dict[str, Part]:
         """What the crew adds to a checkpoint; each part is written by the actor that owns it. May be pickled."""
@@ -197,8 +216,10 @@ def _order(run: RunConfig, spaces: Spaces, supplies: Supplies) -> ServiceOrder:
     )
 
 
-def _plan(cluster: ClusterConfig, imagination: Imagination | None, folder: Path, adapter_states: str) -> ActorPlan:
-    journal = _journal(cluster.journal, folder)
+def _plan(
+    run: RunConfig, cluster: ClusterConfig, imagination: Imagination | None, folder: Path, adapter_states: str
+) -> ActorPlan:
+    journal = _journal(cluster.journal, run, folder)
     if imagination is None or imagination.adaptation is None or imagination.offline is None:
         return ActorPlan(cluster.replay, cluster.pool, journal)
     adaptation = AdaptationPlan(
@@ -224,8 +245,10 @@ class _WrittenBy:
         return written
 
 
-def _journal(asked: str | None, folder: Path) -> Path | None:
-    """The run's own folder, unless another one, or none (``off``), was asked for."""
+def _journal(asked: str | None, run: RunConfig, folder: Path) -> Path | None:
+    """In the run's own folder, or in one of its own below another that was asked for; None for ``off``."""
     if asked == "off":
         return None
-    return Path(asked) if asked else folder / ".journal"
+    if asked is None:
+        return folder / ".journal"
+    return Path(asked) / f"{run.name}-{run.augmentation}-{run.seed}-{sha256(run.where.encode()).hexdigest()[:8]}"

@@ -22,6 +22,7 @@ from cluster.progress import Progress
 from cluster.ray_runtime import start_ray
 from cluster.replay_actor import RowsLostError
 from cluster.run_store import RunStore
+from cluster.storage import is_uri
 from cluster.supervisor import Supervisor
 from cluster.trainer_actor import StartingPoint, TrainerActor
 from cluster.waiting import Waiting
@@ -62,11 +63,14 @@ def train_on_cluster(
     start_ray(at_least=total(grown.bundles(generating=generating, adapting=adapting)).get("CPU", 0.0))
     if generating:
         cluster = cluster.decided(ray.cluster_resources(), adapting=adapting)
-    with place(cluster.bundles(generating=generating, adapting=adapting), cluster.placement) as placement:
+    bundles = cluster.bundles(generating=generating, adapting=adapting)
+    with place(bundles, cluster.placement, ours=True, stop=stop) as placement:
         waiting, folder, states = Waiting(placement.missing, stop), it.store.folder.path, _adapter_states(it)
         with Crew(it.run, cluster, it.spaces, it.supplies, placement, folder, states, waiting.get) as crew:
             starter = _Starter(it, crew, placement, waiting)
             begin()
+            if not is_uri(it.run.output):
+                crew.require_sight_of(it.store.folder.config)
             return Supervisor(starter.start, crew, waiting.get).run(watch, stop)
 
 

@@ -7,6 +7,7 @@ RLlib's learners take any bundle that is free. Ours follow, and are named by the
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.stop_signal import Stopped
 
 Role = Literal["trainer", "env_runner", "learner", "replay", "generator", "adapter"]
 _TELL_AFTER_SECONDS = 30.0
@@ -118,18 +121,29 @@ def as_ray(bundles: Sequence[Bundle]) -> list[dict[str, float]]:
     return [bundle or {"CPU": 0.001} for bundle in asked]
 
 
-def place(bundles: Sequence[Bundle], config: PlacementConfig, tell: Callable[[str], None] | None = None) -> Placement:
+def place(
+    bundles: Sequence[Bundle],
+    config: PlacementConfig,
+    tell: Callable[[str], None] | None = None,
+    *,
+    ours: bool = False,
+    stop: threading.Event | None = None,
+) -> Placement:
     """Reserve ``bundles``; raises :class:`NoPlaceError` where the cluster does not have them in time.
 
-    A trial of Ray Tune, which sits in just these bundles, takes them as they are. After 30 seconds of waiting ``tell``
-    (by default: standard error) hears what is asked for and what there is.
+    With ``ours`` a trial of Ray Tune that sits in just these bundles, made for it, takes them as they are. After 30
+    seconds of waiting ``tell`` (by default: standard error) hears what is asked for and what there is. Once ``stop`` is
+    set the waiting ends with :class:`Stopped`.
     """
-    ours = get_current_placement_group()
-    if ours is not None and ours.bundle_specs == as_ray(bundles):
-        return Placement(bundles, ours, lent=True)
+    lent = get_current_placement_group() if ours else None
+    if lent is not None and lent.bundle_specs == as_ray(bundles):
+        return Placement(bundles, lent, lent=True)
     group = placement_group(as_ray(bundles), strategy=config.strategy)
     began, told = time.monotonic(), False
     while not group.wait(timeout_seconds=_POLL_SECONDS):
+        if stop is not None and stop.is_set():
+            remove_placement_group(group)
+            raise Stopped("stopped while it waited for places: nothing had begun.")
         waited = time.monotonic() - began
         if waited >= config.wait_seconds:
             remove_placement_group(group)

@@ -116,6 +116,10 @@ class ReplayActor:
     def env_steps(self) -> int:
         return self._shared.env_steps
 
+    def sees(self, file: Path) -> bool:
+        """Whether there is such a file where this process runs."""
+        return file.is_file()
+
     def status(self) -> dict[str, float]:
         """See :meth:`SharedReplay.status`; ``process`` is the actor's, another one after a restart."""
         return self._shared.status() | {"process": os.getpid()}

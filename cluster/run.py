@@ -34,12 +34,8 @@ from cluster.ray_runtime import start_ray
 from cluster.run_folder import RunFolder
 from cluster.run_store import RunStore
 from cluster.session import Session
-from cluster.stop_signal import stop_signal
+from cluster.stop_signal import Stopped, stop_signal
 from cluster.storage import Location
-
-
-class Stopped(Exception):
-    """The run was asked to stop (Ctrl-C, SIGTERM), wrote a checkpoint and did."""
 
 
 def train(

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 
+class Stopped(Exception):
+    """The run was asked to stop (Ctrl-C, SIGTERM) and did, with a checkpoint where it had begun."""
+
+
 @contextmanager
 def stop_signal(*numbers: signal.Signals) -> Iterator[threading.Event]:
     """An event that ``numbers`` (Ctrl-C and SIGTERM) set, for a loop to look at: it ends at its next iteration.

@@ -92,7 +92,15 @@ class _Places:
             ("generator.path", self._input(self.run.generator.path, "generator.path")),
             ("data.cache", self._cache(self.run.data.cache, output)),
             ("generator.cache", self._cache(self.run.generator.cache, output)),
+            *self._journal(),
         ]
+
+    def _journal(self) -> list[tuple[str, str | None]]:
+        """A relative one lies in the job's own folder, which is deleted behind it."""
+        asked = None if self.run.cluster is None else self.run.cluster.journal
+        if asked is None or asked == "off" or Path(asked).is_absolute():
+            return []
+        return [("cluster.journal", _reachable(asked, self.address, "cluster.journal"))]
 
     def _input(self, path: str | None, name: str) -> str | None:
         """A path as the job finds it; None where it means the same there as here (a hub id, ``d4rl:...``)."""
@@ -130,8 +138,10 @@ def _reachable(path: str, address: str, flag: str) -> str:
 
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise ValueError(f"--env takes NAME=VALUE, got {text!r}.")
+    if not equals or not name.isidentifier():
+        raise ValueError(
+            f"--env takes NAME=VALUE for the job's processes, got {text!r}. A run's environment stands in its config."
+        )
     return name, value
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from atradiff.adaptation.report import AdaptationReport
 from atradiff.errors import RunFailed
@@ -78,7 +78,7 @@ class Supervisor:
                 if progress.finished or stop.is_set():
                     self._get(self._trainer.conclude.remote())
                     return progress
-            except (RayActorError, LearnerLost, RowsLostError) as error:
+            except (RayActorError, OutOfMemoryError, LearnerLost, RowsLostError) as error:
                 deaths, cause, first = deaths + 1, error, None
                 if deaths > _FRUITLESS_DEATHS:
                     raise TrainerLost(

@@ -173,10 +173,14 @@ def _restored(plan: TrialPlan, folder: Path, settings: SearchSettings) -> ray_tu
 
 
 class _SearchBar(ray_tune.Callback):
-    """Trials done, and the best return so far."""
+    """Trials done, and the best return so far.
+
+    Ray Tune hears Ctrl-C itself, keeps the search and returns as if all trials had had their time: told apart here.
+    """
 
     def __init__(self, samples: int) -> None:
         self._samples = samples
+        self._open = False
         self._best = -math.inf
         self._bar: ProgressBar | None = None
 
@@ -187,10 +191,15 @@ class _SearchBar(ray_tune.Callback):
     def on_trial_complete(self, *, trials: list[Trial], **_: Any) -> None:
         self._show(trials)
 
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
+        self._open = len(trials) < self._samples or any(not trial.is_finished() for trial in trials)
+
     def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
         self._show(trials)
         if self._bar is not None:
             self._bar.close()
+        if self._open and sys.exception() is None:
+            raise KeyboardInterrupt
 
     def _show(self, trials: list[Trial]) -> None:
         if self._bar is None:
@@ -199,8 +208,8 @@ class _SearchBar(ray_tune.Callback):
         self._bar.update(sum(trial.is_finished() for trial in trials) - self._bar.n)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the bar: Ray Tune stores its callbacks with the search."""
-        return self.__dict__ | {"_bar": None}
+        """Without what is of this process: Ray Tune stores its callbacks with the search."""
+        return self.__dict__ | {"_bar": None, "_open": False}
 
 
 def _results(grid: ray_tune.ResultGrid) -> list[TrialResult]:
@@ -219,7 +228,7 @@ def _results(grid: ray_tune.ResultGrid) -> list[TrialResult]:
 
 
 def _write(folder: Path, trials: list[TrialResult], plan: TrialPlan) -> SearchResult:
-    names = list(trials[0].settings)
+    names = next((list(trial.settings) for trial in trials if trial.settings), [])
     cells = [["trial", *names, "env steps", "return", "error"], *(_row(trial, names) for trial in trials)]
     write_text(folder / "trials.md", markdown(cells) + "\n")
     with staged_file(folder / "trials.csv") as staging, staging.open("w", newline="") as file:
@@ -234,7 +243,7 @@ def _write(folder: Path, trials: list[TrialResult], plan: TrialPlan) -> SearchRe
 
 def _row(trial: TrialResult, names: Sequence[str]) -> list[str]:
     final = "" if trial.final_return is None else f"{trial.final_return:.4g}"
-    values = [_text(trial.settings[name]) for name in names]
+    values = [_text(trial.settings.get(name, "")) for name in names]
     return [trial.trial, *values, str(trial.env_steps), final, trial.error or ""]
 
 

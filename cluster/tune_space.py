@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from ray import tune
 
+from atradiff.config import DiffuserConfig
+from atradiff.model_folder import read_description
 from cluster.config import RunConfig
 
 Space = dict[str, dict[str, list[Any]]]
@@ -23,8 +25,20 @@ DISTRIBUTIONS: dict[str, Callable[[list[Any]], Any]] = {
 
 
 def default_space(run: RunConfig) -> Space:
-    """What decides most about imagined trajectories: how many, how long, and how often their generator is adapted."""
-    lengths = list(run.generator.model.lengths)
+    """What decides most about imagined trajectories: how many, how long, and how often their generator is adapted.
+
+    Raises ``ValueError`` for a run without any.
+    """
+    if run.augmentation != "atradiff":
+        raise ValueError(
+            f"a run with augmentation: {run.augmentation} has no imagined trajectories to tune: give --space, as in "
+            f"{_EXAMPLE}, or augmentation: atradiff."
+        )
+    path = run.generator.path
+    config = run.generator.model
+    if path is not None and Path(path).is_dir():
+        config = DiffuserConfig.from_json(read_description(Path(path))["config"])
+    lengths = list(config.lengths)
     horizon = run.generator.sampling.horizon
     horizons = [None, 2 * lengths[-1], 4 * lengths[-1]] if horizon is None else [horizon // 2, horizon, 2 * horizon]
     space: Space = {

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import OutOfMemoryError
+
 from cluster.progress import Progress
 from cluster.replay_actor import RowsLostError
 
@@ -35,6 +37,8 @@ class CountingTrainer:
             raise LearnerLost("learner 1 is gone")
         if accident == "replay lost":
             raise RowsLostError("nothing there")
+        if accident == "out of memory":
+            raise OutOfMemoryError("the node's memory monitor killed it")
         if accident == "diverged":
             raise FloatingPointError("the critic loss is nan")
         self.steps += 10

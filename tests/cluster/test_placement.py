@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from cluster.cluster_config import ClusterConfig
 from cluster.placement import Bundle, NoPlaceError, PlacementConfig, Resources, place, shortage, total
 from cluster.pool_config import PoolConfig, share_of_gpus
+from cluster.stop_signal import Stopped
 
 SMALL = Resources(num_cpus=0.1)
 
@@ -49,6 +51,30 @@ def test_a_run_without_a_place_says_what_it_asked_for_and_what_there_is() -> Non
     # What was reserved in part is given back.
     with place([Bundle("trainer", SMALL)], PlacementConfig()):
         pass
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_who_waits_for_places_can_be_stopped_and_leaves_none_reserved() -> None:
+    stop = threading.Event()
+    stop.set()
+    everything = Resources(num_cpus=ray.cluster_resources()["CPU"])
+    with pytest.raises(Stopped, match="nothing had begun"):
+        place([Bundle("trainer", everything), Bundle("replay", SMALL)], PlacementConfig(wait_seconds=60), stop=stop)
+    with place([Bundle("trainer", everything)], PlacementConfig()):
+        pass
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_only_who_says_so_takes_the_bundles_that_it_sits_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An RLlib trial of Ray Tune may hold bundles just like those that its services ask for: they are taken."""
+    bundles = [Bundle("replay", SMALL), Bundle("generator", SMALL)]
+    with place(bundles, PlacementConfig()) as around:
+        group = around.strategy("replay").placement_group
+        monkeypatch.setattr("cluster.placement.get_current_placement_group", lambda: group)
+        with place(bundles, PlacementConfig()) as own:
+            assert own.strategy("replay").placement_group.id != group.id
+        with place(bundles, PlacementConfig(), ours=True) as lent:
+            assert lent.strategy("replay").placement_group.id == group.id
 
 
 def test_a_busy_cluster_is_told_apart_from_a_small_one() -> None:

@@ -102,6 +102,13 @@ def test_a_run_is_resumed_with_data_that_are_named_in_another_way() -> None:
     assert load_run_config(run.to_yaml(), ["--data.cache", "kept"]).data.source == run.data.source
 
 
+def test_paths_mean_the_same_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for journal, absolute in (("rows", str(tmp_path / "rows")), ("off", "off")):
+        run = load_run_config(CONFIGS / "halfcheetah_cluster.yaml", ["--cluster.journal", journal]).absolute()
+        assert (run.cluster.journal, run.output) == (absolute, str(tmp_path / "runs"))
+
+
 def test_two_ways_of_naming_data_at_once_are_refused() -> None:
     with pytest.raises(ValueError, match="data takes one of path, source and collect, got path and source"):
         load_run_config(CONFIGS / "quickstart.yaml", ["--data.path", "a", "--data.source", "b"])
@@ -133,6 +140,7 @@ def test_an_unknown_key_is_named_with_those_that_there_are(tmp_path: Path, secti
         ("--cluster.pool.generators=0", "the pool needs at least 1 generator, got generators=0."),
         ("--cluster.pool.generators=many", "Parser key \"pool.generators\": Expected a <class 'int'>. Got value: many"),
         ("--adaptation.every=0", "every must be at least 1"),
+        ("--cluster.learners.learners=3", "batch_size=256 cannot be shared equally by cluster.learners.learners=3"),
         ("--foo=1", "unrecognized arguments: --foo=1"),
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import ray
 from counting_trainer import ENV_STEPS, CountingTrainer
-from ray.exceptions import ActorDiedError, RayActorError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
 
 from cluster.progress import Progress
 from cluster.replay_actor import RowsLostError
@@ -85,7 +85,10 @@ def test_a_trainer_that_dies_is_replaced(tmp_path: Path) -> None:
     assert stable.log.read_text() == "concluded at 100"
 
 
-@pytest.mark.parametrize(("accident", "kind"), [("learner lost", LearnerLost), ("replay lost", RowsLostError)])
+@pytest.mark.parametrize(
+    ("accident", "kind"),
+    [("learner lost", LearnerLost), ("replay lost", RowsLostError), ("out of memory", OutOfMemoryError)],
+)
 def test_a_trainer_that_lost_something_is_ended_and_replaced(tmp_path: Path, accident: str, kind: type) -> None:
     """It lives, and would hold its places, which the next one needs."""
     stable = Stable(tmp_path / "log", [0, 20], [{50: accident}, {}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from cluster.run_folder import RunFolder
 from cluster.tune import SearchResult, SearchSettings, _prepare, search
 from cluster.tune_space import corners, default_space, overrides, read_space, to_tune
 from cluster.tune_trial import TrialPlan, _Reporter, cpus_of_trial, run_trial, trial_resources
+from tests.toys import TINY, tiny_diffuser
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SETTINGS = SearchSettings(samples=2, concurrent=1, grace=None, gpus=0.0, seed=0)
@@ -31,6 +33,17 @@ def test_the_default_space_is_of_this_run_and_every_value_of_it_may_be_run(tiny_
     base = tmp_path / "base.yaml"
     base.write_text(tiny_run.to_yaml())
     assert {load_run_config(base, overrides(values)).replay.rho for values in corners(space)} == {0.1, 0.75}
+
+
+def test_the_default_space_is_of_the_model_that_is_there_and_of_no_run_without_one(
+    tiny_run: RunConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="augmentation: none has no imagined trajectories to tune: give --space"):
+        default_space(replace(tiny_run, augmentation="none"))
+    model = tiny_diffuser(config=replace(TINY, lengths=(4, 7)))
+    model.save_pretrained(tmp_path / "model")
+    fitted = replace(tiny_run, generator=replace(tiny_run.generator, path=str(tmp_path / "model")))
+    assert default_space(fitted)["generator.sampling.length"] == {"choice": [None, 4, 7]}
 
 
 def test_ray_draws_from_the_space() -> None:
@@ -181,7 +194,7 @@ def test_the_command_wants_a_config(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_search_that_was_cut_off_goes_on_from_its_checkpoints(
     tiny_run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver dies as a trial reports; the search goes on where the trial's run stood.
+    """Ctrl-C as a trial reports, which Ray Tune hears; the search goes on where the trial's run stood.
 
     The last test of this Ray: the trial that is cut off may keep its CPU, of which another test would starve.
     """
@@ -189,13 +202,14 @@ def test_a_search_that_was_cut_off_goes_on_from_its_checkpoints(
     one = replace(SETTINGS, samples=1)
     space = {"algorithm.actor_lr": {"choice": [0.001]}}
 
-    def die(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    def ctrl_c(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("cluster.tune._SearchBar.on_trial_result", die)
-        with pytest.raises(BaseException):  # noqa: B017, PT011 - however Ray Tune passes the interruption on
+        patch.setattr("cluster.tune._SearchBar.on_trial_result", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
             search(run, space, one)
+    assert not (Path(run.output) / run.name / "tune" / "trials.md").exists()
     (folder,) = (Path(run.output) / run.name / "tune" / "runs").iterdir()
     lived = next(folder.rglob("metrics.csv")).read_text()
     assert len(lived.splitlines()) >= 2

@@ -333,6 +333,7 @@ def test_steps_ratio_never_and_neither() -> None:
     half = steps_ratio(high, low, threshold=5)
     assert (half.ratio.value, half.at_most, half.reached) == (0.5, True, True)
 
+
 def test_curves_that_begin_at_step_0_have_a_ratio() -> None:
     standing = [replace(curve(3, 3, 3), steps=np.array([0, 100, 200]))]
     rising = [replace(curve(0, 5, 9), steps=np.array([0, 100, 200]))]
