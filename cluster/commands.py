@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from atradiff.progress_bar import ProgressBar
 from cluster.config import RunConfig, parse_run_config, run_parser
+from cluster.stop_signal import Stopped
 from cluster.storage import is_uri
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ def train(arguments: list[str]) -> None:
     ``atradiff train --resume RUN|CHECKPOINT`` goes on with a run that was stopped. Both, and ``output``, may be URIs:
     s3, gs, abfs, hdfs, file.
     """
-    from cluster.run import Stopped
-    from cluster.run import train as train_run
     from cluster.run_store import RunStore
 
     parser = run_parser("atradiff train CONFIG", train.__doc__)
@@ -35,6 +34,8 @@ def train(arguments: list[str]) -> None:
     if resume is not None:
         arguments = ["--config", RunStore.of(resume).config_text(), *_without_positional(arguments)]
     run, _ = parse_run_config(parser, _config_first(arguments))
+    from cluster.run import train as train_run  # with RLlib, for which nobody waits to be told of a wrong word
+
     with _TrainingBar(run) as bar:
         try:
             folder = train_run(run, bar.show, resume=resume)

@@ -19,6 +19,21 @@ SMALL_RAYS: set[str] = set()
 """Addresses of those that :func:`local_ray` started in this process."""
 
 
+_OWN_RAY = ("test_submit_to_cluster", "test_manifests_slurm", "test_logging", "test_replay_actor_benchmark")
+"""Files that end the Ray which others share: they come before there is one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _OWN_RAY.index(item.path.stem) if item.path.stem in _OWN_RAY else len(_OWN_RAY))
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports of comparisons name their pictures and draw none: each takes a second."""
+    names = lambda _study, _arms, out: [out / "learning_curves.png"]  # noqa: E731
+    monkeypatch.setattr("atradiff.report.study_files.save_study_pictures", names)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets that some machines have beside the checkout; skips where it is absent."""
@@ -43,6 +58,8 @@ def local_ray() -> None:
         ray.shutdown()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent / "cluster"), prepend=os.pathsep)
+        for idle in ("start_log_monitor", "start_monitor"):  # nobody reads the logs here, and nothing scales
+            patch.setattr(f"ray._private.node.Node.{idle}", lambda _: None)
         ray.init(
             "local",
             num_cpus=2,

@@ -66,6 +66,7 @@ def test_a_paper_grid_in_small_runs_end_to_end_and_only_once(
     assert "nothing is left to run" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_failed_cell_leaves_the_others_alone_and_is_told(tiny_run: RunConfig, tmp_path: Path) -> None:
     settings = {"env": tiny_run.env, "env_steps": 200, "evaluation": {"every": 100, "episodes": 1}}
     grid = Grid(
@@ -123,6 +124,7 @@ def test_what_a_cell_died_of_is_told_by_name(tiny_run: RunConfig, monkeypatch: p
     assert [(f.cell.task, f.error) for f in failures] == [("car", "MemoryError: "), ("the same car", "MemoryError: ")]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_report_says_of_which_seeds_it_is(tmp_path: Path) -> None:
     grid = plain_grid(tmp_path)
     compare_grid(grid)
@@ -148,6 +150,7 @@ def plain_grid(tmp_path: Path) -> Grid:
     )
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_that_another_command_trains_is_told_and_left_to_it(tmp_path: Path) -> None:
     grid = plain_grid(tmp_path)
     taken = next(cell for cell in grid_cells(grid) if cell.arm == "slow")
@@ -178,6 +181,7 @@ def test_a_run_that_another_command_finishes_meanwhile_has_not_failed(
     assert train_cells(grid_cells(plain_grid(tmp_path))) == []
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_that_cannot_be_read_leaves_the_report_of_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

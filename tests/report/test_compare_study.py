@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atradiff.report import study_files, study_plots
+from atradiff.report import study_plots
 from atradiff.report.curves import RunCurve
 from atradiff.report.same_seed import Ahead
 from atradiff.report.stats import Interval
@@ -210,11 +210,6 @@ def test_arms_beyond_the_palette_look_different(count: int, monkeypatch: pytest.
         assert len(set(curves)) == count
     bars = [(bar.get_facecolor(), bar.get_hatch()) for bar in figures["intervals"].axes[0].patches]
     assert len(set(bars)) == count
-
-
-@pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_files, "save_study_pictures", lambda _study, _arms, out: [out / "learning_curves.png"])
 
 
 def test_a_study_is_written_as_markdown_csv_and_pictures(study: Study, tmp_path: Path) -> None:
