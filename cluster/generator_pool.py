@@ -46,7 +46,6 @@ class GeneratorPool:
         seed: The run's: seeds of batches follow from it.
         to_learner: Brings rows to the learner's action scale.
         placement: A Ray scheduling strategy for each of the first actors; those beyond go where Ray likes.
-        on_error: Called from the pool's thread with what ended it; :meth:`check` raises the same.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class GeneratorPool:
         seed: int,
         to_learner: ToLearner,
         placement: Sequence[object] | None = None,
-        on_error: Callable[[Exception], None] | None = None,
     ) -> None:
         require_rolls(generator, serving)
         self.config = config.on(ray.cluster_resources())
@@ -75,9 +73,7 @@ class GeneratorPool:
             Ticket.first(self._generator),
             needs_policy=serving.own_share > 0,
         )
-        self._thread = threading.Thread(
-            target=self._dispatcher.run, args=(on_error,), name="generator-pool", daemon=True
-        )
+        self._thread = threading.Thread(target=self._dispatcher.run, name="generator-pool", daemon=True)
 
     def start(self, timeout_s: float = 600.0) -> None:
         """Start the generators and serve once all of them are ready: a new node may first install what they need.

@@ -10,7 +10,6 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,16 +101,13 @@ class PoolDispatcher:
         self._stopping = threading.Event()
         self._drain_seconds = 0.0
 
-    def run(self, on_error: Callable[[Exception], None] | None = None) -> None:
-        """Work until :meth:`stop` or an error, then hand back; the first error is kept and told to ``on_error``."""
+    def run(self) -> None:
+        """Work until :meth:`stop` or an error, then hand back; the first error is kept."""
         for part in (self._serve, self._hand_back):
             try:
                 part()
             except Exception as error:  # whatever it is, the run hears of it
-                if self.error is None:
-                    self.error = error
-                    if on_error is not None:
-                        on_error(error)
+                self.error = self.error or error
 
     def stop(self, drain_s: float) -> None:
         """Ask for no more requests; those that are in flight are waited for, at most ``drain_s``."""
