@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
+from atradiff.data.policies import NAMED
 from cluster.config import RunConfig, load_run_config
 from cluster.jobs import JobClient, JobOrder
 from cluster.storage import is_uri
@@ -82,6 +83,12 @@ class _Places:
     def _here(self) -> bool:
         return not is_uri(self.run.output) and not Path(self.run.output).is_absolute()
 
+    @property
+    def _policy(self) -> str | None:
+        """The run whose policy collects the data; None where it has a name, or nothing is collected."""
+        collect = self.run.data.collect
+        return None if collect is None or collect.policy in NAMED else collect.policy
+
     def settings(self) -> list[tuple[str, str | None]]:
         """Names and values of the run's settings as they are there; ``ValueError`` for what is not to be reached."""
         output = _reachable(self.run.output, self.address, "--output")
@@ -89,6 +96,7 @@ class _Places:
             ("output", output),
             ("data.path", self._input(self.run.data.path, "data.path")),
             ("data.source", self._input(self.run.data.source, "data.source")),
+            ("data.collect.policy", self._input(self._policy, "data.collect.policy")),
             ("generator.path", self._input(self.run.generator.path, "generator.path")),
             ("data.cache", self._cache(self.run.data.cache, output)),
             ("generator.cache", self._cache(self.run.generator.cache, output)),

@@ -171,6 +171,10 @@ def test_the_jobs_environment(project: Path) -> None:
             ("configs/mine.yaml", "--address", THERE, "--output", "/x", "--generator.path", "models/demos"),
             "generator.path=models/demos is not uploaded",
         ),
+        (
+            ("configs/mine.yaml", "--address", THERE, "--output", "/x", "--data.collect.policy", "models/demos"),
+            "data.collect.policy=models/demos is not uploaded",
+        ),
         (("configs/mine.yaml", "--env", "HF_TOKEN"), "NAME=VALUE for .*, got 'HF_TOKEN'"),
         (("configs/mine.yaml", "--env", "Maze-v3?continuing_task=false"), "environment stands in its config"),
         (
