@@ -27,6 +27,11 @@ class RunCurve:
         """Mean of the last ``evaluations`` evaluations (of all of them where there are fewer)."""
         return float(self.returns[-evaluations:].mean())
 
+    def until(self, env_steps: float) -> RunCurve:
+        """The evaluations within the first ``env_steps``."""
+        within = self.steps <= env_steps
+        return RunCurve(self.steps[within], self.returns[within], self.wall_seconds[within])
+
     @property
     def area(self) -> float:
         """Mean return along the way: the area under the curve over the steps that it spans."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from atradiff.report.aggregate import AGGREGATES, aggregate_interval, improvement_interval, runs_interval
+from atradiff.report.budgets import AtBudget, budgets, ratios_at
 from atradiff.report.curves import RunCurve
 from atradiff.report.same_seed import Ahead, SameSeed, same_seed
 from atradiff.report.stats import Interval, Numbers
@@ -79,6 +80,10 @@ class Study:
         """The curves of all finished runs of a pair; empty where there is none."""
         return [run.curve for run in self.runs.get((task, arm), ())]
 
+    def all_curves(self, task: str) -> list[RunCurve]:
+        """Those of every arm on ``task``."""
+        return [curve for arm in self.arms for curve in self.curves(task, arm.label)]
+
     def by_seed(self, task: str, arm: str) -> dict[int, RunCurve]:
         """The same, by the seeds of the runs."""
         return {run.seed: run.curve for run in self.runs.get((task, arm), ())}
@@ -126,8 +131,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One arm on one task. Intervals are over runs; the last three are None without runs of a baseline, the last also
-    where no seed is in both."""
+    """One arm on one task. Intervals are over runs. What holds it against a baseline is None, or empty, without runs of
+    one; ``same_seed`` also where no seed is in both, ``at_budgets`` where steps are counted to a given return."""
 
     task: str
     arm: str
@@ -139,6 +144,7 @@ class TaskResult:
     improvement: Interval | None
     steps: StepsRatio | None
     same_seed: SameSeed | None
+    at_budgets: tuple[AtBudget, ...]
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,15 @@ def _task_result(study: Study, task: StudyTask, arm: StudyArm) -> TaskResult:
             study.by_seed(task.label, against),
             study.final_evaluations,
             seed=study.seed,
+        ),
+        at_budgets=()
+        if against is None or task.threshold is not None
+        else ratios_at(
+            budgets(study.all_curves(task.label), study.final_evaluations),
+            curves,
+            study.curves(task.label, against),
+            study.final_evaluations,
+            study.seed,
         ),
     )
 

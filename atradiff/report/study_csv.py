@@ -16,14 +16,13 @@ Row = Mapping[str, str | float | None]
 
 
 def write_tables(study: Study, tasks: Sequence[TaskResult], arms: Sequence[ArmResult], out: Path) -> None:
-    """Write ``tasks.csv``, ``runs.csv``, ``curves.csv`` and, unless ``arms`` is empty, ``arms.csv`` into ``out``."""
+    """Write ``tasks.csv``, ``runs.csv``, ``curves.csv`` and, unless they would be empty, ``arms.csv`` and
+    ``budgets.csv`` into ``out``."""
     _write_csv(out / "tasks.csv", map(_task_record, tasks))
     _write_csv(out / "runs.csv", _run_records(study))
     _write_csv(out / "curves.csv", _curve_records(study))
-    if arms:
-        _write_csv(out / "arms.csv", map(_arm_record, arms))
-    else:  # one of an earlier report would pass for this one's
-        (out / "arms.csv").unlink(missing_ok=True)
+    _write_or_remove(out / "budgets.csv", [record for result in tasks for record in _budget_records(result)])
+    _write_or_remove(out / "arms.csv", [_arm_record(arm) for arm in arms])
 
 
 def _task_record(result: TaskResult) -> Row:
@@ -45,6 +44,18 @@ def _task_record(result: TaskResult) -> Row:
         "wall_seconds": result.cost.wall_seconds,
         "cpu_seconds": result.cost.cpu_seconds,
     }
+
+
+def _budget_records(result: TaskResult) -> Iterator[Row]:
+    for budget in result.at_budgets:
+        yield {
+            "task": result.task,
+            "arm": result.arm,
+            "env_steps": budget.env_steps,
+            **_ends("steps_ratio", budget.steps.ratio),
+            "steps_ratio_at_most": budget.steps.at_most,
+            "threshold": budget.steps.threshold,
+        }
 
 
 def _arm_record(arm: ArmResult) -> Row:
@@ -108,6 +119,14 @@ def _ends(name: str, interval: Interval | None) -> dict[str, str | float | None]
     if interval is None:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _write_or_remove(path: Path, rows: Sequence[Row]) -> None:
+    """A file of an earlier report would pass for this one's."""
+    if rows:
+        _write_csv(path, rows)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write_csv(path: Path, records: Iterable[Row]) -> None:

@@ -55,6 +55,15 @@ class StudyReport:
         """Header and one row per arm on ``task``."""
         return [_TASK_HEADER, *[_task_row(result) for result in self.tasks if result.task == task]]
 
+    def budget_cells(self, task: str) -> Cells:
+        """Header and one row per arm with a baseline on ``task``: steps ratios of shorter runs. Empty where there are
+        none."""
+        held = [result for result in self.tasks if result.task == task and result.at_budgets]
+        if not held:
+            return []
+        header = ["steps / baseline's by", *[f"{budget.env_steps:,.0f} steps" for budget in held[0].at_budgets]]
+        return [header, *[[result.arm, *[str(b.steps) for b in result.at_budgets]] for result in held]]
+
     def to_text(self) -> str:
         """The aggregates for the terminal; the tasks' own tables where there are no shared tasks."""
         if self.arms:
@@ -64,7 +73,7 @@ class StudyReport:
 
 
 def write_study(study: Study, out: Path, *, notes: Sequence[str] = ()) -> StudyReport:
-    """Write ``report.md``, ``arms.csv``, ``tasks.csv``, ``runs.csv``, ``curves.csv`` and the pictures into ``out``.
+    """Write ``report.md``, pictures, and ``arms``, ``tasks``, ``budgets``, ``runs`` and ``curves.csv`` into ``out``.
 
     The curves are all evaluations of all runs: with them and the score ranges every figure can be computed again.
     ``notes`` are lines for the head of the report: what is missing from it. Raises ``ValueError`` for a study without
@@ -94,6 +103,8 @@ def _markdown(report: StudyReport, pictures: Sequence[str], notes: Sequence[str]
     for task in study.tasks:
         if any(result.task == task.label for result in report.tasks):
             parts += [f"### {task.label}", markdown(report.task_cells(task.label))]
+            if by_budget := report.budget_cells(task.label):
+                parts += ["With fewer steps:", markdown(by_budget)]
     return "\n\n".join([*parts, "## How to read this", *legend(study)]) + "\n"
 
 

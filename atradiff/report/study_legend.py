@@ -33,7 +33,7 @@ def _unequal_lengths(study: Study) -> list[str]:
     """A line for each task whose runs end at different steps: their final returns are not of one moment."""
     lines = []
     for task in study.tasks:
-        ends = [float(c.steps[-1]) for arm in study.arms for c in study.curves(task.label, arm.label)]
+        ends = [float(curve.steps[-1]) for curve in study.all_curves(task.label)]
         if ends and min(ends) < max(ends):
             lines.append(
                 f"Mind that the runs of {task.label} are of unequal length: {min(ends):,.0f} to {max(ends):,.0f} "
@@ -65,7 +65,7 @@ def _several_fits(study: Study) -> list[str]:
 
 def _final_share(study: Study, task: StudyTask) -> float:
     """Share of the final return's evaluations in the shortest curve of ``task``; 0 where it has no run."""
-    lengths = [len(curve.steps) for arm in study.arms for curve in study.curves(task.label, arm.label)]
+    lengths = [len(curve.steps) for curve in study.all_curves(task.label)]
     return min(study.final_evaluations / min(lengths), 1.0) if lengths else 0.0
 
 
@@ -90,6 +90,8 @@ def legend(study: Study) -> list[str]:
         "bound; never: the baseline got there, the arm did not; neither: neither did; -: a baseline, or no runs of "
         "one. Over tasks, the median: never and neither count as infinite; in parentheses, on how many tasks the arm "
         "got there, where not on all; ≤: a bound is among them; never: not there on half of the tasks or more.",
+        "* With fewer steps: steps / baseline's, had all runs ended there, to what the baseline has by then; a "
+        "schedule over a run's steps is as it was.",
         "* Wall clock and CPU: medians per run, on whatever else the machine was doing. Data and the fit of a "
         "diffuser, which the runs share, come before and are not in them; what is fitted during a run is: SynthER's "
         f"refits, the adaptation of a diffuser. {_total(study)}",

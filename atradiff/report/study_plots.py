@@ -119,7 +119,7 @@ def _score_curves(
 
 def _shortest(study: Study, task: StudyTask) -> float:
     """The last step that every run of every arm on this task covers."""
-    return min(float(curve.steps[-1]) for arm in study.arms for curve in study.curves(task.label, arm.label))
+    return min(float(curve.steps[-1]) for curve in study.all_curves(task.label))
 
 
 def _intervals(study: Study, arms: Sequence[ArmResult], path: Path) -> None:

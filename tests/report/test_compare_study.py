@@ -230,6 +230,31 @@ def test_a_study_is_written_as_markdown_csv_and_pictures(study: Study, tmp_path:
     assert "SAC + X" in report.to_text()
 
 
+def test_with_fewer_steps_the_ratio_is_to_what_the_baseline_has_by_then(study: Study) -> None:
+    plain, ours, _, hard = task_results(study)
+    assert plain.at_budgets == hard.at_budgets == ()  # a baseline; steps to a return that was given
+    found = [(b.env_steps, b.steps.threshold, b.steps.ratio.value) for b in ours.at_budgets]
+    assert found == [(1000, 0, 1), (2000, 1.5, 0.5), (3000, 2, pytest.approx(1 / 3))]
+    assert [b.env_steps for b in task_results(replace(study, final_evaluations=3))[1].at_budgets] == [3000]
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_shorter_budgets_are_told_in_the_report_and_a_file(study: Study, tmp_path: Path) -> None:
+    write_study(study, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| steps / baseline's by | 1,000 steps | 2,000 steps | 3,000 steps |" in text
+    assert re.search(r"\| SAC \+ X \| 1\.00 \[.*\] \| 0\.50 \[.*\] \| 0\.33 \[.*\] \|", text)
+    rows = records(tmp_path / "budgets.csv")
+    assert [(row["task"], row["arm"], row["env_steps"]) for row in rows] == [
+        ("flat", "SAC + X", "1000.0"),
+        ("flat", "SAC + X", "2000.0"),
+        ("flat", "SAC + X", "3000.0"),
+    ]
+    write_study(replace(study, final_evaluations=4), tmp_path)
+    assert not (tmp_path / "budgets.csv").exists()
+    assert "baseline's by" not in (tmp_path / "report.md").read_text()
+
+
 @pytest.mark.usefixtures("without_pictures")
 def test_all_evaluations_are_in_a_file(study: Study, tmp_path: Path) -> None:
     write_study(study, tmp_path)
