@@ -25,7 +25,7 @@ def budgets(curves: Sequence[RunCurve], final_evaluations: int) -> list[float]:
     a final return is a mean of; rising, in environment steps.
     """
     shortest = min(curves, key=lambda curve: float(curve.steps[-1]))
-    limits = [share * float(shortest.steps[-1]) for share in SHARES]
+    limits = [round(share * float(shortest.steps[-1])) for share in SHARES]
     ends = {float(shortest.steps[shortest.steps <= limit][-1]) for limit in limits if shortest.steps[0] <= limit}
     return sorted(end for end in ends if all((c.steps <= end).sum() >= final_evaluations for c in curves))
 
