@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from cluster.placement import Bundle, PlacementConfig, Resources
 from cluster.pool_config import PoolConfig
 from cluster.replay_actor import ReplayActorConfig
+from cluster.storage import is_uri
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ class ClusterConfig:
     pool: PoolConfig = field(default_factory=PoolConfig)
     adapter: Resources = field(default_factory=Resources)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
+
+    def __post_init__(self) -> None:
+        if self.journal is not None and is_uri(self.journal):
+            raise ValueError(
+                f"cluster.journal must be a folder: rows are appended to it all the time. Got {self.journal}."
+            )
 
     def decided(self, there: Mapping[str, float], *, adapting: bool) -> ClusterConfig:
         """With the generators' share of GPUs decided: of those ``there`` (Ray's resource names), what others leave."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -35,6 +36,7 @@ from cluster.replay_actor import ReplayActorConfig, RowsLostError
 from cluster.replay_client import RemoteReplay
 from cluster.rescoring import Rescoring
 from cluster.starting import ActorPlan, AdaptationPlan, start_actors
+from cluster.stop_signal import Stopped
 from cluster.storage import Location
 from rllib_ext.columns import ActionScale
 
@@ -96,10 +98,20 @@ class AttachedServices:
         return AttachedReplay(self.replay, self.config, rescoring, taken)
 
 
+@dataclass(frozen=True)
+class KeptIn:
+    """Where a run lies: its ``folder`` on this machine, the ``place`` (a folder or a URI) that keeps it, and the name
+    of its states in its adapter's folder."""
+
+    folder: Path
+    place: str
+    adapter_states: str = ""
+
+
 class Crew:
     """Starts the actors in their places, looks after them, and ends them; a context manager.
 
-    ``folder`` is the run's; hidden folders in it hold the replay's journal and the adapter's state.
+    Hidden folders in the run's hold the replay's journal and the adapter's state.
     """
 
     def __init__(
@@ -109,13 +121,11 @@ class Crew:
         spaces: Spaces,
         supplies: Supplies,
         placement: Placement,
-        folder: Path,
-        adapter_states: str = "",
+        kept: KeptIn,
         get: Callable[[ObjectRef[Any]], Any] = answer_of,
     ) -> None:
-        """``adapter_states``: where in the adapter's folder this run keeps its own. ``get`` waits for the replay's
-        answers, see :class:`cluster.waiting.Waiting`."""
-        order, plan = _order(run, spaces, supplies), _plan(run, cluster, supplies.imagination, folder, adapter_states)
+        """``get`` waits for the replay's answers, see :class:`cluster.waiting.Waiting`."""
+        order, plan = _order(run, spaces, supplies), _plan(cluster, supplies.imagination, kept)
         self._get = get
         offline_rows = 0 if supplies.offline is None else supplies.offline.n_transitions
         print(f"replay       {ReplayMemory.of(spaces, order.replay, offline_rows)}", file=sys.stderr)
@@ -152,10 +162,11 @@ class Crew:
             newest = int(self._get(self.replay.status.remote())["generator_version"])
             self.adapter.restore(checkpoint.part(ADAPTER_PART), newest)
 
-    def require_sight_of(self, file: Path) -> None:
+    def require_sight_of(self, file: Path, stop: threading.Event) -> None:
         """Raise :class:`RunFailed` where an actor that writes a part of each checkpoint does not see the run's file.
 
-        The first checkpoint would tell, hours later. A network file system may show a new file late.
+        The first checkpoint would tell, hours later. A network file system may show a new file late; once ``stop`` is
+        set, that is not waited for, and :class:`Stopped` raised.
         """
         actors = [self.replay, *([] if self.adapter is None else [self.adapter.actor])]
         deadline = time.monotonic() + _SIGHT_SECONDS
@@ -165,7 +176,8 @@ class Crew:
                     f"{file} cannot be seen where the replay, or the adapter, has its place: set output to a folder "
                     "that all machines share, or to a URI (s3://, gs://, hdfs://)."
                 )
-            time.sleep(1)
+            if stop.wait(1):
+                raise Stopped("stopped while its actors looked for its folder: nothing was learned.")
 
     def parts(self) -> dict[str, Part]:
         """What the crew adds to a checkpoint; each part is written by the actor that owns it. May be pickled."""
@@ -216,17 +228,15 @@ def _order(run: RunConfig, spaces: Spaces, supplies: Supplies) -> ServiceOrder:
     )
 
 
-def _plan(
-    run: RunConfig, cluster: ClusterConfig, imagination: Imagination | None, folder: Path, adapter_states: str
-) -> ActorPlan:
-    journal = _journal(cluster.journal, run, folder)
+def _plan(cluster: ClusterConfig, imagination: Imagination | None, kept: KeptIn) -> ActorPlan:
+    journal = _journal(cluster.journal, kept)
     if imagination is None or imagination.adaptation is None or imagination.offline is None:
         return ActorPlan(cluster.replay, cluster.pool, journal)
     adaptation = AdaptationPlan(
         imagination.adaptation,
         imagination.diffuser,
         imagination.offline,
-        folder / ".adapter" / adapter_states,
+        kept.folder / ".adapter" / kept.adapter_states,
         imagination.training_state,
         cluster.adapter,
     )
@@ -245,10 +255,10 @@ class _WrittenBy:
         return written
 
 
-def _journal(asked: str | None, run: RunConfig, folder: Path) -> Path | None:
+def _journal(asked: str | None, kept: KeptIn) -> Path | None:
     """In the run's own folder, or in one of its own below another that was asked for; None for ``off``."""
     if asked == "off":
         return None
     if asked is None:
-        return folder / ".journal"
-    return Path(asked) / f"{run.name}-{run.augmentation}-{run.seed}-{sha256(run.where.encode()).hexdigest()[:8]}"
+        return kept.folder / ".journal"
+    return Path(asked) / f"{kept.folder.name}-{sha256(kept.place.encode()).hexdigest()[:12]}"

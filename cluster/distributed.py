@@ -15,14 +15,13 @@ from atradiff.types import Spaces
 from cluster.checkpoint import Checkpoint
 from cluster.cluster_config import ClusterConfig
 from cluster.config import RunConfig
-from cluster.crew import Crew
+from cluster.crew import Crew, KeptIn
 from cluster.placement import Placement, place, total
 from cluster.prepare import Supplies
 from cluster.progress import Progress
 from cluster.ray_runtime import start_ray
 from cluster.replay_actor import RowsLostError
 from cluster.run_store import RunStore
-from cluster.storage import is_uri
 from cluster.supervisor import Supervisor
 from cluster.trainer_actor import StartingPoint, TrainerActor
 from cluster.waiting import Waiting
@@ -66,11 +65,12 @@ def train_on_cluster(
     bundles = cluster.bundles(generating=generating, adapting=adapting)
     with place(bundles, cluster.placement, ours=True, stop=stop) as placement:
         waiting, folder, states = Waiting(placement.missing, stop), it.store.folder.path, _adapter_states(it)
-        with Crew(it.run, cluster, it.spaces, it.supplies, placement, folder, states, waiting.get) as crew:
+        kept = KeptIn(folder, it.store.location.name, states)
+        with Crew(it.run, cluster, it.spaces, it.supplies, placement, kept, waiting.get) as crew:
             starter = _Starter(it, crew, placement, waiting)
             begin()
-            if not is_uri(it.run.output):
-                crew.require_sight_of(it.store.folder.config)
+            if it.store.location.local is not None:
+                crew.require_sight_of(it.store.folder.config, stop)
             return Supervisor(starter.start, crew, waiting.get).run(watch, stop)
 
 
@@ -141,6 +141,10 @@ class _Starter:
         ahead = known > (0 if it.checkpoint is None else it.checkpoint.state["env_steps"])
         if ahead and not ours:
             _logger.warning("The replay's journal (%d rows) is not of the run's last session: it is not used.", known)
+        if it.resumed and known == 0 and not ours and self._noted_generation():
+            _logger.warning(
+                "The journal of the run's last session is not there: what it held beyond the checkpoint is lost."
+            )
         return StartingPoint(it.checkpoint, replay_lives=ahead and ours and not it.store.names_checkpoint)
 
     def _noted_generation(self) -> str | None:

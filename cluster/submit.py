@@ -108,7 +108,12 @@ class _Places:
         asked = None if self.run.cluster is None else self.run.cluster.journal
         if asked is None or asked == "off" or Path(asked).is_absolute():
             return []
-        return [("cluster.journal", _reachable(asked, self.address, "cluster.journal"))]
+        if self._here:
+            return [("cluster.journal", str(Path(asked).absolute()))]
+        raise ValueError(
+            f"cluster.journal={asked} is relative, and a job's own folder is deleted behind it: give an absolute path, "
+            "on the replay's node or on a disk that the nodes share."
+        )
 
     def _input(self, path: str | None, name: str) -> str | None:
         """A path as the job finds it; None where it means the same there as here (a hub id, ``d4rl:...``)."""

@@ -49,7 +49,7 @@ class Sampler(Protocol):
         ...
 
     def forget(self) -> None:
-        """The run becomes another one: what the runners were asked for is waited for, and dropped."""
+        """The run becomes another one: what the runners have at hand, or give in time, is dropped."""
         ...
 
     def metrics(self) -> dict[str, int]:
@@ -144,6 +144,7 @@ class RemoteSampler:
     def forget(self) -> None:
         """See :class:`Sampler`; ``timeout_seconds`` is what it waits at most."""
         deadline = time.monotonic() + self._timeout
+        self._fetch()
         while self._asked and time.monotonic() < deadline:
             self._fetch()
 

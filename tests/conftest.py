@@ -20,7 +20,8 @@ SMALL_RAYS: set[str] = set()
 
 
 _OWN_RAY = ("test_submit_to_cluster", "test_manifests_slurm", "test_logging", "test_replay_actor_benchmark")
-"""Files that end the Ray which others share: they come before there is one."""
+"""Files that end the Ray which others share: they come before there is one. (Slurm's runs Rays in other processes, and
+is there for each of two testers to have two of these files.)"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

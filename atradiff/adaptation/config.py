@@ -87,8 +87,8 @@ class AdaptationConfig:
     max_forgetting: float | None = 0.1
     """An update that leaves the held-out offline loss more than this share above the fitted model's is taken back."""
     held_out: float = 0.05
-    """Share of picked windows that losses are measured on and of whose rows the update learns nothing; of the offline
-    episodes those that the fit held out, or this share where the model was fitted on other data."""
+    """Share of picked windows that losses are measured on, and from whose rows the diffuser does not learn; of the
+    offline episodes those that the fit held out, or this share where the model was fitted on other data."""
     min_windows: int = 256
     """With fewer whole windows among the picked rows there is no update."""
     threads: int = 1

@@ -19,7 +19,7 @@ class AdaptationReport:
     """One attempt at an update. Losses are the diffuser's, of its averaged weights, or those of the one-step model
     where that alone learns; NaN where none was measured.
 
-    ``new`` are windows of this pick of whose rows the update learned nothing, ``held_out`` offline windows; both
+    ``new`` are windows of this pick from whose rows the diffuser did not learn, ``held_out`` offline windows; both
     with the same windows and noise before and after. ``drift`` is the loss on the newest windows over its reference.
     """
 

@@ -99,8 +99,8 @@ class _LeftBehind:
 
     def start(self, order: ServiceOrder) -> AdaptingReplay:  # noqa: ARG002
         raise RuntimeError(
-            "this run was configured with AdaptingServices, which stay in the process that made them, and this is "
-            "another process: make new ones of the same diffuser and data, and configure the run with those."
+            "this run was configured with AdaptingServices that are gone, or stayed in the process that made them: "
+            "make new ones of the same diffuser and data, and configure the run with those."
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

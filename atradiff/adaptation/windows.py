@@ -56,12 +56,13 @@ class WindowPool:
         return _first_rows(self.windows, rows[rng.integers(len(rows), size=batch)], length)
 
     def split(self, share: float, rng: np.random.Generator) -> tuple[WindowPool, WindowPool]:
-        """(the most, about ``share``) that have no row in common; none is empty if M > 1.
+        """(the most, about ``share``) without a common row; none is empty if M > 1.
 
         Neighbouring rows, whose windows overlap, go to one side together. Windows that run into the other side's rows
-        end before them, at one of the lengths asked for, or are left out; where that would leave none they stay.
+        end before them, at one of the lengths asked for, or are left out; where that would leave none they stay as they
+        are. How many rows an episode had left is told of the window as it was (:meth:`remaining`).
         """
-        block = min(max(round(share * len(self)), 1), 50)
+        block = min(max(round(share * len(self)), 1), max(len(self) // 2, 1), 50)
         blocks = np.unique(self.row_ids // block)
         chosen = rng.choice(blocks, min(max(round(share * len(blocks)), 1), max(len(blocks) - 1, 1)), replace=False)
         aside = np.isin(self.row_ids // block, chosen)

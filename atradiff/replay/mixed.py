@@ -287,20 +287,22 @@ class MixedReplay:
                 queue = RequestQueue.waiting(dict(arrays))
             successors = np.load(folder / _LINKS_FILE, allow_pickle=False)
             real, synthetic = self.real.read(folder / "real"), self.synthetic.read(folder / "synthetic")
-        except (OSError, EOFError, KeyError, BadZipFile) as error:
+            counters = ReplayCounters(**state["counters"])
+            deficit, mean_length, random_state = state["deficit"], state["mean_length"], state["rng"]
+            open_episodes, chunks = state["open_episodes"], state["chunks"]
+            # A checkpoint of a run that had no watcher says nothing to one.
+            if self.watcher is not None and (folder / _WATCHER_FOLDER).is_dir():
+                self.watcher.load(folder / _WATCHER_FOLDER)
+        except (OSError, EOFError, KeyError, TypeError, BadZipFile) as error:
             raise ValueError(f"{folder} is damaged or no replay's ({error}): take another checkpoint.") from error
         self.real.become(real)
         self.synthetic.become(synthetic)
-        self._links.restore(successors, state["open_episodes"])
+        self._links.restore(successors, open_episodes)
         self._queue = queue
-        self._chunks.restore(state["chunks"])
-        self.counters = ReplayCounters(**state["counters"])
-        self._deficit = state["deficit"]
-        self._mean_length = state["mean_length"]
-        self._rng.bit_generator.state = state["rng"]
-        # A checkpoint of a run that had no watcher says nothing to one.
-        if self.watcher is not None and (folder / _WATCHER_FOLDER).is_dir():
-            self.watcher.load(folder / _WATCHER_FOLDER)
+        self._chunks.restore(chunks)
+        self.counters = counters
+        self._deficit, self._mean_length = deficit, mean_length
+        self._rng.bit_generator.state = random_state
 
     @property
     def _oldest_wanted(self) -> int:

@@ -63,8 +63,8 @@ class LearnerState:
 def write_state(folder: Path, algorithm: EnsembleSAC) -> None:
     """Write ``algorithm`` into ``folder`` (made if absent)."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _ALGORITHM).unlink(missing_ok=True)  # a checkpoint that is being replaced is none
     learner = algorithm.learners.first(LearnerState.of)
+    (folder / _ALGORITHM).unlink(missing_ok=True)  # a checkpoint that is being replaced is none
     save_file(learner.weights, folder / _WEIGHTS)
     save_file(learner.optimizers, folder / _OPTIMIZERS)
     algorithm.service.save(folder / _REPLAY)

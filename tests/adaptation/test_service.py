@@ -31,5 +31,5 @@ def test_what_was_left_behind_says_so() -> None:
     services = AdaptingServices(tiny_diffuser(offline_data()), offline_data(), QUICK)
     sent = pickle.dumps(services)
     del services
-    with pytest.raises(RuntimeError, match="make new ones of the same diffuser and data"):
+    with pytest.raises(RuntimeError, match="new ones of the same diffuser and data"):
         pickle.loads(sent).start(cast(ServiceOrder, None))

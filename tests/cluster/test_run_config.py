@@ -140,6 +140,7 @@ def test_an_unknown_key_is_named_with_those_that_there_are(tmp_path: Path, secti
         ("--cluster.pool.generators=0", "the pool needs at least 1 generator, got generators=0."),
         ("--cluster.pool.generators=many", "Parser key \"pool.generators\": Expected a <class 'int'>. Got value: many"),
         ("--adaptation.every=0", "every must be at least 1"),
+        ("--cluster.journal=s3://bucket/rows", "cluster.journal must be a folder"),
         ("--cluster.learners.learners=3", "batch_size=256 cannot be shared equally by cluster.learners.learners=3"),
         ("--foo=1", "unrecognized arguments: --foo=1"),
     ],

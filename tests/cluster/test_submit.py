@@ -179,7 +179,7 @@ def test_the_jobs_environment(project: Path) -> None:
         (("configs/mine.yaml", "--env", "Maze-v3?continuing_task=false"), "environment stands in its config"),
         (
             ("configs/mine.yaml", "--address", THERE, "--output", "/x", "--cluster.journal", "rows"),
-            "cluster.journal rows is relative",
+            "cluster.journal=rows is relative",
         ),
         (("configs/mine.yaml", "--seed", "-1"), "seed must not be negative"),
     ],

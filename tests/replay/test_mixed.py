@@ -264,15 +264,26 @@ def test_a_restored_replay_goes_on_as_the_first(steps: int, taken: int, seed: in
 
 
 def test_a_refused_load_changes_nothing(tmp_path: Path) -> None:
-    stored = _replay(rho=0.5)
+    def watched(rho: float) -> MixedReplay:
+        watcher = make_pick_up(PickUpConfig("td", entries=10, picked=5), 100, 0)
+        return MixedReplay(SPACES, ReplayConfig(capacity=100, rho=rho), 0, watcher=watcher)
+
+    watched(0.5).save(tmp_path / "other")
+    stored, replay = watched(0.3), watched(0.3)
     stored.store(_real(0, 60))
-    stored.save(tmp_path / "other")
-    replay = _replay(rho=0.3)
     replay.store(_real(100, 5))
     with pytest.raises(ValueError, match=r"same replay\.capacity and replay\.rho"):
         replay.load(tmp_path / "other")
-    for file in ("replay.json", "queue.npz", "successors.npy", "real/rewards.npy", "synthetic/ring.json"):
-        replay.save(tmp_path / "own")
+    parts = (
+        "replay.json",
+        "queue.npz",
+        "successors.npy",
+        "real/rewards.npy",
+        "synthetic/ring.json",
+        "watcher/pick_up.json",
+    )
+    for file in parts:
+        stored.save(tmp_path / "own")
         (tmp_path / "own" / file).unlink()
         with pytest.raises(ValueError, match="damaged"):
             replay.load(tmp_path / "own")
