@@ -157,7 +157,8 @@ class SamplingConfig(_JsonConfig):
     ``inner_roll`` has each call's estimate but the last one's follow the one-step model instead, from row to row, by
     that share (1: a roll, as in ``refine: dynamics``), so that later calls plan for states within reach.
     ``disagreement``: projected and re-rolled trajectories end before members of the one-step model are so many times
-    as far apart as one row in a thousand of the data makes them (a window's first row stays); less: shorter ones.
+    as far apart as one row in a thousand of the data makes them (a window's first row stays); less: shorter ones. A
+    model in bfloat16 counts its rounding, too: far below 1, ask for ``precision: float32`` in its fit.
     """
 
     horizon: int | None = None

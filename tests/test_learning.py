@@ -15,7 +15,13 @@ CONFIG = DiffuserConfig(lengths=(5, 10), width=32, depth=2, heads=2, dynamics_mo
 
 @pytest.fixture(scope="module")
 def learned():
-    settings = FitConfig(steps=350, tokens_per_step=400, dynamics_batch=128, checkpoint_every=1000)
+    settings = FitConfig(
+        steps=350,
+        tokens_per_step=400,
+        dynamics_batch=128,
+        checkpoint_every=1000,
+        precision="float32",  # the same on every machine: where bfloat16 is fast, it is the default
+    )
     return fit(chain_data(60), config=CONFIG, settings=settings, device="cpu", quiet=True)
 
 
@@ -78,13 +84,13 @@ def test_members_are_no_farther_apart_than_so_many_times_the_data_make_them(lear
             torch.from_numpy(rows.observations), torch.from_numpy(rows.actions)
         ).disagreement.numpy()
 
-    one_in_a_thousand = np.quantile(apart(chain_data(200).columns), 0.999)
+    one_in_a_thousand = np.quantile(apart(chain_data(60).columns), 0.999)  # of the data that were fitted
     lengths = []
     for times in (3.0, 0.3):
         made = learned.generate(starts, generator_seed=0, refine=refine, horizon=40, disagreement=times)
         ends = np.cumsum(made.lengths)
         within = np.delete(apart(made.to_transitions()), [0, *ends[:-1], *ends - 1])  # a window's first row is kept
-        assert within.max() <= 1.1 * times * one_in_a_thousand  # the fit looked at other rows of the same chain
+        assert within.max() <= 1.001 * times * one_in_a_thousand
         lengths.append(made.lengths.mean())
     assert lengths[1] < lengths[0]
 
