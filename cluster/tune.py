@@ -192,9 +192,11 @@ class _SearchBar(ray_tune.Callback):
         self._show(trials)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:  # noqa: ARG002
+        """The last look before Tune ends the trials that are left, which then pass for finished."""
         self._open = len(trials) < self._samples or any(not trial.is_finished() for trial in trials)
 
     def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
+        """Close the bar; ``KeyboardInterrupt`` where trials were still to have their time, and no error ended them."""
         self._show(trials)
         if self._bar is not None:
             self._bar.close()

@@ -98,6 +98,7 @@ class _LeftBehind:
     token: str
 
     def start(self, order: ServiceOrder) -> AdaptingReplay:  # noqa: ARG002
+        """Raises ``RuntimeError``, always: model and data are not here."""
         raise RuntimeError(
             "this run was configured with AdaptingServices that are gone, or stayed in the process that made them: "
             "make new ones of the same diffuser and data, and configure the run with those."

@@ -124,10 +124,6 @@ class ColumnRing:
         state = {"capacity": self.capacity, "total_added": self.total_added}
         (folder / _STATE_FILE).write_text(json.dumps(state))
 
-    def load(self, folder: Path) -> None:
-        """Become what :meth:`save` wrote; errors as :meth:`read`, and nothing is changed."""
-        self.become(self.read(folder))
-
     def read(self, folder: Path) -> SavedRing:
         """What :meth:`save` wrote, for :meth:`become`. Raises ``ValueError`` where capacity or columns differ."""
         state = json.loads((folder / _STATE_FILE).read_text())

@@ -55,7 +55,7 @@ def test_save_and_load_change_nothing_that_follows(capacity: int, before: int, a
     again.add(_rows(500, 3))
     with tempfile.TemporaryDirectory() as folder:
         ring.save(Path(folder) / "ring")
-        again.load(Path(folder) / "ring")
+        again.become(again.read(Path(folder) / "ring"))
     for one in (ring, again):
         one.add(_rows(before, after))
     assert _held(ring) == _held(again)
@@ -97,12 +97,12 @@ def test_loading_what_does_not_fit_changes_nothing(tmp_path: Path) -> None:
     ring.save(tmp_path)
     larger = ColumnRing(COLUMNS, 5)
     with pytest.raises(ValueError, match="ring of 4 rows, this one has 5"):
-        larger.load(tmp_path)
+        larger.read(tmp_path)
 
     other = ColumnRing({**COLUMNS, "x": Column("float32", (3,))}, 4)
     other.add({**_rows(7, 2), "x": np.ones((2, 3), np.float32)})
     with pytest.raises(ValueError, match="another task, or damaged"):
-        other.load(tmp_path)
+        other.read(tmp_path)
     assert other["n"][:2].tolist() == [7, 8]
     assert other.total_added == 2
 
@@ -113,4 +113,4 @@ def test_a_pickle_in_the_place_of_a_column_is_not_opened(tmp_path: Path) -> None
     ring.save(tmp_path)
     np.save(tmp_path / "n.npy", np.array([print], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"[Oo]bject"):
-        ring.load(tmp_path)
+        ring.read(tmp_path)
